@@ -1,0 +1,160 @@
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from visa.data.objects import OBJECTS, SETUPS
+from visa.data.prepare import Summary, prepare
+from visa.errors import VisaError
+
+TREES = {
+    "1cls": {
+        "train/good": ["000.JPG", "001.JPG"],
+        "test/good": ["002.JPG", "003.JPG"],
+        "test/bad": ["000.JPG", "001.JPG", "002.JPG"],
+        "ground_truth/bad": ["000.png", "001.png", "002.png"],
+    },
+    "2cls_highshot": {
+        "train/good": ["000.JPG", "001.JPG"],
+        "train/bad": ["000.JPG"],
+        "test/good": ["002.JPG", "003.JPG"],
+        "test/bad": ["001.JPG", "002.JPG"],
+        "ground_truth/train/bad": ["000.png"],
+        "ground_truth/test/bad": ["001.png", "002.png"],
+    },
+}
+TREES["2cls_fewshot"] = TREES["2cls_highshot"]
+
+
+def run(root: Path, save: Path, setup: str = "1cls", **options: object) -> Summary:
+    return prepare(setup, root, save, root / "split_csv" / f"{setup}.csv", **options)
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+def leaves(folder: Path) -> dict[str, list[str]]:
+    """The files of each innermost folder."""
+    walked = [(Path(top), subs, names) for top, subs, names in os.walk(folder)]
+    return {top.relative_to(folder).as_posix(): sorted(names) for top, subs, names in walked if not subs}
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Path:
+    return tmp_path / "prepared"
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+def test_the_tree_is_the_reference_scripts(tiny_root, save, setup):
+    summary = run(tiny_root, save, setup)
+    assert summary == Summary(save / setup, ("fryum",), ("candle",), written=10, kept=0)
+    assert leaves(save / setup / "fryum") == TREES[setup]
+    assert sorted(p.name for p in (save / setup).iterdir()) == sorted(OBJECTS)
+    assert leaves(save / setup / "pcb1") == {leaf: [] for leaf in TREES[setup]}
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_images_keep_their_bytes_and_masks_become_0_and_255(tiny_root, save, link):
+    folder = run(tiny_root, save, link=link).folder / "fryum"
+    data = tiny_root / "fryum/Data"
+    for source, target in [("Images/Normal/002.JPG", "test/good"), ("Images/Anomaly/001.JPG", "test/bad")]:
+        made = folder / target / Path(source).name
+        assert made.read_bytes() == (data / source).read_bytes()
+        assert made.samefile(data / source) == link
+    for mask in (data / "Masks/Anomaly").iterdir():
+        expected = np.where(np.array(Image.open(mask)) > 0, 255, 0)
+        with Image.open(folder / "ground_truth/bad" / mask.name) as made:
+            assert made.mode == "L"
+            assert np.array_equal(np.array(made), expected)
+
+
+def test_images_are_copied_where_links_are_refused(tiny_root, save, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    made = run(tiny_root, save).folder / "fryum/train/good/000.JPG"
+    source = tiny_root / "fryum/Data/Images/Normal/000.JPG"
+    assert made.read_bytes() == source.read_bytes()
+    assert not made.samefile(source)
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_a_second_run_writes_only_what_changed(tiny_root, save, link):
+    run(tiny_root, save, link=link)
+    before = {p: p.stat().st_ctime_ns for p in files(save)}
+    assert run(tiny_root, save, link=link).written == 0
+    assert {p: p.stat().st_ctime_ns for p in files(save)} == before
+    mask = tiny_root / "fryum/Data/Masks/Anomaly/000.png"
+    Image.new("L", (12, 8), 3).save(mask)
+    os.utime(mask, ns=(0, 0))
+    (save / "1cls/fryum/test/bad/001.JPG").unlink()
+    assert run(tiny_root, save, link=link).written == 2
+    with Image.open(save / "1cls/fryum/ground_truth/bad/000.png") as made:
+        assert made.getextrema() == (255, 255)
+
+
+def test_links_become_copies_when_asked_without_touching_the_originals(tiny_root, save):
+    run(tiny_root, save)
+    assert run(tiny_root, save, link=False).written == 7  # the images; the three masks stay
+    (save / "1cls/fryum/train/good/000.JPG").write_bytes(b"edited")
+    assert (tiny_root / "fryum/Data/Images/Normal/000.JPG").read_bytes() != b"edited"
+
+
+def test_chosen_objects_only(tiny_root, save):
+    summary = run(tiny_root, save, objects=["fryum"])
+    assert (summary.objects, summary.absent) == (("fryum",), ())
+    assert [p.name for p in summary.folder.iterdir()] == ["fryum"]
+
+
+def test_a_missing_file_is_named_before_anything_is_written(tiny_root, save):
+    (tiny_root / "fryum/Data/Masks/Anomaly/002.png").unlink()
+    with pytest.raises(VisaError, match=r"Masks/Anomaly/002\.png is missing"):
+        run(tiny_root, save)
+    assert not save.exists()
+
+
+def test_a_broken_mask_leaves_no_half_file(tiny_root, save):
+    (tiny_root / "fryum/Data/Masks/Anomaly/002.png").write_bytes(b"no image")
+    with pytest.raises(VisaError, match=r"002\.png cannot be decoded"):
+        run(tiny_root, save)
+    assert not [p for p in files(save) if p.name.startswith(".") or p.name == "002.png"]
+
+
+def test_another_splits_files_are_not_mixed_in(tiny_root, save):
+    run(tiny_root, save, "2cls_highshot")
+    split = tiny_root / "split_csv/2cls_highshot.csv"
+    split.write_text(split.read_text().replace("fryum,train,anomaly", "fryum,test,anomaly"))
+    with pytest.raises(VisaError, match=r"train/bad/000\.JPG is not in the split file"):
+        run(tiny_root, save, "2cls_highshot")
+
+
+def test_wrong_choices_are_told(tiny_root, save):
+    with pytest.raises(VisaError, match="1cls, 2cls_highshot, 2cls_fewshot"):
+        run(tiny_root, save, "2cls")
+    with pytest.raises(VisaError, match="Did you mean 'fryum'"):
+        run(tiny_root, save, objects=["fryumm"])
+    with pytest.raises(VisaError, match="an anomaly for training, which 1cls has not"):
+        prepare("1cls", tiny_root, save, tiny_root / "split_csv/2cls_highshot.csv")
+    assert not save.exists()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("setup", SETUPS)
+def test_real_fryum_becomes_the_recorded_tree(real_root, reference, save, setup):
+    lines = (reference / f"prepare_{setup}.sha256").read_text().splitlines()
+    recorded = {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+    folder = run(real_root, save, setup).folder
+    made = {p.relative_to(folder).as_posix(): p for p in files(folder)}
+    assert made.keys() == recorded.keys()
+    for name, path in made.items():
+        if "ground_truth" in name:
+            original = real_root / "fryum/Data/Masks/Anomaly" / path.name
+            with Image.open(path) as mask, Image.open(original) as classes:
+                assert np.array_equal(np.array(mask), np.where(np.array(classes) > 0, 255, 0))
+        else:
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == recorded[name]

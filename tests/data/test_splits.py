@@ -1,0 +1,90 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from visa.data.objects import OBJECTS, SETUPS
+from visa.data.splits import present_objects, read_split, select, split_file
+from visa.errors import VisaError
+
+HEADER = "object,split,label,image,mask\n"
+NORMAL = "fryum,train,normal,fryum/a.JPG,\n"
+
+# normal and anomalous images of train and test, over all twelve objects
+SIZES = {
+    "1cls": {("train", "normal"): 8659, ("test", "normal"): 962, ("test", "anomaly"): 1200},
+    "2cls_highshot": {
+        ("train", "normal"): 5773,
+        ("train", "anomaly"): 720,
+        ("test", "normal"): 3848,
+        ("test", "anomaly"): 480,
+    },
+    "2cls_fewshot": {
+        ("train", "normal"): 1924,
+        ("train", "anomaly"): 240,
+        ("test", "normal"): 7697,
+        ("test", "anomaly"): 960,
+    },
+}
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "split.csv"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_rows_keep_the_files_order(tiny_root):
+    samples = read_split(split_file(tiny_root, "1cls"))
+    assert [s.image for s in select(samples, object="fryum", split="train")] == [
+        "fryum/Data/Images/Normal/000.JPG",
+        "fryum/Data/Images/Normal/001.JPG",
+    ]
+    assert [s.mask for s in select(samples, label="anomaly")] == [
+        f"fryum/Data/Masks/Anomaly/00{i}.png" for i in (0, 1, 2)
+    ]
+
+
+def test_present_objects_are_those_with_a_folder(tiny_root):
+    assert present_objects(tiny_root) == ["fryum"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
+    assert read_split(written(tmp_path, "\ufeff" + HEADER + NORMAL))[0].object == "fryum"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("object,split,label,image\n", "lacks the columns mask"),
+        ("", "lacks the columns"),
+        (HEADER + "fryum,trian,normal,fryum/a.JPG,\n", "Did you mean 'train'"),
+        (HEADER + "fryum,test,bad,fryum/a.JPG,fryum/a.png\n", "normal, anomaly"),
+        (HEADER + "fryum,train,normal,/etc/passwd,\n", "leaves the data set"),
+        (HEADER + "fryum,test,anomaly,fryum/a.JPG,../a.png\n", "leaves the data set"),
+        (HEADER + NORMAL + NORMAL, "line 3: fryum/a.JPG stands there twice"),
+        (HEADER + "fryum,test,anomaly,fryum/a.JPG,\n", "a mask if and only if"),
+        (HEADER + "fryum,test,normal,fryum/a.JPG,fryum/a.png\n", "a mask if and only if"),
+    ],
+)
+def test_a_wrong_split_file_is_told_in_one_sentence(tmp_path, text, told):
+    with pytest.raises(VisaError, match=told):
+        read_split(written(tmp_path, text))
+
+
+def test_a_missing_file_and_an_unknown_setup_name_the_choices(tmp_path):
+    with pytest.raises(VisaError, match="no split file"):
+        read_split(split_file(tmp_path, "1cls"))
+    with pytest.raises(VisaError, match="2cls_highshot"):
+        split_file(tmp_path, "2cls")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("setup", SETUPS)
+def test_official_split_files_have_the_published_sizes(real_root, setup):
+    samples = read_split(split_file(real_root, setup))
+    assert Counter((s.split, s.label) for s in samples) == SIZES[setup]
+    counts = Counter((s.object, s.label) for s in samples)
+    assert {o.id: (counts[o.id, "normal"], counts[o.id, "anomaly"]) for o in OBJECTS.values()} == {
+        o.id: (o.normal, o.anomaly) for o in OBJECTS.values()
+    }

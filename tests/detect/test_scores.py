@@ -1,0 +1,110 @@
+"""Scores and anomaly maps come back from disk as they went there, or not at all."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from visa.detect.scores import Scores, load_full_map, load_scores, save_full_maps, save_scores
+from visa.errors import VisaError
+
+PATHS = ["fryum/Data/Images/Normal/000.JPG", "fryum/Data/Images/Anomaly/000.JPG", "fryum/Data/Images/Anomaly/017.JPG"]
+SIZES = [(40, 60), (40, 60), (33, 21)]
+
+
+@pytest.fixture
+def scores():
+    rng = np.random.default_rng(0)
+    masks = np.zeros((3, 8, 8), np.uint8)
+    masks[1:, 2:4, 5:7] = 1
+    maps = rng.normal(size=(3, 8, 8)).astype(np.float32)
+    image_scores = maps.max(axis=(1, 2))
+    return Scores(PATHS, np.array([0, 1, 1], np.uint8), image_scores, maps, masks, "1cls", "fryum", "PaDiM")
+
+
+def test_scores_come_back_equal(tmp_path, scores):
+    save_scores(tmp_path / "new" / "scores.npz", scores)
+    back = load_scores(tmp_path / "new" / "scores.npz")
+    assert (back.paths, back.setup, back.object, back.detector) == (PATHS, "1cls", "fryum", "PaDiM")
+    for name in ("labels", "image_scores", "maps", "masks"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(scores, name), strict=True)
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["scores.npz"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, scores, monkeypatch):
+    file = tmp_path / "scores.npz"
+    save_scores(file, scores)
+
+    def fail(stream, **arrays):
+        stream.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_scores(file, replace(scores, detector="PatchCore"))
+    assert load_scores(file).detector == "PaDiM"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_files_that_hold_no_scores_are_refused(tmp_path, scores):
+    with pytest.raises(VisaError, match="no scores at"):
+        load_scores(tmp_path / "absent.npz")
+    file = tmp_path / "scores.npz"
+    for content in (b"", b"nothing"):
+        file.write_bytes(content)
+        with pytest.raises(VisaError, match="holds no scores"):
+            load_scores(file)
+    save_scores(file, scores)
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(VisaError, match="holds no scores"):
+        load_scores(file)
+    fields = {k: v for k, v in vars(scores).items() if k != "maps"}
+    np.savez(file, **fields)
+    with pytest.raises(VisaError, match="maps"):
+        load_scores(file)
+    np.savez(file, **fields, maps=np.array([print], object))  # a pickle, which could run code
+    with pytest.raises(VisaError, match="holds no scores"):
+        load_scores(file)
+
+
+def test_parts_that_do_not_fit_are_refused(scores):
+    with pytest.raises(VisaError, match="do not fit together"):
+        replace(scores, labels=scores.labels[:2])
+    with pytest.raises(VisaError, match="do not fit together"):
+        replace(scores, masks=scores.masks[:, :4])
+
+
+def test_full_maps_come_back_at_their_images_size_on_one_scale(tmp_path, scores):
+    flat = np.stack([np.full((8, 8), v, np.float32) for v in (-2, 0.25, 6)])
+    save_full_maps(tmp_path, flat, PATHS, SIZES)
+    for path, size, value in zip(PATHS, SIZES, (-2, 0.25, 6), strict=True):
+        full = load_full_map(tmp_path, path)
+        assert full.shape == size
+        assert full.dtype == np.float32
+        np.testing.assert_allclose(full, value, atol=8 / 131070 * 1.01)
+    assert (tmp_path / "fryum/Data/Images/Anomaly/017.png").is_file()
+    save_full_maps(tmp_path, scores.maps, PATHS, [(8, 8)] * 3)
+    step = np.ptp(scores.maps) / 65535
+    np.testing.assert_allclose(load_full_map(tmp_path, PATHS[1]), scores.maps[1], atol=step * 0.51)
+    assert not list(tmp_path.rglob("*partial*"))
+
+
+def test_constant_maps_come_back(tmp_path):
+    save_full_maps(tmp_path, np.full((3, 8, 8), 3.5, np.float32), PATHS, SIZES)
+    assert np.all(load_full_map(tmp_path, PATHS[0]) == 3.5)
+
+
+def test_unusable_full_maps_are_refused(tmp_path, scores):
+    with pytest.raises(VisaError, match="one each"):
+        save_full_maps(tmp_path, scores.maps, PATHS[:2], SIZES)
+    with pytest.raises(VisaError, match="one each"):
+        save_full_maps(tmp_path, scores.maps, [PATHS[0], PATHS[0], PATHS[1]], SIZES)
+    with pytest.raises(VisaError, match="leaves the folder"):
+        save_full_maps(tmp_path, scores.maps, ["../out.JPG", *PATHS[1:]], SIZES)
+    with pytest.raises(VisaError, match="NaN"):
+        save_full_maps(tmp_path, scores.maps * np.nan, PATHS, SIZES)
+    with pytest.raises(VisaError, match=r"no scale\.json"):
+        load_full_map(tmp_path, PATHS[0])
+    save_full_maps(tmp_path, scores.maps, PATHS, SIZES)
+    with pytest.raises(VisaError, match="no anomaly map"):
+        load_full_map(tmp_path, "fryum/Data/Images/Anomaly/099.JPG")

@@ -1,0 +1,82 @@
+import io
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from visa.errors import VisaError
+from visa.report.figures import plot_curves, plot_metric_by_pretraining, plot_roc_pr, plot_scores, show_maps, use_style
+
+mpl.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with mpl.rc_context():
+        use_style()
+        yield
+        mpl.pyplot.close("all")
+
+
+@pytest.fixture
+def curves():
+    steps = pd.DataFrame({"step": range(10), "loss": np.linspace(0, -1, 10), "feature_std": 0.9})
+    runs = [steps.assign(pretraining=p, seed=s) for p in ("simsiam", "simsiam_spd") for s in (0, 1)]
+    table = pd.concat(runs, ignore_index=True)
+    return table.assign(spd=table["loss"].where(table["pretraining"] == "simsiam_spd"))
+
+
+def test_curves_draw_each_run_and_leave_out_what_is_not_measured(curves):
+    figure = plot_curves(curves)
+    by_label = {axis.get_ylabel(): len(axis.lines) for axis in figure.axes}
+    assert by_label == {"loss": 4, "SPD term": 2, "feature standard deviation": 4}
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["simsiam", "simsiam_spd"]
+    with pytest.raises(VisaError, match="none of nothing"):
+        plot_curves(curves, terms=("nothing",))
+
+
+def test_score_histograms_of_unequal_classes_have_equal_area():
+    axis = plot_scores(np.r_[np.linspace(0, 1, 90), np.linspace(1, 2, 10)], np.r_[np.zeros(90), np.ones(10)]).axes[0]
+    assert [sum(bar.get_height() for bar in bars) for bars in axis.containers] == pytest.approx([1, 1])
+    assert [t.get_text() for t in axis.get_legend().get_texts()] == ["normal (90)", "anomalous (10)"]
+
+
+def test_roc_and_pr_of_a_perfect_detector_reach_the_corner():
+    roc, pr = plot_roc_pr({"perfect": ([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1])}).axes
+    assert [0.0, 1.0] in roc.lines[0].get_xydata().tolist()
+    assert [1.0, 1.0] in pr.lines[0].get_xydata().tolist()
+
+
+@pytest.mark.parametrize("channels_first", [True, False])
+def test_maps_share_one_scale_and_outline_only_anomalies(channels_first):
+    images = np.zeros((2, 3, 8, 9) if channels_first else (2, 8, 9, 3), np.uint8)
+    maps = np.stack([np.zeros((8, 9)), np.full((8, 9), 4.0)])
+    masks = np.zeros((2, 8, 9), bool)
+    masks[1, 2:5, 2:5] = True
+    axes = show_maps(images, maps, masks, [0.0, 4.0]).axes
+    assert axes[0].images[0].get_array().shape == (8, 9, 3)
+    assert [a.images[0].get_clim() for a in axes[2:]] == [(2.0, 4.0)] * 2
+    assert [bool(a.collections) for a in axes[:2]] == [False, True]
+
+
+def test_metric_by_pretraining_joins_the_values_of_a_seed():
+    metrics = pd.DataFrame(
+        [("p", n, s, "image", "ap", v) for n, s, v in (("random", 0, 0.5), ("random", 1, 0.6), ("simsiam", 0, 0.7))],
+        columns=["detector", "pretraining", "seed", "level", "metric", "value"],
+    )
+    figure = plot_metric_by_pretraining(metrics, "image", "ap")
+    np.testing.assert_equal([line.get_ydata().tolist() for line in figure.axes[0].lines], [[0.5, 0.7], [0.6, np.nan]])
+    assert figure.axes[0].get_ylabel() == "image AP"
+    with pytest.raises(VisaError, match="no pixel ap"):
+        plot_metric_by_pretraining(metrics, "pixel", "ap")
+
+
+def test_an_svg_keeps_its_text_and_is_the_same_every_time(curves):
+    def svg():
+        target = io.StringIO()
+        plot_curves(curves).savefig(target, format="svg", metadata={"Date": None})
+        return target.getvalue()
+
+    assert "feature standard deviation" in svg()
+    assert svg() == svg()

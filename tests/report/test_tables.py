@@ -1,0 +1,135 @@
+import csv
+import math
+import re
+
+import pandas as pd
+import pytest
+
+from visa.errors import VisaError
+from visa.report.tables import (
+    COLUMNS,
+    intervals,
+    load_metrics,
+    paired_difference,
+    spread,
+    summary_table,
+    to_latex,
+    to_markdown,
+)
+
+
+def row(pretraining, seed, value, object="fryum", metric="auroc", dataset="VisA", detector="padim"):
+    return (dataset, object, "1cls", pretraining, seed, detector, "image", metric, value)
+
+
+def write(path, rows):
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([COLUMNS, *rows])
+    return path
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    values = {"simsiam": (0.80, 0.82, 0.84), "simsiam_spd": (0.81, 0.84, 0.87)}
+    rows = [row(name, seed, v) for name, three in values.items() for seed, v in enumerate(three)]
+    return load_metrics([write(tmp_path / "metrics.csv", rows)])
+
+
+def test_summary_is_mean_and_sample_deviation_over_seeds(metrics):
+    first = summary_table(metrics).iloc[0]
+    assert (first["pretraining"], first["n"]) == ("simsiam", 3)
+    assert first["mean"] == pytest.approx(0.82)
+    assert first["sd"] == pytest.approx(0.02)
+
+
+def test_one_seed_has_no_spread(metrics):
+    table = summary_table(metrics[metrics["seed"] == 0])
+    assert math.isnan(table["sd"][0])
+    assert list(spread(table, ["pretraining"])["image AU-ROC"]) == ["0.800", "0.810"]
+
+
+def test_leaving_out_the_object_averages_objects_before_seeds(tmp_path):
+    rows = [
+        row("simsiam", seed, v, object=o) for seed, o, v in ((0, "a", 0.2), (0, "b", 0.8), (1, "a", 0.4), (1, "b", 0.8))
+    ]
+    table = summary_table(load_metrics([write(tmp_path / "m.csv", rows)]), by=("pretraining", "level", "metric"))
+    assert table["mean"][0] == pytest.approx(0.55)
+    assert table["sd"][0] == pytest.approx(0.1 / math.sqrt(2))
+
+
+def test_an_object_that_one_seed_lacks_is_refused(tmp_path):
+    rows = [row("simsiam", 0, 0.2, object="a"), row("simsiam", 0, 0.8, object="b"), row("simsiam", 1, 0.4, object="a")]
+    with pytest.raises(VisaError, match="do not cover the same"):
+        summary_table(load_metrics([write(tmp_path / "m.csv", rows)]), by=("pretraining", "level", "metric"))
+
+
+def test_paired_difference_uses_the_t_interval_of_the_pairs(metrics):
+    line = paired_difference(metrics, "simsiam_spd", "simsiam").iloc[0]
+    half = 4.302653 * 0.01 / math.sqrt(3)  # t(0.975, 2 degrees of freedom), differences 0.01, 0.02, 0.03
+    assert (line["mean"], line["low"], line["high"]) == pytest.approx((0.02, 0.02 - half, 0.02 + half), abs=1e-6)
+
+
+def test_pairs_need_a_common_seed(metrics):
+    apart = metrics[(metrics["pretraining"] == "simsiam") ^ (metrics["seed"] == 0)]
+    one = metrics[~((metrics["pretraining"] == "simsiam") & (metrics["seed"] > 0))]
+    line = paired_difference(one, "simsiam_spd", "simsiam").iloc[0]
+    assert line["n"] == 1
+    assert math.isnan(line["low"])
+    assert intervals(paired_difference(one, "simsiam_spd", "simsiam"), ["detector"])["image AU-ROC"][0] == "+0.010"
+    with pytest.raises(VisaError, match="no seed in common"):
+        paired_difference(apart, "simsiam_spd", "simsiam")
+
+
+def test_an_unknown_pretraining_lists_the_known(metrics):
+    with pytest.raises(VisaError, match="simsiam, simsiam_spd"):
+        paired_difference(metrics, "simsiam+spd", "simsiam")
+
+
+def test_data_sets_are_not_mixed(tmp_path):
+    files = [write(tmp_path / f"{d}.csv", [row("simsiam", 0, 0.5, dataset=d)]) for d in ("VisA", "mini-VisA")]
+    with pytest.raises(VisaError, match="mix the data sets VisA, mini-VisA"):
+        load_metrics(files)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([row("simsiam", 0, "high")], "line 2: the value is no number"),
+        ([row("simsiam", 0, 0.5), row("simsiam", 0, 0.6)], "given twice"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, rows, message):
+    with pytest.raises(VisaError, match=message):
+        load_metrics([write(tmp_path / "metrics.csv", rows)])
+
+
+def test_an_absent_file_or_column_is_named(tmp_path):
+    with pytest.raises(VisaError, match=re.escape(str(tmp_path / "none.csv"))):
+        load_metrics([tmp_path / "none.csv"])
+    (tmp_path / "short.csv").write_text("object,value\nfryum,1\n", encoding="utf-8")
+    with pytest.raises(VisaError, match="lacks the columns dataset"):
+        load_metrics([tmp_path / "short.csv"])
+    with pytest.raises(VisaError, match="run the notebooks"):
+        load_metrics([])
+
+
+def test_a_figure_that_was_not_measured_shows_as_a_dash(tmp_path):
+    rows = [row("random", 0, 0.5), row("simsiam", 0, 0.6), row("simsiam", 0, 0.7, metric="ap")]
+    table = spread(summary_table(load_metrics([write(tmp_path / "m.csv", rows)])), ["pretraining", "detector"])
+    assert to_markdown(table).splitlines() == [
+        "| pretraining | detector | seeds | image AU-ROC | image AP |",
+        "| --- | --- | --- | --- | --- |",
+        "| random | padim | 1 | 0.500 | – |",
+        "| simsiam | padim | 1 | 0.600 | 0.700 |",
+    ]
+
+
+def test_latex_escapes_names_and_keeps_the_sign(metrics):
+    text = to_latex(spread(summary_table(metrics), ["pretraining"]), "Fryum, 1-class.", "tab:fryum")
+    assert r"simsiam\_spd" in text
+    assert r"0.840 $\pm$ 0.030" in text
+    assert r"\toprule" in text
+
+
+def test_markdown_survives_a_bar_in_a_name():
+    assert to_markdown(pd.DataFrame({"a|b": [1]})).startswith("| a\\|b |")

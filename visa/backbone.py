@@ -1,0 +1,178 @@
+"""Backbones: torchvision ResNets (and any timm model), safe loading and saving of weights, named feature maps."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from visa.errors import VisaError, check_choice
+from visa.paths import written_whole
+
+ARCHES = ("resnet18", "resnet50", "wide_resnet50_2")
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+_STRIDES = (4, 8, 16, 32)
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def create_backbone(arch: str, seed: int = 0) -> nn.Module:
+    """A backbone without its classifier and with random weights drawn from `seed`.
+
+    `arch` is one of ARCHES or `timm/NAME` (needs the extra `timm`). A ResNet's weights bear torchvision's names.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if arch.startswith("timm/"):
+            return _create_timm(arch.removeprefix("timm/"))
+        check_choice("arch", arch, (*ARCHES, "timm/<name>"))
+        model: nn.Module = torchvision.models.get_model(arch, weights=None)
+        model.fc = nn.Identity()
+        return model
+
+
+def feature_width(backbone: nn.Module) -> int:
+    """Channels of the pooled features: 512 for ResNet-18, 2048 for ResNet-50."""
+    net: Any = backbone
+    if hasattr(net, "num_features"):
+        return int(net.num_features)
+    return int(net.layer4[-1].bn3.num_features if hasattr(net.layer4[-1], "bn3") else net.layer4[-1].bn2.num_features)
+
+
+def normalize(images: Tensor, backbone: nn.Module) -> Tensor:
+    """Images N,3,H,W in [0,1] with the mean and deviation that the backbone expects (ImageNet's for a ResNet)."""
+    config: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", {})
+    mean = images.new_tensor(config.get("mean", _IMAGENET_MEAN)).view(3, 1, 1)
+    std = images.new_tensor(config.get("std", _IMAGENET_STD)).view(3, 1, 1)
+    return (images - mean) / std
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device `name`; `auto` takes a CUDA GPU, else Apple's, else the CPU. Raises VisaError if it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise VisaError(f"device {name!r} is not to be had here: take auto or cpu.") from error
+    return torch.device(name)
+
+
+class FeatureMaps(nn.Module):
+    """Maps of the named stages of a frozen backbone, in evaluation mode.
+
+    `layers` are of STAGES: strides 4, 8, 16 and 32; a timm model's stages are found by their stride.
+    """
+
+    def __init__(self, backbone: nn.Module, layers: tuple[str, ...] = STAGES) -> None:
+        super().__init__()
+        for layer in layers:
+            check_choice("layer", layer, STAGES)
+        self.backbone = backbone.eval()
+        self.layers = layers
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images N,3,H,W in [0,1] to one N,C,H/stride,W/stride map for each of `layers`."""
+        x = normalize(images, self.backbone)
+        stages = self._resnet(x) if hasattr(self.backbone, "layer1") else self._timm(x)
+        return [stages[layer] for layer in self.layers]
+
+    def _resnet(self, x: Tensor) -> dict[str, Tensor]:
+        net: Any = self.backbone
+        x = net.maxpool((net.act1 if hasattr(net, "act1") else net.relu)(net.bn1(net.conv1(x))))
+        stages = {}
+        for layer in STAGES[: 1 + max(STAGES.index(name) for name in self.layers)]:
+            stages[layer] = x = getattr(net, layer)(x)
+        return stages
+
+    def _timm(self, x: Tensor) -> dict[str, Tensor]:
+        net: Any = self.backbone
+        strides = [stage["reduction"] for stage in net.feature_info]
+        indices = [strides.index(s) for s in _STRIDES]
+        maps = net.forward_intermediates(x, indices=indices, intermediates_only=True)
+        return dict(zip(STAGES, maps, strict=True))
+
+
+@torch.no_grad()
+def calibrate_batch_norm(backbone: nn.Module, batches: list[Tensor]) -> None:
+    """Set an untrained backbone's batch-norm statistics to their cumulative mean over `batches`, N,3,H,W in [0,1].
+
+    With the initial statistics (mean 0, variance 1) a random ResNet's activations grow from block to block.
+    """
+    norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [m.momentum for m in norms]
+    for m in norms:
+        m.reset_running_stats()
+        m.momentum = None
+    backbone.train()
+    for images in batches:
+        backbone(normalize(images, backbone))
+    backbone.eval()
+    for m, momentum in zip(norms, momenta, strict=True):
+        m.momentum = momentum
+
+
+def save_weights(backbone: nn.Module, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write the weights as safetensors under the model's own names, whole or not at all."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in backbone.state_dict().items()}
+    with written_whole(path) as partial:
+        partial.write_bytes(save(tensors, {"visa": json.dumps(metadata, sort_keys=True, default=str)}))
+
+
+def load_weights(backbone: nn.Module, path: Path) -> nn.Module:
+    """Load a local `.safetensors` file or `.pth` state dict, executing no code in it; a classifier is left out.
+
+    Raises VisaError if the file cannot be read, lacks weights of the backbone, has others, or holds NaN.
+    """
+    state = _read_state(path)
+    own = backbone.state_dict()
+    state = {k: v for k, v in state.items() if k in own or not k.startswith(("fc.", "classifier.", "head."))}
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    missing = [k for k in missing if not k.endswith("num_batches_tracked")]
+    shapes = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    if missing or extra or shapes:
+        raise VisaError(
+            f"{path} does not fit this backbone: {len(missing)} weights missing, {len(extra)} unknown, "
+            f"{len(shapes)} of another shape (first: {(missing + extra + shapes)[0]}); check `arch`."
+        )
+    if bad := [k for k, v in state.items() if not torch.isfinite(v).all()]:
+        raise VisaError(f"{path} holds NaN or infinite values in {bad[0]}: the run that wrote it diverged.")
+    backbone.load_state_dict(state, strict=False)
+    return backbone
+
+
+def load_backbone(arch: str, weights: Path | None, seed: int = 0) -> nn.Module:
+    """A backbone in evaluation mode: from a file, or random from `seed` where `weights` is None."""
+    backbone = create_backbone(arch, seed)
+    return (load_weights(backbone, weights) if weights else backbone).eval()
+
+
+def _create_timm(name: str) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise VisaError("an arch `timm/...` needs timm: pip install 'visa-spd[timm]'.") from error
+    if not timm.is_model(name):
+        raise VisaError(f"timm knows no model {name!r}: timm.list_models() lists them.")
+    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
+    return model
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise VisaError(f"no weights at {path}: give the path of a .safetensors or .pth file.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise VisaError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # torch raises pickle.UnpicklingError for code inside the file
+        raise VisaError(f"{path} is no plain state dict, and code in a weights file is never executed.") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    return {k.removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}

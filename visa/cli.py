@@ -1,0 +1,197 @@
+"""The `visa` command: thin verbs over the package's functions."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from visa.errors import VisaError, check_choice
+from visa.paths import data_root
+
+app = typer.Typer(
+    help="Research companion to VisA and SPD: data, pre-training, scoring, metrics, book.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Objects = Annotated[str, typer.Option(help="Objects, separated by commas, or all.")]
+Workers = Annotated[int | None, typer.Option(help="Parallel workers; default: one a core.")]
+
+
+@app.command()
+def download(
+    destination: Annotated[Path | None, typer.Argument(help="Folder of the VisA root; default: data/VisA.")] = None,
+) -> None:
+    """Fetch VisA (1.8 GB), check it, and unpack it. A broken download continues where it stopped."""
+    from visa.data.archive import download as fetch
+
+    root = fetch(destination or data_root() / "VisA")
+    typer.echo(f"VisA is at {root}. Now: export VISA_ROOT={root}")
+
+
+@app.command()
+def verify(
+    root: Annotated[Path, typer.Argument(help="A VisA root.")],
+    objects: Objects = "all",
+    workers: Workers = None,
+) -> None:
+    """Check a VisA root: annotations, split files, images and masks. Exit code 1 if something is wrong."""
+    from visa.data.verify import verify as check
+
+    reports = check(root, _names(objects), workers=workers, progress=True)
+    for report in reports:
+        typer.echo(str(report))
+    if any(report.errors for report in reports):
+        raise typer.Exit(1)
+
+
+@app.command()
+def prepare(
+    split_type: Annotated[str, typer.Option(help="1cls, 2cls_highshot or 2cls_fewshot.")] = "1cls",
+    data_folder: Annotated[Path, typer.Option(help="The VisA root.")] = Path("./VisA"),
+    save_folder: Annotated[Path, typer.Option(help="Where the tree is made.")] = Path("./VisA_pytorch"),
+    split_file: Annotated[Path | None, typer.Option(help="Default: the root's own split file.")] = None,
+    objects: Objects = "all",
+    link: Annotated[bool, typer.Option(help="Hard-link the images where possible, else copy.")] = True,
+    workers: Workers = None,
+) -> None:
+    """Write the train/test tree of VisA's own script, with binary masks."""
+    from visa.data.prepare import prepare as make
+    from visa.data.splits import split_file as own_split_file
+
+    summary = make(
+        split_type,
+        data_folder,
+        save_folder,
+        split_file or own_split_file(data_folder, split_type),
+        objects=_names(objects),
+        link=link,
+        workers=workers,
+        progress=True,
+    )
+    typer.echo(str(summary))
+
+
+@app.command()
+def synth(
+    root: Annotated[Path, typer.Argument(help="Folder of the new VisA root.")],
+    objects: Objects = "all",
+    normal: Annotated[int, typer.Option(min=1, help="Normal images of an object.")] = 90,
+    anomaly: Annotated[int, typer.Option(min=1, help="Anomalous images of an object.")] = 30,
+    size: Annotated[int, typer.Option(min=32, help="Side of the square images, in pixels.")] = 256,
+    seed: int = 0,
+    workers: Workers = None,
+) -> None:
+    """Render mini-VisA: synthetic images in the layout of VisA."""
+    from visa.data.synthetic.writer import DEFAULT_OBJECTS, write_mini_visa
+
+    names = _names(objects) or DEFAULT_OBJECTS
+    typer.echo(write_mini_visa(root, names, normal, anomaly, size, seed, workers, progress=True))
+
+
+@app.command()
+def run(
+    objects: Objects = "all",
+    pretrainings: Annotated[str, typer.Option(help="Of random, simsiam, simsiam+spd.")] = "random,simsiam,simsiam+spd",
+    detectors: Annotated[str, typer.Option(help="Of padim, patchcore, probe.")] = "padim,patchcore,probe",
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
+    scope: Annotated[str, typer.Option(help="Pre-train on each object, or once on all.")] = "object",
+    weights: Annotated[list[str] | None, typer.Option(help="Other weights to score: NAME=ARCH:FILE.")] = None,
+    pretrain: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of 03_pretrain's parameters.")] = None,
+    score: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of 04_score's parameters.")] = None,
+    name: Annotated[str, typer.Option(help="The run's folder; default: the data set's name.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the stages and stop.")] = False,
+) -> None:
+    """Run all notebooks in order, from images to tables; what is up to date is skipped."""
+    from visa.data.source import open_source
+    from visa.plan import DETECTORS, PRETRAININGS, GivenWeights, Matrix, plan
+    from visa.runner import execute
+    from visa.runs import open_run
+
+    source = open_source()
+    matrix = Matrix(
+        objects=[source.check_object(o) for o in _names(objects) or source.objects],
+        pretrainings=_choices("pretraining", pretrainings, PRETRAININGS),
+        detectors=_choices("detector", detectors, DETECTORS),
+        seeds=[int(_value("seed", s, int)) for s in _list(seeds)],
+        scope=_choices("scope", scope, ("object", "all"))[0],
+        weights=[GivenWeights.parse(text) for text in weights or ()],
+        pretrain=_settings(pretrain),
+        score=_settings(score),
+    )
+    target = open_run(name, source)
+    stages = plan(source, target, matrix)
+    if dry_run:
+        typer.echo("\n".join(stage.name for stage in stages))
+        return
+    signal.signal(signal.SIGTERM, _interrupt)
+    ran = execute(stages, source, target)
+    typer.echo(f"{ran} of {len(stages)} stages ran on {source.name}, the rest was up to date. Results: {target.root}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; a user's mistake ends in one sentence and exit code 2, an interruption in 130."""
+    try:
+        app(args=arguments, standalone_mode=True)
+    except VisaError as error:
+        sys.exit(_fail(f"visa: {error}", 2))
+    except KeyboardInterrupt:
+        sys.exit(_fail("visa: interrupted; the same command goes on from here.", 130))
+
+
+def _fail(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _names(objects: str) -> list[str] | None:
+    return None if objects == "all" else _list(objects)
+
+
+def _choices(what: str, text: str, choices: Sequence[str]) -> list[str]:
+    names = _list(text)
+    for value in names:
+        check_choice(what, value, choices)
+    return names
+
+
+def _settings(pairs: Sequence[str] | None) -> dict[str, object]:
+    settings: dict[str, object] = {}
+    for pair in pairs or ():
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise VisaError(f"{pair!r} is not of the form NAME=VALUE, as in epochs=20.")
+        settings[name] = _literal(text)
+    return settings
+
+
+def _literal(text: str) -> object:
+    """A bool, int or float if the text reads as one, else the text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _value(what: str, text: str, kind: type[int]) -> int:
+    try:
+        return kind(text)
+    except ValueError:
+        raise VisaError(f"{what} {text!r} is no {kind.__name__}.") from None

@@ -1,0 +1,65 @@
+"""The data set at hand: the user's VisA root, or mini-VisA where there is none."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from visa.data.objects import OBJECTS
+from visa.data.splits import present_objects
+from visa.data.synthetic.writer import DEFAULT_OBJECTS, write_mini_visa
+from visa.errors import VisaError, check_choice
+from visa.paths import data_root, visa_root
+from visa.provenance import digest, folder_fingerprint
+
+
+@dataclass(frozen=True)
+class Source:
+    """A VisA root, its name in tables, whether it is synthetic, and the objects present in it."""
+
+    root: Path
+    name: str
+    synthetic: bool
+    objects: tuple[str, ...]
+
+    def check_object(self, name: str) -> str:
+        """Return `name` if it is present; otherwise raise VisaError that lists the choices."""
+        if name in self.objects:
+            return name
+        check_choice("object", name, dict.fromkeys([*self.objects, *OBJECTS]))
+        where = "mini-VisA, which stands in for VisA: set VISA_ROOT" if self.synthetic else f"{self.root}"
+        raise VisaError(f"object {name!r} is not in {where}; present: {', '.join(self.objects)}.")
+
+    def fingerprint(self, *names: str) -> str:
+        """Digest of the objects' files and of the split files; changes when the data do."""
+        folders = [self.root / name for name in (names or self.objects)]
+        return digest([folder_fingerprint(f) for f in (*folders, self.root / "split_csv")])
+
+
+def open_source(root: str = "") -> Source:
+    """The data set at `root`, else at VISA_ROOT, else mini-VisA, which is rendered at its first use.
+
+    Raises VisaError if the folder is absent, has no split files, or holds none of their objects.
+    """
+    folder = _named(root) if root else visa_root()
+    if folder is None:
+        folder = write_mini_visa(data_root() / "mini-visa", DEFAULT_OBJECTS, progress=True)
+    objects = tuple(present_objects(folder))
+    if not objects:
+        raise VisaError(f"{folder} holds none of VisA's objects: it is the folder with candle/, ..., split_csv/.")
+    about = _description(folder)
+    return Source(folder, str(about.get("name", "VisA")), bool(about.get("synthetic", False)), objects)
+
+
+def _named(root: str) -> Path:
+    folder = Path(root).expanduser().resolve()
+    if not folder.is_dir():
+        raise VisaError(
+            f"visa_root is {root!r}, which is no folder: give the folder that holds split_csv/, or leave it."
+        )
+    return folder
+
+
+def _description(folder: Path) -> dict[str, object]:
+    file = folder / "dataset.json"
+    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return content if isinstance(content, dict) else {}

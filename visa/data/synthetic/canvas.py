@@ -1,0 +1,234 @@
+"""A small renderer: colour, height and gloss maps, lit from one side and photographed.
+
+Everything is drawn at twice the picture's size. A thing's height makes its shading, its highlight and its soft shadow,
+so that a dent, a scratch or a missing piece looks right without a drawing of its own.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from zlib import crc32
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from visa.data.synthetic.shapes import Points, Pose
+
+FloatMap = npt.NDArray[np.float32]
+Image = npt.NDArray[np.uint8]
+Colour = tuple[float, float, float]
+
+SUPER = 2  # supersampling
+LAMP_AZIMUTH, LAMP_ELEVATION, AMBIENT = -128.0, 38.0, 0.38  # degrees; the light comes from the upper left
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A shape on the canvas: its window (rows, columns) and the share of every subpixel in it that it covers."""
+
+    window: tuple[slice, slice]
+    cover: FloatMap
+
+    def within(self, cover: FloatMap) -> "Patch":
+        """The part of it inside a full-size cover map."""
+        return Patch(self.window, self.cover * cover[self.window])
+
+    def without(self, cover: FloatMap) -> "Patch":
+        """The part of it outside a full-size cover map."""
+        return Patch(self.window, self.cover * (1 - cover[self.window]))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What lay on the canvas at one moment, to be laid bare again."""
+
+    albedo: FloatMap
+    height: FloatMap
+    gloss: FloatMap
+
+
+class Canvas:
+    """The maps of one picture of `size` x `size` pixels.
+
+    `albedo` is linear RGB in [0, 1], `height` in units of the picture's side, `gloss` in [0, 1], `classes` the ids
+    of `class_ids`, 0 where nothing is wrong. All are SUPER times larger than the picture.
+    """
+
+    def __init__(self, size: int, class_ids: dict[str, int]) -> None:
+        self.size, self.side, self.class_ids = size, SUPER * size, class_ids
+        self.albedo: FloatMap = np.zeros((self.side, self.side, 3), np.float32)
+        self.height: FloatMap = np.zeros((self.side, self.side), np.float32)
+        self.gloss: FloatMap = np.zeros((self.side, self.side), np.float32)
+        self.classes: Image = np.zeros((self.side, self.side), np.uint8)
+
+    def layer(self) -> Layer:
+        """A copy of what is there now."""
+        return Layer(self.albedo.copy(), self.height.copy(), self.gloss.copy())
+
+    def patch(self, outline: Points, soft: float = 0.0) -> Patch:
+        """The shape inside `outline`; `soft` blurs its edge by that many units."""
+        pixels = np.asarray(outline) * self.side
+        pad = 2 + int(3 * soft * self.side)
+        low = np.clip(np.floor(pixels.min(axis=0)).astype(int) - pad, 0, self.side - 1)
+        high = np.clip(np.ceil(pixels.max(axis=0)).astype(int) + pad, low + 1, self.side)
+        mask = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
+        cv2.fillPoly(mask, [np.round((pixels - low - 0.5) * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
+        cover: FloatMap = mask.astype(np.float32) / np.float32(255)
+        if soft > 0:
+            cover = blur(cover, soft * self.side)
+        return Patch((slice(low[1], high[1]), slice(low[0], high[0])), cover)
+
+    def full(self, patch: Patch) -> FloatMap:
+        """The cover of `patch` as a full-size map."""
+        cover = np.zeros((self.side, self.side), np.float32)
+        cover[patch.window] = patch.cover
+        return cover
+
+    def paint(self, patch: Patch, colour: Colour, opacity: float = 1.0, gloss: float | None = None) -> None:
+        """Cover the patch with a colour (display RGB, 0 to 255)."""
+        weight = opacity * patch.cover
+        albedo = self.albedo[patch.window]
+        albedo += weight[..., None] * (linear(colour) - albedo)
+        if gloss is not None:
+            shine = self.gloss[patch.window]
+            shine += weight * (gloss - shine)
+
+    def stain(self, patch: Patch, factor: Colour, amount: float = 1.0) -> None:
+        """Multiply what is there by `factor` a channel, as a transparent stain does."""
+        change = 1 + amount * patch.cover[..., None] * (np.asarray(factor, np.float32) - 1)
+        self.albedo[patch.window] *= change
+
+    def grain(self, patch: Patch, texture: FloatMap, colour: float = 0.0, relief: float = 0.0) -> None:
+        """Let a texture (as wide as the patch, about unit variance) vary the brightness and the height."""
+        weighted = patch.cover * texture
+        if colour:
+            self.albedo[patch.window] *= np.clip(1 + colour * weighted, 0.05, 3)[..., None]
+        if relief:
+            self.height[patch.window] += relief * weighted
+
+    def level(self, patch: Patch) -> None:
+        """Make the patch flat, so that the relief of what lies below does not show through what comes on top."""
+        height = self.height[patch.window]
+        height += patch.cover * (height.mean() - height)
+
+    def raise_flat(self, patch: Patch, height: float, bevel: float = 0.004) -> None:
+        """Raise the patch to a plateau; `bevel` is the width of its slope."""
+        self.height[patch.window] += height * blur(patch.cover, bevel * self.side) * patch.cover
+
+    def raise_round(self, patch: Patch, height: float, edge: float, smooth: float = 0.006) -> None:
+        """Raise the patch to a dome that is `height` tall from `edge` units inside its outline on."""
+        depth = cv2.distanceTransform((patch.cover > 0.5).astype(np.uint8), cv2.DIST_L2, 5) / self.side
+        inward = np.clip(depth / edge, 0, 1)
+        dome = height * np.sqrt(np.clip(1 - (1 - inward) ** 2, 0, 1)).astype(np.float32)
+        self.height[patch.window] += blur(dome, smooth * self.side) * patch.cover
+
+    def lay_bare(self, patch: Patch, under: Layer) -> None:
+        """Take away what was drawn in the patch since `under`."""
+        c = patch.cover
+        for mine, below in ((self.height, under.height), (self.gloss, under.gloss)):
+            part = mine[patch.window]
+            part += c * (below[patch.window] - part)
+        albedo = self.albedo[patch.window]
+        albedo += c[..., None] * (under.albedo[patch.window] - albedo)
+
+    def mark(self, patch: Patch, name: str, least: float = 0.3) -> None:
+        """Say that the patch is a defect of the class `name`, where it covers at least `least` of a subpixel."""
+        self.classes[patch.window][patch.cover > least] = self.class_ids[name]
+
+    def class_mask(self) -> Image:
+        """The class ids at the picture's size (size, size): a pixel is marked if any of its subpixels is."""
+        rows = np.maximum(self.classes[0::SUPER], self.classes[1::SUPER])
+        return np.maximum(rows[:, 0::SUPER], rows[:, 1::SUPER])
+
+    def photograph(self, rng: np.random.Generator) -> Image:
+        """The picture (size, size, 3), RGB, under a lamp whose place, strength and colour vary a little."""
+        azimuth = math.radians(LAMP_AZIMUTH + rng.normal(0, 2.0))
+        elevation = math.radians(LAMP_ELEVATION + rng.normal(0, 1.0))
+        exposure = (1 + rng.normal(0, 0.02)) * (1 + rng.normal(0, 0.008, 3))
+        shade, shine = self._light(azimuth, elevation)
+        lit = cv2.multiply(self.albedo, cv2.merge([shade, shade, shade])) + cv2.merge([shine, shine, shine])
+        picture = blur(cv2.resize(lit, (self.size, self.size), interpolation=cv2.INTER_AREA), 0.55 * self.size / 256)
+        picture *= _falloff(self.size)[..., None] * exposure.astype(np.float32)
+        display = np.sqrt(np.clip(picture, 0, 1))
+        display += rng.standard_normal(display.shape, np.float32) * (0.006 + 0.008 * display)  # read and shot noise
+        return np.asarray(np.clip(display * 255 + 0.5, 0, 255), np.uint8)
+
+    def _light(self, azimuth: float, elevation: float) -> tuple[FloatMap, FloatMap]:
+        """Shading (1 on a flat, unshadowed place) and highlights of the height map."""
+        flat, up = math.cos(elevation), math.sin(elevation)
+        lamp = (flat * math.cos(azimuth), flat * math.sin(azimuth), up)
+        scale = self.side / 8  # Sobel's weights sum to 8 a step
+        gx, gy = cv2.Sobel(self.height, -1, 1, 0, scale=scale), cv2.Sobel(self.height, -1, 0, 1, scale=scale)
+        norm = 1 / np.sqrt(1 + gx * gx + gy * gy)
+        facing = np.maximum((lamp[2] - gx * lamp[0] - gy * lamp[1]) * norm, 0)
+        shadow = self._shadow(azimuth, elevation)
+        shade = AMBIENT + (1 - AMBIENT) / up * facing * shadow
+        halfway = math.sqrt(2 + 2 * up)  # length of lamp + (0, 0, 1), the direction that mirrors the lamp
+        mirror = np.maximum((1 + up - gx * lamp[0] - gy * lamp[1]) * (norm / halfway), 0)
+        for _ in range(5):  # to the 32nd power
+            mirror *= mirror
+        return np.asarray(shade, np.float32), self.gloss * mirror * shadow
+
+    def _shadow(self, azimuth: float, elevation: float, reach: float = 0.09, steps: int = 8) -> FloatMap:
+        """1 where the lamp is seen, towards 0 where something higher stands in its way; soft, with dark creases."""
+        low = cv2.resize(self.height, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        hidden = np.zeros_like(low)
+        for distance in (reach * k / steps for k in range(1, steps + 1)):
+            shift = -distance * self.size
+            matrix = np.array([[1, 0, shift * math.cos(azimuth)], [0, 1, shift * math.sin(azimuth)]])
+            moved = cv2.warpAffine(low, matrix, (self.size, self.size), borderMode=cv2.BORDER_REPLICATE)
+            np.maximum(hidden, moved - low - distance * math.tan(elevation), out=hidden)
+        crease = np.clip(blur(low, 0.02 * self.size) - low, 0, 0.02) / 0.02
+        open_sky = (1 - 0.9 * np.clip(hidden / 0.010, 0, 1)) * (1 - 0.35 * crease)
+        return np.asarray(cv2.resize(blur(open_sky, 0.006 * self.size), (self.side, self.side)), np.float32)
+
+
+def blur(image: npt.ArrayLike, sigma: float) -> FloatMap:
+    """A Gaussian blur of `sigma` pixels; none if that is next to nothing."""
+    image = np.asarray(image, np.float32)
+    if sigma < 0.2:
+        return image
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.float32)
+
+
+def linear(colour: Colour) -> FloatMap:
+    """A display colour (0 to 255) as linear light, with a gamma of 2."""
+    return np.asarray(np.square(np.asarray(colour) / 255), np.float32)
+
+
+def shift_colour(colour: Colour, rng: np.random.Generator, spread: float = 0.015) -> Colour:
+    """The colour as it comes out in one specimen: brightness and hue vary by `spread`."""
+    r, g, b = np.asarray(colour) * (1 + rng.normal(0, spread)) * (1 + rng.normal(0, spread / 2, 3))
+    return float(r), float(g), float(b)
+
+
+@lru_cache(maxsize=64)
+def texture(name: str, side: int, cells: int, octaves: int = 3) -> FloatMap:
+    """Fractal noise of unit variance (side, side), its coarsest spots `cells` a side; the same for the same name."""
+    rng = np.random.default_rng(crc32(name.encode()))
+    total = np.zeros((side, side), np.float32)
+    for octave in range(octaves):
+        n = min(cells * 2**octave, side)
+        grid = rng.standard_normal((n, n), np.float32)
+        total += cv2.resize(grid, (side, side), interpolation=cv2.INTER_CUBIC) * 0.6**octave
+    total = (total - total.mean()) / total.std()
+    total.setflags(write=False)
+    return np.asarray(total, np.float32)
+
+
+def textured(canvas: Canvas, patch: Patch, pose: Pose, name: str, cells: int, octaves: int = 3) -> FloatMap:
+    """The texture `name` in the patch's window, lying on the object so that it moves and turns with its pose."""
+    source = texture(name, canvas.side, cells, octaves)
+    matrix = pose.matrix()
+    matrix[:, 2] = matrix[:, 2] * canvas.side - matrix[:, :2] @ (canvas.side / 2, canvas.side / 2)
+    matrix[:, 2] -= patch.window[1].start, patch.window[0].start
+    shape = patch.cover.shape[::-1]
+    return np.asarray(cv2.warpAffine(source, matrix, shape, borderMode=cv2.BORDER_REFLECT), np.float32)
+
+
+@lru_cache(maxsize=8)
+def _falloff(size: int) -> FloatMap:
+    """Brighter towards the lamp, darker in the corners (size, size)."""
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
+    return np.asarray(1.04 - 0.10 * (x + y) - 0.22 * (x * x + y * y), np.float32)

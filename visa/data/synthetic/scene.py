@@ -1,0 +1,83 @@
+"""One picture of mini-VisA: which objects there are, which defects an image gets, and the rendering itself."""
+
+from collections.abc import Sequence
+from types import ModuleType
+from zlib import crc32
+
+import numpy as np
+
+from visa.data.objects import OBJECTS
+from visa.data.synthetic import capsules, cashew, fryum, pcb1
+from visa.data.synthetic.canvas import Canvas, Image
+from visa.errors import VisaError, check_choice
+
+# An object's module has draw(canvas, rng) -> Body and DEFECTS, one drawing function a class of visa.data.objects.
+MODULES: dict[str, ModuleType] = {"pcb1": pcb1, "capsules": capsules, "cashew": cashew, "fryum": fryum}
+KINDS = ("Normal", "Anomaly")
+SECOND_CLASS = 0.2  # share of the anomalous images that show two classes
+STRENGTH = (0.35, 1.10)  # of a defect, at difficulty 1
+LEAST_AREA = 1.5e-4  # of the picture: a defect that is marked on less is drawn again
+
+
+def classes_of(name: str, index: int, seed: int = 0) -> tuple[str, ...]:
+    """The defect classes of anomalous image `index`, in the order of their ids: one, sometimes two.
+
+    All classes of the object take turns, so that any run of as many images as there are classes shows each.
+    """
+    check_choice("object of mini-VisA", name, MODULES)
+    classes = OBJECTS[name].classes
+    turn, place = divmod(index, len(classes))
+    first = classes[_rng(seed, name, "turn", turn).permutation(len(classes))[place]]
+    rng = _rng(seed, name, "second", index)
+    chosen = {first, rng.choice([c for c in classes if c != first])} if rng.random() < SECOND_CLASS else {first}
+    return tuple(c for c in classes if c in chosen)
+
+
+def render(
+    name: str,
+    kind: str,
+    index: int,
+    seed: int = 0,
+    size: int = 256,
+    difficulty: float = 1.0,
+    defects: Sequence[str] | None = None,
+) -> tuple[Image, Image]:
+    """Image (size, size, 3), uint8 RGB, and its class ids (size, size), uint8, of one specimen.
+
+    `kind` is Normal or Anomaly. An anomalous image shows `classes_of` it unless `defects` names others; with
+    `defects=()` it is the same specimen without a defect. Pixels depend on the arguments alone.
+
+    Raises VisaError for an object, kind or defect that there is not.
+    """
+    check_choice("object of mini-VisA", name, MODULES)
+    check_choice("kind of image", kind, KINDS)
+    if defects is None:
+        defects = classes_of(name, index, seed) if kind == "Anomaly" else ()
+    ids = {c: i for i, c in enumerate(OBJECTS[name].classes, start=1)}
+    for defect in defects:
+        check_choice(f"defect of {name}", defect, ids)
+    if size < 64 or difficulty <= 0:
+        raise VisaError(f"size {size}, difficulty {difficulty}: mini-VisA needs at least 64 pixels and more than 0.")
+    for attempt in range(20):
+        canvas = _draw(name, kind, index, seed, size, difficulty, defects, attempt)
+        mask = canvas.class_mask()
+        if all((mask == ids[d]).sum() >= LEAST_AREA * mask.size for d in defects):
+            break
+    return canvas.photograph(_rng(seed, name, kind, index, 1)), mask
+
+
+def _draw(
+    name: str, kind: str, index: int, seed: int, size: int, difficulty: float, defects: Sequence[str], attempt: int
+) -> Canvas:
+    canvas = Canvas(size, {c: i for i, c in enumerate(OBJECTS[name].classes, start=1)})
+    body = MODULES[name].draw(canvas, _rng(seed, name, kind, index))
+    for defect in defects:
+        rng = _rng(seed, name, kind, index, crc32(defect.encode()), attempt)
+        strength = float(np.clip(rng.uniform(*STRENGTH) / difficulty, 0.1, 1.5))
+        MODULES[name].DEFECTS[defect](canvas, body, defect, rng, strength)
+    return canvas
+
+
+def _rng(seed: int, name: str, what: str, *numbers: int) -> np.random.Generator:
+    """A generator of its own for every use, so that no picture depends on which were drawn before it."""
+    return np.random.default_rng([seed, crc32(name.encode()), crc32(what.encode()), *numbers])

@@ -1,0 +1,121 @@
+"""Scores and anomaly maps on disk: at the evaluation size for the metrics, at full resolution for the eye."""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from visa.errors import VisaError
+from visa.paths import written_whole
+
+EVALUATION_SIZE = (224, 224)  # height, width: pixel figures, AU-PRO above all, depend on it; images are squashed to it
+_LEVELS = 65535
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a detector says about N test images of one object, and the truth beside it.
+
+    `paths` relative to the VisA root, `labels` (N,) uint8 with 1 for an anomaly, `image_scores` (N,) float32, `maps`
+    (N, h, w) float32 and `masks` (N, h, w) uint8 in {0, 1} at EVALUATION_SIZE.
+    Raises VisaError if their lengths or shapes do not fit together.
+    """
+
+    paths: list[str]
+    labels: NDArray[np.uint8]
+    image_scores: NDArray[np.float32]
+    maps: NDArray[np.float32]
+    masks: NDArray[np.uint8]
+    setup: str
+    object: str
+    detector: str
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.paths), len(self.labels), len(self.image_scores), len(self.maps)}
+        if len(lengths) != 1 or self.maps.ndim != 3 or self.maps.shape != self.masks.shape:
+            raise VisaError(
+                f"scores of {self.object} do not fit together: {len(self.paths)} paths, {len(self.labels)} labels, "
+                f"{len(self.image_scores)} image scores, maps {self.maps.shape}, masks {self.masks.shape}."
+            )
+
+
+def save_scores(path: Path, scores: Scores) -> None:
+    """Write `scores` as a plain .npz, whole or not at all."""
+    types = {"labels": np.uint8, "image_scores": np.float32, "maps": np.float32, "masks": np.uint8}
+    arrays: dict[str, Any] = {name: np.asarray(value, types.get(name)) for name, value in vars(scores).items()}
+    with written_whole(path) as partial, partial.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def load_scores(path: Path) -> Scores:
+    """Read what `save_scores` wrote, executing no code in it; VisaError if the file is absent or is something else."""
+    if not path.is_file():
+        raise VisaError(f"no scores at {path}: score the object first.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            fields: dict[str, Any] = {name: file[name] for name in Scores.__dataclass_fields__}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise VisaError(f"{path} holds no scores ({error}): score the object again.") from error
+    text = {name: str(fields[name]) for name in ("setup", "object", "detector")}
+    return Scores(**fields | text | {"paths": fields["paths"].tolist()})
+
+
+def save_full_maps(
+    folder: Path, maps: NDArray[np.float32], paths: Sequence[str], sizes: Sequence[tuple[int, int]]
+) -> None:
+    """Write the maps (N, h, w) at the images' own `sizes` (height, width), bilinear, as 16-bit grey PNG.
+
+    The map of the image `fryum/.../000.JPG` becomes `folder/fryum/.../000.png`. One linear scale serves all of them:
+    a map's value is `low + pixel / 65535 * (high - low)`, with both in `folder/scale.json`, which is written last: a
+    folder without it is unfinished.
+    Raises VisaError for unequal numbers, two images of one name, or a path that leaves the folder.
+    """
+    files = [_map_file(folder, p) for p in paths]
+    if not len(maps) == len(set(files)) == len(sizes) or not len(maps):
+        raise VisaError(f"{len(maps)} maps, {len(set(files))} distinct paths, {len(sizes)} sizes: give one each.")
+    low, high = float(maps.min()), float(maps.max())
+    if not np.isfinite(high - low):
+        raise VisaError(f"the maps for {folder} hold NaN or infinite values: look for a diverged model.")
+    (folder / "scale.json").unlink(missing_ok=True)
+    grey = _LEVELS / (high - low) if high > low else 0.0
+
+    def write(index: int) -> None:
+        height, width = sizes[index]
+        full = cv2.resize(maps[index], (width, height), interpolation=cv2.INTER_LINEAR)
+        pixels = np.rint((full - low) * grey).clip(0, _LEVELS).astype(np.uint16)
+        with written_whole(files[index]) as partial:
+            if not cv2.imwrite(str(partial), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
+                raise VisaError(f"{files[index]} cannot be written: check the disk and the permissions.")
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, range(len(maps))))
+    with written_whole(folder / "scale.json") as partial:
+        partial.write_text(json.dumps({"low": low, "high": high}) + "\n", encoding="utf-8")
+
+
+def load_full_map(folder: Path, path: str) -> NDArray[np.float32]:
+    """The anomaly map (H, W) of an image at its own size, to within (high - low) / 131070 of what was saved.
+
+    Raises VisaError if the folder is unfinished or holds no map of `path`.
+    """
+    scale, file = folder / "scale.json", _map_file(folder, path)
+    if not scale.is_file():
+        raise VisaError(f"{folder} has no scale.json: its maps were not all written; score the object again.")
+    pixels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED) if file.is_file() else None
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 2:
+        raise VisaError(f"no anomaly map at {file}: score the object that holds {path}.")
+    ends = json.loads(scale.read_text(encoding="utf-8"))
+    return np.asarray(ends["low"] + pixels * ((ends["high"] - ends["low"]) / _LEVELS), np.float32)
+
+
+def _map_file(folder: Path, path: str) -> Path:
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise VisaError(f"{path!r} leaves the folder of the maps: paths are relative to the VisA root.")
+    return (folder / path).with_suffix(".png")

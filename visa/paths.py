@@ -1,0 +1,59 @@
+"""Every directory of the project; one environment variable overrides each root."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from visa.errors import VisaError
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def visa_root() -> Path | None:
+    """The user's VisA folder (`VISA_ROOT`), or None where mini-VisA stands in for it.
+
+    Raises VisaError if `VISA_ROOT` names no folder.
+    """
+    value = os.environ.get("VISA_ROOT")
+    if not value:
+        return None
+    root = Path(value).expanduser().resolve()
+    if not root.is_dir():
+        raise VisaError(f"VISA_ROOT is {value!r}, which is no folder: point it at the folder that holds split_csv/.")
+    return root
+
+
+def data_root() -> Path:
+    """Where downloads, prepared trees and mini-VisA lie (`VISA_DATA`)."""
+    return _root("VISA_DATA", "data")
+
+
+def runs_root() -> Path:
+    """Where runs put checkpoints, scores, tables and executed notebooks (`VISA_RUNS`)."""
+    return _root("VISA_RUNS", "runs")
+
+
+def notebooks_root() -> Path:
+    """The notebooks' sources; they come with the repository, not with the installed package."""
+    folder = CHECKOUT / "notebooks"
+    if not folder.is_dir():
+        raise VisaError(f"no notebooks at {folder}: run from a clone of the repository (pip install -e .).")
+    return folder
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` to write to; it becomes `path` at the end, or vanishes if the block fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _root(variable: str, default: str) -> Path:
+    value = os.environ.get(variable)
+    return Path(value).expanduser().resolve() if value else CHECKOUT / default

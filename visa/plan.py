@@ -1,0 +1,152 @@
+"""The stages of a run, in order: which notebook runs with which parameters, and what it reads and writes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from visa.data.source import Source
+from visa.errors import VisaError
+from visa.runs import Run
+
+Settings = Mapping[str, object]
+
+_CODE = {
+    "01_data": ("data",),
+    "02_prepare": ("data",),
+    "03_pretrain": ("data", "pretrain", "backbone.py"),
+    "04_score": ("data", "detect", "backbone.py", "metrics.py"),
+    "05_results": ("report",),
+}
+DETECTORS = ("padim", "patchcore", "probe")
+PRETRAININGS = ("random", "simsiam", "simsiam+spd")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One execution of a notebook.
+
+    `reads` names the stages whose outputs it needs; `data` the objects whose files it needs; `code` the parts of the
+    package whose change makes it stale; `page`: its executed copy is the one that the book shows.
+    """
+
+    notebook: str
+    name: str
+    parameters: Settings
+    outputs: tuple[Path, ...]
+    reads: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    page: bool = False
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Parts of the package that the notebook's result depends on."""
+        return _CODE[self.notebook]
+
+
+@dataclass(frozen=True)
+class GivenWeights:
+    """Weights from elsewhere, `NAME=ARCH:FILE`: a name for tables, an arch, and a local file."""
+
+    name: str
+    arch: str
+    file: Path
+
+    @classmethod
+    def parse(cls, text: str) -> "GivenWeights":
+        """Read `imagenet=resnet50:resnet50.pth`; raises VisaError for another form or an absent file."""
+        name, _, rest = text.partition("=")
+        arch, _, file = rest.partition(":")
+        if not (name and arch and file) or "/" in name:
+            raise VisaError(f"weights {text!r} are not of the form NAME=ARCH:FILE, as in imagenet=resnet50:w.pth.")
+        path = Path(file).expanduser().resolve()
+        if not path.is_file():
+            raise VisaError(f"weights {name!r}: there is no file {file!r}.")
+        return cls(name, arch, path)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """What a run covers, and the notebooks' settings that differ from their defaults."""
+
+    objects: Sequence[str]
+    pretrainings: Sequence[str] = PRETRAININGS
+    detectors: Sequence[str] = DETECTORS
+    seeds: Sequence[int] = (0,)
+    scope: str = "object"
+    weights: Sequence[GivenWeights] = ()
+    pretrain: Settings = field(default_factory=dict)
+    score: Settings = field(default_factory=dict)
+
+
+def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
+    """Every stage of the matrix, each after those that it reads.
+
+    With scope `all` one pre-training serves all objects; with `object` each object has its own. Stages that share a
+    seed start from the same initial weights, so that pre-trainings are compared in pairs.
+    """
+    common = {"visa_root": "" if source.synthetic else str(source.root), "run": run.root.name}
+    stages = [
+        Stage("01_data", "data", common, (), data=tuple(source.objects), page=True),
+        Stage("02_prepare", "prepare", common, (), data=tuple(source.objects), page=True),
+    ]
+    stages += _pretrain_stages(run, matrix, common)
+    scores = _score_stages(run, matrix, common)
+    results = Stage(
+        "05_results",
+        "results",
+        common,
+        (run.results_dir / "metrics.csv",),
+        reads=tuple(s.name for s in stages if s.notebook == "03_pretrain") + tuple(s.name for s in scores),
+        page=True,
+    )
+    return [*stages, *scores, results]
+
+
+def _pretrain_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
+    scopes = ["all"] if matrix.scope == "all" else list(matrix.objects)
+    keys = [(p, scope, seed) for scope in scopes for seed in matrix.seeds for p in matrix.pretrainings]
+    shown = (matrix.pretrainings[-1], scopes[0], matrix.seeds[0]) if matrix.pretrainings else None
+    stages = []
+    for pretraining, scope, seed in keys:
+        method, _, spd = pretraining.partition("+")
+        parameters = {"object": scope, "method": method, "spd": bool(spd), "seed": seed}
+        stages.append(
+            Stage(
+                "03_pretrain",
+                f"pretrain-{pretraining}-{scope}-seed{seed}",
+                {**common, **matrix.pretrain, **parameters},
+                (run.pretrain_dir(pretraining, scope, seed) / "backbone.safetensors",),
+                data=() if scope == "all" else (scope,),
+                page=(pretraining, scope, seed) == shown,
+            )
+        )
+    return stages
+
+
+def _score_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
+    shared = {**common, **matrix.score, "detectors": ",".join(matrix.detectors)}
+    arch = {"arch": matrix.pretrain["arch"]} if "arch" in matrix.pretrain else {}
+    stages = []
+    for object in matrix.objects:
+        scope = "all" if matrix.scope == "all" else object
+        for seed in matrix.seeds:
+            for pretraining in matrix.pretrainings:
+                own = {**shared, **arch, "object": object, "pretraining": pretraining, "scope": scope, "seed": seed}
+                reads = (f"pretrain-{pretraining}-{scope}-seed{seed}",)
+                stages.append(_score_stage(run, own, reads))
+            for given in matrix.weights:
+                own = {"object": object, "pretraining": given.name, "arch": given.arch, "weights": str(given.file)}
+                stages.append(_score_stage(run, {**shared, **own, "seed": seed}, ()))
+    return [replace(s, page=i == max(0, len(matrix.pretrainings) - 1)) for i, s in enumerate(stages)]
+
+
+def _score_stage(run: Run, parameters: dict[str, object], reads: tuple[str, ...]) -> Stage:
+    object, pretraining, seed = str(parameters["object"]), str(parameters["pretraining"]), int(str(parameters["seed"]))
+    return Stage(
+        "04_score",
+        f"score-{object}-{pretraining}-seed{seed}",
+        parameters,
+        (run.score_dir(object, pretraining, seed) / "metrics.csv",),
+        reads=reads,
+        data=(object,),
+    )

@@ -1,0 +1,43 @@
+"""What a pre-training leaves behind: weights, curves and diagnosis, with their provenance."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import nn
+
+from visa.backbone import save_weights
+from visa.paths import written_whole
+from visa.pretrain.train import PretrainSettings
+from visa.provenance import digest, write_sidecar, write_text
+
+
+def write_pretraining(
+    folder: Path,
+    backbone: nn.Module,
+    settings: PretrainSettings,
+    curves: Sequence[Mapping[str, float]],
+    diagnosis: Mapping[str, float],
+    **facts: object,
+) -> Path:
+    """Write `backbone.safetensors`, its JSON sidecar, `curves.csv` (a row a step) and `diagnosis.json`.
+
+    `facts` (dataset, images, seconds, ...) go into the sidecar, and the weights' own metadata name settings and data.
+    Returns the path of the weights.
+    """
+    if curves:
+        _write_rows(folder / "curves.csv", curves)
+    write_text(folder / "diagnosis.json", json.dumps(dict(diagnosis), indent=1) + "\n")
+    weights = folder / "backbone.safetensors"
+    save_weights(backbone, weights, {"settings": asdict(settings), **facts})
+    write_sidecar(weights, digest(asdict(settings)), asdict(settings), diagnosis=dict(diagnosis), **facts)
+    return weights
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

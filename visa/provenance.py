@@ -1,0 +1,126 @@
+"""Where every file came from: stage keys, JSON sidecars, and whether an output is up to date."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import visa
+from visa.paths import CHECKOUT, written_whole
+
+PACKAGE = Path(__file__).resolve().parent
+_LIBRARIES = ("torch", "torchvision", "numpy", "scikit-learn", "scipy", "pillow", "opencv-python-headless", "timm")
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (16 hexadecimal digits) of a JSON-able value."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (64 hexadecimal digits) of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def code_digest(*parts: str) -> str:
+    """Digest of the package's source below `parts` (`"data"`, `"metrics.py"`), so that changed code makes new keys."""
+    files = sorted(f for part in parts for f in _sources(PACKAGE / part))
+    return digest([(str(f.relative_to(PACKAGE)), file_digest(f)) for f in files])
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """Digest of the names, sizes and times of the files below `folder`; quick, and blind to contents alone."""
+    files = sorted(f for f in folder.rglob("*") if f.is_file())
+    return digest([(str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns) for f in files])
+
+
+def machine() -> dict[str, Any]:
+    """Code version, libraries and hardware, as they go into every sidecar."""
+    return {
+        "visa": visa.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+    }
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_sidecar(output: Path, key: str, settings: Mapping[str, Any], **facts: Any) -> Path:
+    """Write `<output>.json` beside an output: its stage key, settings, facts (inputs, seconds, ...) and machine.
+
+    Written after the output itself: an output without a sidecar is unfinished.
+    """
+    sidecar = sidecar_of(output)
+    record = {
+        "key": key,
+        "settings": dict(settings),
+        **facts,
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": machine(),
+    }
+    write_text(sidecar, json.dumps(record, indent=1, default=str) + "\n")
+    return sidecar
+
+
+def read_sidecar(output: Path) -> dict[str, Any] | None:
+    """The sidecar of an output, or None where there is none that can be read."""
+    try:
+        record = json.loads(sidecar_of(output).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def sidecar_of(output: Path) -> Path:
+    """The path of an output's sidecar."""
+    return output.with_name(output.name + ".json")
+
+
+def is_current(outputs: Sequence[Path], key: str) -> bool:
+    """Whether every output is there and was made under `key`."""
+    return all(o.exists() and (read_sidecar(o) or {}).get("key") == key for o in outputs)
+
+
+def _sources(path: Path) -> list[Path]:
+    return [path] if path.is_file() else list(path.rglob("*.py"))
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    git = ["git", "-C", str(CHECKOUT)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit} with local changes" if changed else commit
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

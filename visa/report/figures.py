@@ -1,0 +1,155 @@
+"""Figures of the notebooks and the book: readable by colour-blind eyes, on a white page and on a dark one."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from visa.errors import VisaError
+from visa.report.tables import METRICS
+
+INK = "#767676"  # contrast of 4 : 1 or better on white and on the book's dark page
+PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#949494")  # seaborn's "colorblind", without its dark
+TERMS = {"loss": "loss", "base": "base loss", "spd": "SPD term", "feature_std": "feature standard deviation"}
+
+Pixels = NDArray[np.generic]
+
+
+def use_style() -> None:
+    """Set the one style of all figures: transparent, grey ink, colour-blind safe, text kept as text in an SVG."""
+    ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color")
+    clear = ("figure.facecolor", "axes.facecolor", "savefig.facecolor")
+    settings = {
+        "figure.constrained_layout.use": True,
+        "figure.dpi": 96,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "visa",  # the same figure gives the same file
+    }
+    rc = dict.fromkeys(ink, INK) | dict.fromkeys(clear, "none") | settings
+    sns.set_theme(context="notebook", style="ticks", palette=list(PALETTE), font_scale=0.9, rc=rc)
+
+
+def plot_curves(curves: pd.DataFrame, terms: Sequence[str] = tuple(TERMS), smooth: int = 25) -> Figure:
+    """Training curves, one axis a term: running mean over `smooth` steps, a colour a pre-training, a line a seed.
+
+    curves: columns `pretraining`, `seed`, `step` and the terms; a term that is absent, or empty for a pre-training,
+    is left out.
+    """
+    shown = [t for t in terms if t in curves and curves[t].notna().any()]
+    if not shown:
+        raise VisaError(f"the curves hold none of {', '.join(terms)}: give the columns to plot as terms.")
+    figure, axes = plt.subplots(1, len(shown), figsize=(3.6 * len(shown), 3.0), squeeze=False)
+    names = list(curves["pretraining"].unique())
+    for axis, term in zip(axes[0], shown, strict=True):
+        for (name, _), run in curves.dropna(subset=[term]).groupby(["pretraining", "seed"], sort=False):
+            values = run[term].rolling(smooth, min_periods=1).mean()
+            axis.plot(run["step"], values, color=PALETTE[names.index(name) % 6], lw=1.2, label=name)
+        axis.set(xlabel="step", ylabel=TERMS.get(term, term))
+    _legend_once(figure, axes[0])
+    return figure
+
+
+def plot_scores(scores: ArrayLike, labels: ArrayLike, axis: Axes | None = None, bins: int = 30) -> Figure:
+    """Histogram of image scores (N,), normal (label 0) and anomalous (1) images apart, each summing to 1."""
+    s, anomalous = np.asarray(scores), np.asarray(labels).astype(bool)
+    axis = axis or plt.subplots(figsize=(5, 3.2))[1]
+    edges = np.histogram_bin_edges(s, bins).tolist()
+    for name, chosen, colour in (("normal", ~anomalous, PALETTE[0]), ("anomalous", anomalous, PALETTE[1])):
+        share = np.full(chosen.sum(), 1 / max(chosen.sum(), 1))
+        axis.hist(s[chosen], edges, weights=share, alpha=0.65, color=colour, label=f"{name} ({chosen.sum()})")
+    axis.set(xlabel="image score", ylabel="share of images")
+    axis.legend()
+    return _figure_of(axis)
+
+
+def plot_roc_pr(results: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
+    """ROC and precision-recall curves; `results` maps a name to scores (N,) and labels (N,), 1 for an anomaly."""
+    figure, (roc, pr) = plt.subplots(1, 2, figsize=(8, 3.6))
+    for name, (scores, labels) in results.items():
+        fpr, tpr, _ = roc_curve(labels, scores)
+        precision, recall, _ = precision_recall_curve(labels, scores)
+        roc.plot(fpr, tpr, label=name)
+        pr.plot(recall, precision, label=name)
+    prevalence = float(np.mean(np.asarray(next(iter(results.values()))[1])))
+    roc.plot([0, 1], [0, 1], color=INK, lw=0.8, ls=":")
+    pr.axhline(prevalence, color=INK, lw=0.8, ls=":")
+    roc.set(xlabel="false-positive rate", ylabel="true-positive rate", xlim=(0, 1), ylim=(0, 1.02))
+    pr.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    pr.legend(loc="lower left")
+    return figure
+
+
+def show_maps(
+    images: ArrayLike,
+    maps: ArrayLike,
+    masks: ArrayLike,
+    scores: ArrayLike | None = None,
+    titles: Sequence[str] | None = None,
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """One column a sample: image with the true mask's outline, and anomaly map.
+
+    images: N,H,W,3 or N,3,H,W, uint8; maps and masks: N,H,W; scores: N, written below. All maps share one colour
+    scale, from the median to the highest of their values, or `limits`.
+    """
+    pictures, truth, heat = _channels_last(images), np.asarray(masks), np.asarray(maps)
+    low, high = limits or (float(np.median(heat)), float(heat.max()))
+    n = len(pictures)
+    figure, axes = plt.subplots(2, n, figsize=(2.1 * n, 4.4), squeeze=False)
+    for k in range(n):
+        axes[0, k].imshow(pictures[k])
+        if truth[k].any():
+            axes[0, k].contour(truth[k] > 0, [0.5], colors=[PALETTE[1]], linewidths=1.2)
+        axes[1, k].imshow(heat[k], cmap="cividis", vmin=low, vmax=high)
+        axes[0, k].set_title(titles[k] if titles else "")
+        axes[1, k].set_title("" if scores is None else f"score {np.asarray(scores)[k]:.2f}")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure
+
+
+def plot_metric_by_pretraining(metrics: pd.DataFrame, level: str, metric: str) -> Figure:
+    """One axis a detector: the metric of every seed, a seed's values joined, and the mean of each pre-training."""
+    table = metrics[(metrics["level"] == level) & (metrics["metric"] == metric)]
+    if table.empty:
+        raise VisaError(
+            f"there is no {level} {metric} among the metrics: choose a level and a metric that was measured."
+        )
+    detectors, names = list(table["detector"].unique()), list(table["pretraining"].unique())
+    width = max(2.6, 0.9 * len(names))
+    figure, axes = plt.subplots(1, len(detectors), figsize=(width * len(detectors), 3.4), sharey=True, squeeze=False)
+    for axis, detector in zip(axes[0], detectors, strict=True):
+        values = table[table["detector"] == detector].pivot_table(index="seed", columns="pretraining", values="value")
+        values = values.reindex(columns=names)
+        for _, seed in values.iterrows():
+            axis.plot(names, seed, color=INK, lw=0.8, marker="o", ms=4, alpha=0.7)
+        axis.scatter(names, values.mean(), marker="_", s=600, lw=2.5, color=PALETTE[0], zorder=3)
+        axis.set(title=detector, xlim=(-0.5, len(names) - 0.5))
+        axis.tick_params(axis="x", rotation=30)
+    axes[0, 0].set_ylabel(f"{level} {METRICS.get(metric, metric)}")
+    return figure
+
+
+def _legend_once(figure: Figure, axes: Sequence[Axes]) -> None:
+    handles = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
+
+
+def _channels_last(images: ArrayLike) -> Pixels:
+    pixels: Pixels = np.asarray(images)
+    return pixels if pixels.shape[-1] == 3 else np.moveaxis(pixels, 1, -1)
+
+
+def _figure_of(axis: Axes) -> Figure:
+    figure = axis.get_figure(root=True)
+    assert figure is not None
+    return figure

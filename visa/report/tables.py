@@ -1,0 +1,139 @@
+"""Measured figures as tables: mean and spread over seeds, paired differences, markdown and LaTeX."""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+from scipy import stats
+
+from visa.errors import VisaError, check_choice
+
+COLUMNS = ("dataset", "object", "setup", "pretraining", "seed", "detector", "level", "metric", "value")
+GROUP = ("object", "setup", "pretraining", "detector", "level", "metric")
+METRICS = {"auroc": "AU-ROC", "au_pr": "AU-PR", "ap": "AP", "f1_max": "F1-max", "au_pro": "AU-PRO"}
+
+
+def load_metrics(files: Iterable[Path]) -> pd.DataFrame:
+    """All rows of some `metrics.csv`: one figure a row, columns COLUMNS, in the files' order.
+
+    Raises VisaError for an absent file or column, a value that is no number, one figure given twice, and a mix of
+    data sets: figures of mini-VisA never stand beside those of VisA.
+    """
+    tables = [_read(Path(file)) for file in files]
+    if not tables:
+        raise VisaError("no metrics.csv to read: run the notebooks first (visa run, or make reproduce).")
+    metrics = pd.concat(tables, ignore_index=True)
+    datasets = sorted(metrics["dataset"].astype(str).unique())
+    if len(datasets) > 1:
+        raise VisaError(f"these metrics mix the data sets {', '.join(datasets)}: read them apart.")
+    twice = metrics[metrics.duplicated(list(COLUMNS[:-1]))]
+    if len(twice):
+        raise VisaError(f"a figure is given twice: {', '.join(map(str, twice.iloc[0][list(COLUMNS)]))}; drop one file.")
+    return metrics
+
+
+def summary_table(metrics: pd.DataFrame, by: Sequence[str] = GROUP) -> pd.DataFrame:
+    """Mean, standard deviation (n - 1; NaN for one seed) and number of seeds for each group of `by`.
+
+    What `by` leaves out is averaged first, for each seed on its own: without `object`, the mean over objects.
+    Raises VisaError if a seed lacks an object (or whatever else is left out) that another seed has.
+    """
+    columns = list(by)
+    grouped = metrics.groupby([*columns, "seed"], sort=False)["value"]
+    _check_balanced(grouped.size(), columns)
+    per_seed = grouped.mean().reset_index()
+    table = per_seed.groupby(columns, sort=False)["value"].agg(["mean", "std", "count"]).reset_index()
+    return table.rename(columns={"std": "sd", "count": "n"})
+
+
+def paired_difference(metrics: pd.DataFrame, a: str, b: str, confidence: float = 0.95) -> pd.DataFrame:
+    """Pre-training `a` minus `b`, paired by seed: mean, sd, n and the t-interval `low` to `high` of the mean.
+
+    Seeds that only one of the two has are left out. One pair has no interval (NaN). A few seeds say how much the
+    initial weights matter, not how another object would fare.
+    Raises VisaError if a pre-training is unknown or no seed is common to both.
+    """
+    for name in (a, b):
+        check_choice("pre-training", name, metrics["pretraining"].unique())
+    keys = [c for c in GROUP if c != "pretraining"]
+    first, second = (metrics[metrics["pretraining"] == name].set_index([*keys, "seed"])["value"] for name in (a, b))
+    difference = (first - second).dropna().reset_index()
+    if difference.empty:
+        raise VisaError(f"{a} and {b} have no seed in common: run both with the same seeds.")
+    table = difference.groupby(keys, sort=False)["value"].agg(["mean", "std", "count"]).reset_index()
+    table = table.rename(columns={"std": "sd", "count": "n"})
+    half = stats.t.ppf((1 + confidence) / 2, table["n"] - 1) * table["sd"] / table["n"] ** 0.5
+    return table.assign(low=table["mean"] - half, high=table["mean"] + half)
+
+
+def spread(table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str] = ("level", "metric")) -> pd.DataFrame:
+    """A `summary_table` laid out for reading: one cell `mean ± sd` for each of `rows` and `columns`."""
+    return _lay_out(table, rows, columns, _mean_sd)
+
+
+def intervals(table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str] = ("level", "metric")) -> pd.DataFrame:
+    """A `paired_difference` laid out for reading: one cell `mean [low, high]` for each of `rows` and `columns`."""
+    return _lay_out(table, rows, columns, _mean_interval)
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A pipe table; numbers to three decimals, absent values as an en dash."""
+    lines = [[str(c) for c in table.columns], ["---"] * table.shape[1]]
+    lines += [[_cell(value) for value in row] for row in table.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
+    """A booktabs table, to be read with \\input."""
+    text = table.map(_cell).to_latex(index=False, escape=True, caption=caption, label=label, position="t")
+    return text.replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--")
+
+
+def _read(file: Path) -> pd.DataFrame:
+    if not file.is_file():
+        raise VisaError(f"no metrics at {file}: run the notebooks first (visa run, or make reproduce).")
+    table = pd.read_csv(file, dtype={c: str for c in COLUMNS if c not in ("seed", "value")}, keep_default_na=False)
+    absent = [c for c in COLUMNS if c not in table]
+    if absent:
+        raise VisaError(f"{file} lacks the columns {', '.join(absent)}: it has {','.join(COLUMNS)}.")
+    table["value"] = pd.to_numeric(table["value"], errors="coerce")
+    if table["value"].isna().any():
+        line = int(table["value"].isna().to_numpy().argmax()) + 2
+        raise VisaError(f"{file}, line {line}: the value is no number; make the file anew.")
+    return table[list(COLUMNS)]
+
+
+def _check_balanced(counts: "pd.Series[int]", by: list[str]) -> None:
+    sizes = counts.groupby(by, sort=False).agg(["min", "max"])
+    uneven = sizes[sizes["min"] != sizes["max"]]
+    if len(uneven):
+        raise VisaError(f"the seeds of {uneven.index[0]} do not cover the same figures: complete the runs.")
+
+
+def _lay_out(
+    table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], cell: Callable[["pd.Series[float]"], str]
+) -> pd.DataFrame:
+    table = table[table["metric"].isin(list(METRICS))]
+    cells: dict[tuple[Hashable, ...], dict[str, str]] = {}
+    for _, line in table.iterrows():
+        heading = " ".join(METRICS.get(line[c], str(line[c])) for c in columns)
+        cells.setdefault(tuple(line[r] for r in rows), {})[heading] = cell(line)
+    laid_out = pd.DataFrame.from_dict(cells, orient="index").fillna("–").reset_index(drop=True)
+    keys = pd.DataFrame(list(cells), columns=list(rows))
+    seeds = table.groupby(list(rows), sort=False)["n"].min().reset_index(drop=True).rename("seeds")
+    return pd.concat([keys, seeds, laid_out], axis=1)
+
+
+def _mean_sd(line: "pd.Series[float]") -> str:
+    return f"{line['mean']:.3f}" + (f" ± {line['sd']:.3f}" if line["n"] > 1 else "")
+
+
+def _mean_interval(line: "pd.Series[float]") -> str:
+    text = f"{line['mean']:+.3f}" + (f" [{line['low']:+.3f}, {line['high']:+.3f}]" if line["n"] > 1 else "")
+    return text.replace("-", "−")
+
+
+def _cell(value: object) -> str:
+    if pd.isna(value):  # type: ignore[call-overload]
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
