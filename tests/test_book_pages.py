@@ -73,21 +73,22 @@ def test_results_are_made_from_the_files(tmp_path):
         for seed, value in enumerate(pair)
     ]
     curves = [("simsiam", 0, step, -step / 10) for step in range(5)]
-    stages = [("pretrain", "simsiam", 0, "", 10.0), ("pretrain", "simsiam", 1, "", 20.0)]
+    stages = [("01_data", "", "", 3.0), ("03_pretrain", "simsiam", 0, 10.0), ("03_pretrain", "simsiam", 1, 20.0)]
     for name, table in {
         "metrics": [COLUMNS, *rows],
         "curves": [("pretraining", "seed", "step", "loss"), *curves],
-        "stages": [("stage", "pretraining", "seed", "detector", "seconds"), *stages],
+        "stages": [("notebook", "pretraining", "seed", "seconds"), *stages],
     }.items():
         with (tmp_path / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows(table)
     (tmp_path / "provenance.json").write_text('{"machine": {"cores": 2}, "seeds": [0, 1]}', encoding="utf-8")
     made = fragments.results("fryum", tmp_path)
-    text = made["results_fryum.md"]
-    assert "| simsiam+spd | padim | 2 | 0.850 ± 0.071 |" in text
+    text = made["results_fryum.md"].replace("\N{NO-BREAK SPACE}", " ")
+    assert "| padim | simsiam+spd | 2 | 0.850 ± 0.071 |" in text
     assert "| padim | 2 | +0.150 [−0.485, +0.785] |" in text
-    assert "| pretrain | simsiam | – | 15.0 | 2 |" in text or "| pretrain | simsiam |  | 15.0 | 2 |" in text
-    assert "| provenance.json | machine.cores | 2 |" in text
+    assert "| 01_data |  | 3.0 | 1 |" in text
+    assert "| 03_pretrain | simsiam | 15.0 | 2 |" in text
+    assert '{"machine": {"cores": 2}, "seeds": [0, 1]}' in text
     assert set(made) == {"results_fryum.md", "fryum_image_au_pr.svg", "fryum_curves.svg"}
     assert all(f"generated/{file}" in text and "<svg" in svg for file, svg in made.items() if file.endswith("svg"))
 

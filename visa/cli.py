@@ -45,7 +45,12 @@ def verify(
 
     reports = check(root, _names(objects), workers=workers, progress=True)
     for report in reports:
-        typer.echo(str(report))
+        counts = f"{report.normal} normal, {report.anomaly} anomaly, {len(report.errors)} errors"
+        typer.echo(f"{report.object}: {'absent' if report.absent else counts}")
+        for finding in report.errors:
+            typer.echo(f"  error: {finding}")
+        for finding in report.warnings:
+            typer.echo(f"  warning: {finding}")
     if any(report.errors for report in reports):
         raise typer.Exit(1)
 
@@ -74,7 +79,9 @@ def prepare(
         workers=workers,
         progress=True,
     )
-    typer.echo(str(summary))
+    typer.echo(f"{summary.folder}: {summary.written} files written, {summary.kept} up to date")
+    if summary.absent:
+        typer.echo(f"absent: {', '.join(summary.absent)} (no folder in {data_folder}), left out")
 
 
 @app.command()
@@ -130,23 +137,21 @@ def run(
         typer.echo("\n".join(stage.name for stage in stages))
         return
     signal.signal(signal.SIGTERM, _interrupt)
-    ran = execute(stages, source, target)
+    try:
+        ran = execute(stages, source, target)
+    except KeyboardInterrupt:
+        typer.echo("visa: interrupted; the same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
     typer.echo(f"{ran} of {len(stages)} stages ran on {source.name}, the rest was up to date. Results: {target.root}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; a user's mistake ends in one sentence and exit code 2, an interruption in 130."""
+    """Run a command; a user's mistake ends in one sentence and exit code 2."""
     try:
-        app(args=arguments, standalone_mode=True)
+        app(args=arguments)
     except VisaError as error:
-        sys.exit(_fail(f"visa: {error}", 2))
-    except KeyboardInterrupt:
-        sys.exit(_fail("visa: interrupted; the same command goes on from here.", 130))
-
-
-def _fail(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
-    return code
+        typer.echo(f"visa: {error}", err=True)
+        sys.exit(2)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

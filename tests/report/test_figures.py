@@ -36,6 +36,11 @@ def test_curves_draw_each_run_and_leave_out_what_is_not_measured(curves):
         plot_curves(curves, terms=("nothing",))
 
 
+def test_runs_of_one_seed_on_several_objects_are_lines_of_their_own(curves):
+    both = pd.concat([curves.assign(scope=o) for o in ("fryum", "pcb1")])
+    assert len(plot_curves(both, terms=("loss",)).axes[0].lines) == 8
+
+
 def test_score_histograms_of_unequal_classes_have_equal_area():
     axis = plot_scores(np.r_[np.linspace(0, 1, 90), np.linspace(1, 2, 10)], np.r_[np.zeros(90), np.ones(10)]).axes[0]
     assert [sum(bar.get_height() for bar in bars) for bars in axis.containers] == pytest.approx([1, 1])

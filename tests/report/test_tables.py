@@ -124,10 +124,18 @@ def test_a_figure_that_was_not_measured_shows_as_a_dash(tmp_path):
     ]
 
 
+def test_rows_are_grouped_in_the_order_of_their_first_appearance(tmp_path):
+    pairs = [("random", "patchcore"), ("random", "padim"), ("simsiam", "patchcore"), ("simsiam", "padim")]
+    rows = [row(p, 0, 0.5, detector=d) for p, d in pairs]
+    table = spread(summary_table(load_metrics([write(tmp_path / "m.csv", rows)])), ["detector", "pretraining"])
+    assert list(table["detector"]) == ["patchcore", "patchcore", "padim", "padim"]
+    assert list(table["pretraining"]) == ["random", "simsiam"] * 2
+
+
 def test_latex_escapes_names_and_keeps_the_sign(metrics):
     text = to_latex(spread(summary_table(metrics), ["pretraining"]), "Fryum, 1-class.", "tab:fryum")
     assert r"simsiam\_spd" in text
-    assert r"0.840 $\pm$ 0.030" in text
+    assert r"0.840~$\pm$~0.030" in text
     assert r"\toprule" in text
 
 

@@ -68,7 +68,7 @@ def score_metrics(scores: Scores) -> list[dict[str, object]]:
 
 
 def probe_metrics(backbone: nn.Module, source: Source, object_id: str, device: torch.device) -> list[dict[str, object]]:
-    """Rows of the few-shot probe, for each of SHOTS: means over five draws from the few-shot split's training part.
+    """Rows of the few-shot probe, means of five draws; shots of SHOTS beyond the training part are left out.
 
     The draws are the same for every backbone, so that a difference between two is not one of luck.
     """
@@ -77,7 +77,8 @@ def probe_metrics(backbone: nn.Module, source: Source, object_id: str, device: t
     features = probe.pooled_features(FeatureMaps(backbone.to(device), probe.LAYERS), _batches(images, device))
     labels = np.array([s.label == "anomaly" for s in select(samples, split="test")])
     rows: list[dict[str, object]] = []
-    for k in SHOTS:
+    rarest = min(len(select(samples, split="train", label=label)) for label in ("normal", "anomaly"))
+    for k in (k for k in SHOTS if k <= rarest):
         draws = probe.few_shot_scores(features, samples, k)
         figures = [image_metrics(scores, labels) for scores in draws]
         means = {name: float(np.mean([f[name] for f in figures])) for name in figures[0]}

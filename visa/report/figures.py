@@ -41,18 +41,20 @@ def use_style() -> None:
 def plot_curves(curves: pd.DataFrame, terms: Sequence[str] = tuple(TERMS), smooth: int = 25) -> Figure:
     """Training curves, one axis a term: running mean over `smooth` steps, a colour a pre-training, a line a seed.
 
-    curves: columns `pretraining`, `seed`, `step` and the terms; a term that is absent, or empty for a pre-training,
-    is left out.
+    curves: columns `pretraining`, `seed`, `step`, the terms, and `scope` where there are several; a term that is
+    absent, or empty for a pre-training, is left out.
     """
     shown = [t for t in terms if t in curves and curves[t].notna().any()]
     if not shown:
         raise VisaError(f"the curves hold none of {', '.join(terms)}: give the columns to plot as terms.")
     figure, axes = plt.subplots(1, len(shown), figsize=(3.6 * len(shown), 3.0), squeeze=False)
     names = list(curves["pretraining"].unique())
+    keys = [c for c in ("pretraining", "seed", "scope") if c in curves]
     for axis, term in zip(axes[0], shown, strict=True):
-        for (name, _), run in curves.dropna(subset=[term]).groupby(["pretraining", "seed"], sort=False):
-            values = run[term].rolling(smooth, min_periods=1).mean()
-            axis.plot(run["step"], values, color=PALETTE[names.index(name) % 6], lw=1.2, label=name)
+        for (name, *_), run in curves.dropna(subset=[term]).groupby(keys, sort=False):
+            drawn = pd.DataFrame({"x": run["step"], "y": run[term].rolling(smooth, min_periods=1).mean()})
+            drawn = drawn.iloc[:: max(1, len(drawn) // 400)]  # as many points as a screen shows
+            axis.plot(drawn["x"], drawn["y"], color=PALETTE[names.index(name) % 6], lw=1.2, label=name)
         axis.set(xlabel="step", ylabel=TERMS.get(term, term))
     _legend_once(figure, axes[0])
     return figure
@@ -125,7 +127,7 @@ def plot_metric_by_pretraining(metrics: pd.DataFrame, level: str, metric: str) -
             f"there is no {level} {metric} among the metrics: choose a level and a metric that was measured."
         )
     detectors, names = list(table["detector"].unique()), list(table["pretraining"].unique())
-    width = max(2.6, 0.9 * len(names))
+    width = max(2.0, 0.6 * len(names))
     figure, axes = plt.subplots(1, len(detectors), figsize=(width * len(detectors), 3.4), sharey=True, squeeze=False)
     for axis, detector in zip(axes[0], detectors, strict=True):
         values = table[table["detector"] == detector].pivot_table(index="seed", columns="pretraining", values="value")

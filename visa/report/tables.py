@@ -10,6 +10,7 @@ from visa.errors import VisaError, check_choice
 
 COLUMNS = ("dataset", "object", "setup", "pretraining", "seed", "detector", "level", "metric", "value")
 GROUP = ("object", "setup", "pretraining", "detector", "level", "metric")
+_NBSP = "\N{NO-BREAK SPACE}"  # a narrow table breaks between figures, not inside one
 METRICS = {"auroc": "AU-ROC", "au_pr": "AU-PR", "ap": "AP", "f1_max": "F1-max", "au_pro": "AU-PRO"}
 
 
@@ -86,7 +87,7 @@ def to_markdown(table: pd.DataFrame) -> str:
 def to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
     """A booktabs table, to be read with \\input."""
     text = table.map(_cell).to_latex(index=False, escape=True, caption=caption, label=label, position="t")
-    return text.replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--")
+    return text.replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--").replace(_NBSP, "~")
 
 
 def _read(file: Path) -> pd.DataFrame:
@@ -114,23 +115,23 @@ def _lay_out(
     table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], cell: Callable[["pd.Series[float]"], str]
 ) -> pd.DataFrame:
     table = table[table["metric"].isin(list(METRICS))]
-    cells: dict[tuple[Hashable, ...], dict[str, str]] = {}
-    for _, line in table.iterrows():
-        heading = " ".join(METRICS.get(line[c], str(line[c])) for c in columns)
-        cells.setdefault(tuple(line[r] for r in rows), {})[heading] = cell(line)
-    laid_out = pd.DataFrame.from_dict(cells, orient="index").fillna("–").reset_index(drop=True)
-    keys = pd.DataFrame(list(cells), columns=list(rows))
-    seeds = table.groupby(list(rows), sort=False)["n"].min().reset_index(drop=True).rename("seeds")
-    return pd.concat([keys, seeds, laid_out], axis=1)
+    order = [list(dict.fromkeys(table[r])) for r in rows]
+    lines: dict[tuple[Hashable, ...], dict[str, object]] = {}
+    for _, figure in table.iterrows():
+        line = lines.setdefault(tuple(figure[r] for r in rows), {r: figure[r] for r in rows} | {"seeds": figure["n"]})
+        line["seeds"] = min(line["seeds"], figure["n"])
+        line[" ".join(METRICS.get(figure[c], str(figure[c])) for c in columns)] = cell(figure)
+    ordered = sorted(lines, key=lambda key: [known.index(value) for known, value in zip(order, key, strict=True)])
+    return pd.DataFrame([lines[key] for key in ordered]).fillna("–")
 
 
 def _mean_sd(line: "pd.Series[float]") -> str:
-    return f"{line['mean']:.3f}" + (f" ± {line['sd']:.3f}" if line["n"] > 1 else "")
+    return f"{line['mean']:.3f}" + (f"{_NBSP}±{_NBSP}{line['sd']:.3f}" if line["n"] > 1 else "")
 
 
 def _mean_interval(line: "pd.Series[float]") -> str:
-    text = f"{line['mean']:+.3f}" + (f" [{line['low']:+.3f}, {line['high']:+.3f}]" if line["n"] > 1 else "")
-    return text.replace("-", "−")
+    interval = f" [{line['low']:+.3f},{_NBSP}{line['high']:+.3f}]" if line["n"] > 1 else ""
+    return f"{line['mean']:+.3f}{interval}".replace("-", "−")
 
 
 def _cell(value: object) -> str:

@@ -1,0 +1,120 @@
+"""Backbones: names, seeds, feature maps, and weights that load or are refused with a sentence."""
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file, save_file
+
+from visa.backbone import (
+    FeatureMaps,
+    calibrate_batch_norm,
+    create_backbone,
+    feature_width,
+    load_backbone,
+    load_weights,
+    normalize,
+    pick_device,
+    save_weights,
+)
+from visa.errors import VisaError
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    return create_backbone("resnet18", seed=1)
+
+
+def test_a_seed_gives_the_weights(resnet):
+    again, other = create_backbone("resnet18", seed=1), create_backbone("resnet18", seed=2)
+    assert torch.equal(resnet.conv1.weight, again.conv1.weight)
+    assert not torch.equal(resnet.conv1.weight, other.conv1.weight)
+
+
+def test_saved_weights_load_into_torchvision(resnet, tmp_path):
+    save_weights(resnet, tmp_path / "w.safetensors", {"data": "none"})
+    missing, unexpected = torchvision.models.resnet18().load_state_dict(
+        load_file(tmp_path / "w.safetensors"), strict=False
+    )
+    assert missing == ["fc.weight", "fc.bias"] and not unexpected
+
+
+def test_torchvision_weights_load_with_their_classifier(tmp_path):
+    theirs = torchvision.models.resnet18()
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    ours = load_backbone("resnet18", tmp_path / "w.pth")
+    x = torch.rand(2, 3, 64, 64)
+    theirs.fc = torch.nn.Identity()
+    assert torch.allclose(ours(x), theirs.eval()(x))
+
+
+@pytest.mark.parametrize(
+    ("arch", "width"), [("resnet18", 512), ("resnet50", 2048), ("timm/tf_efficientnet_lite0", 1280)]
+)
+def test_feature_maps_have_the_strides_of_a_resnet(arch, width):
+    backbone = create_backbone(arch)
+    maps = FeatureMaps(backbone, ("layer1", "layer2", "layer3", "layer4"))(torch.rand(1, 3, 64, 96))
+    assert [tuple(m.shape[2:]) for m in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    assert feature_width(backbone) == width
+
+
+def test_feature_maps_equal_torchvisions_own(resnet):
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    x = torch.rand(2, 3, 64, 64)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    theirs = create_feature_extractor(resnet.eval(), ["layer2", "layer3"])(
+        (x - mean[:, None, None]) / std[:, None, None]
+    )
+    ours = FeatureMaps(resnet, ("layer3", "layer2"))(x)
+    assert torch.allclose(ours[0], theirs["layer3"], atol=1e-5) and torch.allclose(ours[1], theirs["layer2"], atol=1e-5)
+
+
+def test_calibration_takes_the_statistics_of_the_images():
+    backbone = create_backbone("resnet18")
+    images = torch.rand(16, 3, 64, 64)
+    calibrate_batch_norm(backbone, [images[:8], images[8:]])
+    first = backbone.conv1(normalize(images, backbone))
+    assert torch.allclose(backbone.bn1.running_mean, first.mean((0, 2, 3)), atol=1e-3)
+    assert torch.allclose(backbone.bn1.running_var, first.var((0, 2, 3)), rtol=0.02)
+    assert not backbone.training and backbone.bn1.momentum == 0.1
+
+
+def test_bad_weights_are_named(resnet, tmp_path):
+    state = resnet.state_dict()
+    cases = {
+        "short.safetensors": ({k: v for k, v in state.items() if k != "conv1.weight"}, "1 weights missing"),
+        "extra.safetensors": ({**state, "more": torch.zeros(1)}, "1 unknown"),
+        "shape.safetensors": ({**state, "conv1.weight": torch.zeros(1)}, "another shape"),
+        "nan.safetensors": ({**state, "conv1.weight": state["conv1.weight"] * float("nan")}, "NaN"),
+    }
+    for name, (content, sentence) in cases.items():
+        save_file({k: v.contiguous() for k, v in content.items()}, tmp_path / name)
+        with pytest.raises(VisaError, match=sentence):
+            load_weights(create_backbone("resnet18"), tmp_path / name)
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "nan.safetensors").read_bytes()[:1000])
+    with pytest.raises(VisaError, match="cannot be read as weights"):
+        load_weights(resnet, tmp_path / "cut.safetensors")
+    with pytest.raises(VisaError, match="no weights at"):
+        load_weights(resnet, tmp_path / "absent.pth")
+
+
+def test_code_in_a_weights_file_is_not_executed(resnet, tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    torch.save({"conv1.weight": Attack()}, tmp_path / "evil.pth")
+    with pytest.raises(VisaError, match="never executed"):
+        load_weights(resnet, tmp_path / "evil.pth")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_unknown_names_list_the_choices(resnet):
+    with pytest.raises(VisaError, match="resnet18, resnet50"):
+        create_backbone("resnet19")
+    with pytest.raises(VisaError, match="timm knows no model"):
+        create_backbone("timm/no_such_model")
+    with pytest.raises(VisaError, match="layer1, layer2"):
+        FeatureMaps(resnet, ("layer9",))
+    with pytest.raises(VisaError, match="take auto or cpu"):
+        pick_device("cuda:99")

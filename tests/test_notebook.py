@@ -1,0 +1,94 @@
+"""Notebook parameters: a mistake is one sentence in the first cell; and data and runs open as they should."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from visa.data.source import open_source
+from visa.errors import VisaError
+from visa.notebook import check_parameters, start
+from visa.runs import Run, open_run, pretraining_name
+
+TYPES = {"object": str, "epochs": int, "eta": float, "spd": bool}
+GOOD = {"object": "pcb1", "epochs": 2, "eta": 0.1, "spd": True}
+
+
+def namespace(injected="", **values):
+    return {"__annotations__": TYPES, "In": ["", f"# Parameters\n{injected}" if injected else ""], **GOOD, **values}
+
+
+def test_good_parameters_pass():
+    check_parameters(namespace("epochs = 2\n"), {"object": ["pcb1"]})
+    check_parameters(namespace(eta=1), {})
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"injected": "objekt = 'pcb1'"}, r"no parameter 'objekt'.*object, epochs, eta, spd.*Did you mean 'object'"),
+        ({"epochs": "abc"}, r"'epochs' is 'abc', of type str: give int"),
+        ({"epochs": True}, r"'epochs' is True, of type bool"),
+        ({"epochs": 2.5}, r"'epochs' is 2.5, of type float"),
+        ({"eta": "0,1"}, r"'eta' is '0,1'"),
+        ({"object": 7}, r"'object' is 7, of type int: give str \(papermill -r object"),
+        ({"spd": 1}, r"'spd' is 1"),
+        ({"object": "pcb9"}, r"unknown object 'pcb9': choose one of pcb1, fryum"),
+    ],
+)
+def test_a_mistake_is_one_sentence(change, sentence):
+    with pytest.raises(VisaError, match=sentence) as caught:
+        check_parameters(namespace(**change), {"object": ["pcb1", "fryum"]})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_error_replaces_the_traceback():
+    assert VisaError("one sentence.")._render_traceback_() == ["VisaError: one sentence."]
+
+
+def test_other_names_of_the_notebook_are_not_mistaken_for_parameters():
+    check_parameters(namespace("epochs = 2", pd=object(), fig=1), {})
+
+
+def test_start_opens_data_and_run(mini_root, capsys):
+    source, run = start({"__annotations__": {"visa_root": str}, "visa_root": str(mini_root), "In": []})
+    assert source.synthetic and source.name == "mini-VisA" and source.objects == ("pcb1", "fryum")
+    assert json.loads((run.root / "run.json").read_text()) == {"dataset": "mini-VisA", "synthetic": True}
+
+
+def test_start_names_what_is_wrong_with_the_object_or_the_root(mini_root, tmp_path, monkeypatch):
+    types = {"visa_root": str, "object": str}
+    with pytest.raises(VisaError, match=r"'pcb2' is not in mini-VisA.*set VISA_ROOT; present: pcb1, fryum"):
+        start({"__annotations__": types, "visa_root": str(mini_root), "object": "pcb2"})
+    with pytest.raises(VisaError, match="which is no folder"):
+        start({"__annotations__": types, "visa_root": "/nowhere", "object": "pcb1"})
+    with pytest.raises(VisaError, match="no split file at"):
+        open_source(str(tmp_path))
+    monkeypatch.setenv("VISA_ROOT", "/nowhere")
+    with pytest.raises(VisaError, match="VISA_ROOT is '/nowhere'"):
+        open_source()
+
+
+def test_visa_root_takes_the_place_of_mini_visa(mini_root, monkeypatch):
+    monkeypatch.setenv("VISA_ROOT", str(mini_root))
+    assert open_source().root == mini_root
+
+
+def test_results_of_two_data_sets_never_share_a_run(mini_root, tmp_path):
+    source = open_source(str(mini_root))
+    open_run("mine", source)
+    assert open_run("mine", source).root == tmp_path / "runs" / "mine"
+    real = type(source)(source.root, "VisA", False, source.objects)
+    with pytest.raises(VisaError, match=r"'mine' holds results of mini-VisA, not of VisA"):
+        open_run("mine", real)
+
+
+def test_names_and_folders():
+    assert pretraining_name("simsiam", True) == "simsiam+spd" and pretraining_name("random", False) == "random"
+    run = Run(Path("r"))
+    assert run.pretrain_dir("simsiam", "all", 2).as_posix() == "r/pretrain/simsiam/all/seed2"
+
+
+def test_a_fingerprint_changes_with_the_object_it_is_of(mini_root):
+    source = open_source(str(mini_root))
+    assert source.fingerprint("pcb1") == source.fingerprint("pcb1") != source.fingerprint("fryum")

@@ -1,0 +1,64 @@
+"""Digests change with what they stand for; files appear whole or not at all."""
+
+import json
+
+import pytest
+
+from visa.paths import written_whole
+from visa.provenance import (
+    code_digest,
+    digest,
+    folder_fingerprint,
+    is_current,
+    machine,
+    read_sidecar,
+    write_sidecar,
+    write_text,
+)
+
+
+def test_digest_depends_on_values_not_on_order():
+    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
+
+
+def test_code_digest_covers_what_it_names():
+    assert code_digest("data") != code_digest("detect") != code_digest("data", "detect")
+
+
+def test_fingerprint_sees_new_changed_and_renamed_files(tmp_path):
+    (tmp_path / "a").write_text("1")
+    seen = {folder_fingerprint(tmp_path)}
+    (tmp_path / "a").write_text("12")
+    seen.add(folder_fingerprint(tmp_path))
+    (tmp_path / "b").write_text("1")
+    seen.add(folder_fingerprint(tmp_path))
+    (tmp_path / "b").rename(tmp_path / "c")
+    seen.add(folder_fingerprint(tmp_path))
+    assert len(seen) == 4
+
+
+def test_an_output_is_current_only_with_its_own_key(tmp_path):
+    output = tmp_path / "x.csv"
+    write_sidecar(output, "k", {"seed": 0}, images=3)
+    assert not is_current([output], "k"), "the sidecar alone is not the output"
+    write_text(output, "1\n")
+    assert is_current([output], "k") and not is_current([output], "other")
+    record = read_sidecar(output)
+    assert record["settings"] == {"seed": 0} and record["images"] == 3 and record["machine"]["python"]
+    output.with_name("x.csv.json").write_text("{broken")
+    assert read_sidecar(output) is None and not is_current([output], "k")
+
+
+def test_a_failed_write_leaves_nothing_and_keeps_the_old(tmp_path):
+    target = tmp_path / "deep" / "x.txt"
+    write_text(target, "old")
+    with pytest.raises(RuntimeError), written_whole(target) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old" and [p.name for p in target.parent.iterdir()] == ["x.txt"]
+
+
+def test_machine_names_versions_and_no_paths():
+    facts = machine()
+    assert facts["visa"] and facts["libraries"]["torch"] and facts["cores"] >= 1
+    assert "/" not in json.dumps(facts["libraries"])

@@ -1,0 +1,181 @@
+"""The whole way through papermill: planned, run, skipped when up to date, and safe to interrupt."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from visa.data.source import open_source
+from visa.errors import VisaError
+from visa.plan import GivenWeights, Matrix, plan
+from visa.provenance import read_sidecar
+from visa.runner import check_parameters, stage_key
+from visa.runs import Run
+
+ARGUMENTS = ["--objects", "fryum", "--pretrainings", "random,simsiam+spd"]
+ARGUMENTS += ["--pretrain", "epochs=1", "--pretrain", "batch_size=8", "--pretrain", "image_size=32"]
+
+
+def visa(folder, mini_root, *arguments, **options):
+    environment = {**os.environ, "VISA_ROOT": str(mini_root), "VISA_RUNS": str(folder), "VISA_DATA": f"{folder}/data"}
+    command = [sys.executable, "-c", "import visa_spd; visa_spd.main()", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, **options)
+
+
+@pytest.fixture(scope="session")
+def mini_runs(mini_root, tmp_path_factory):
+    """A finished `visa run` on mini-VisA: the folder of runs."""
+    folder = tmp_path_factory.mktemp("runs")
+    done = visa(folder, mini_root, "run", *ARGUMENTS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.mark.slow
+class TestFinishedRun:
+    def test_every_stage_left_its_files(self, mini_runs):
+        run = mini_runs / "mini-visa"
+        for pretraining in ("random", "simsiam+spd"):
+            weights = run / "pretrain" / pretraining / "fryum/seed0/backbone.safetensors"
+            assert weights.is_file() and read_sidecar(weights)["dataset"] == "mini-VisA"
+            scores = run / "scores/fryum" / pretraining / "seed0"
+            for detector in ("padim", "patchcore"):
+                assert (scores / detector / "scores.npz").is_file()
+                assert (scores / detector / "maps/scale.json").is_file()
+        names = {p.name for p in (run / "results").iterdir()}
+        assert names >= {"metrics.csv", "summary.csv", "summary.tex", "curves.csv", "stages.csv", "provenance.json"}
+
+    def test_metrics_cover_detectors_and_levels(self, mini_runs):
+        table = pd.read_csv(mini_runs / "mini-visa/results/metrics.csv")
+        assert set(table["detector"]) == {"padim", "patchcore", "probe-5"}, "6 anomalies are too few for probe-10"
+        assert set(table["pretraining"]) == {"random", "simsiam+spd"} and set(table["dataset"]) == {"mini-VisA"}
+        assert set(table.loc[table["level"] == "pixel", "metric"]) == {"auroc", "au_pr", "ap", "f1_max", "au_pro"}
+
+    def test_provenance_says_what_made_it(self, mini_runs):
+        facts = json.loads((mini_runs / "mini-visa/results/provenance.json").read_text())
+        assert facts["synthetic"] and facts["machine"]["libraries"]["torch"]
+        assert facts["pretrainings"]["simsiam+spd/fryum/0"]["settings"]["spd"]["eta"] == 0.1
+
+    def test_the_book_gets_labelled_copies_with_a_banner(self, mini_runs):
+        pages = {p.stem: nbformat.read(p, 4) for p in (mini_runs / "book").glob("*.ipynb")}
+        assert set(pages) == {"01_data", "02_prepare", "03_pretrain", "04_score", "05_results"}
+        for page in pages.values():
+            assert page.metadata["visa"] == {"dataset": "mini-VisA", "synthetic": True}
+            assert "Synthetic data" in nbformat.writes(page)
+        injected = [c.source for c in pages["03_pretrain"].cells if "injected-parameters" in c.metadata.get("tags", [])]
+        assert 'method = "simsiam"' in injected[0] and "spd = True" in injected[0]
+
+    def test_a_second_run_does_nothing_and_a_new_setting_only_what_it_changes(self, mini_runs, mini_root):
+        again = visa(mini_runs, mini_root, "run", *ARGUMENTS)
+        assert "0 of 7 stages ran" in again.stdout, again.stdout + again.stderr
+        source = open_source(str(mini_root))
+        keys = []
+        for score in ({}, {"coreset_ratio": 0.5}):
+            stages = plan(source, Run(mini_runs / "mini-visa"), Matrix(["fryum"], ["random"], score=score))
+            upstream = {}
+            for stage in stages:
+                upstream[stage.name] = stage_key(stage, source, upstream)
+            keys.append(upstream)
+        changed = {name for name in keys[0] if keys[0][name] != keys[1][name]}
+        assert changed == {"score-fryum-random-seed0", "results"}
+
+    def test_mini_visa_and_visa_do_not_mix(self, mini_runs, mini_root, tmp_path):
+        import shutil
+
+        real = shutil.copytree(mini_root, tmp_path / "VisA")
+        (real / "dataset.json").unlink()
+        done = visa(mini_runs, real, "run", "--name", "mini-visa", *ARGUMENTS)
+        assert done.returncode == 2 and "holds results of mini-VisA, not of VisA" in done.stderr
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_so_and_goes_on(mini_root, tmp_path):
+    environment = {**os.environ, "VISA_ROOT": str(mini_root), "VISA_RUNS": str(tmp_path), "VISA_DATA": f"{tmp_path}/d"}
+    command = [sys.executable, "-c", "import visa_spd; visa_spd.main()", "run", "--detectors", "probe", *ARGUMENTS]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    stamp = tmp_path / "mini-visa/stages/data.json"
+    while not stamp.is_file() and process.poll() is None:
+        time.sleep(0.1)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on" in stderr and "Traceback" not in stderr
+    assert not list((tmp_path / "mini-visa").rglob(".*partial*"))
+    stamped = len(list((tmp_path / "mini-visa/stages").iterdir()))
+    done = visa(tmp_path, mini_root, "run", "--detectors", "probe", *ARGUMENTS)
+    assert done.returncode == 0 and f"{7 - stamped} of 7 stages ran" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_wrong_parameter_ends_papermill_with_a_sentence(mini_root, tmp_path):
+    notebook = Path(__file__).parent.parent / "notebooks" / "03_pretrain.ipynb"
+    command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"), "-p", "objekt", "pcb1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "no parameter 'objekt'" in done.stderr
+    ran = [c for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" and c.execution_count]
+    assert len(ran) <= 3, "it fails before anything is computed"
+
+
+def test_the_plan_pairs_pretrainings_by_seed_and_shares_what_serves_all(mini_root, tmp_path):
+    source, run = open_source(str(mini_root)), Run(tmp_path)
+    own = plan(source, run, Matrix(["pcb1", "fryum"], seeds=[0, 1]))
+    assert sum(s.notebook == "03_pretrain" for s in own) == 12 and sum(s.notebook == "04_score" for s in own) == 12
+    shared = plan(source, run, Matrix(["pcb1", "fryum"], seeds=[0, 1], scope="all"))
+    assert sum(s.notebook == "03_pretrain" for s in shared) == 6 and sum(s.notebook == "04_score" for s in shared) == 12
+    for stages in (own, shared):
+        names = [s.name for s in stages]
+        assert len(set(names)) == len(names)
+        for i, stage in enumerate(stages):
+            assert set(stage.reads) <= set(names[:i]), "each stage comes after what it reads"
+        assert [s.notebook for s in stages if s.page] == sorted({s.notebook for s in stages})
+
+
+def test_a_setting_that_no_notebook_has_is_refused_before_anything_runs(mini_root, tmp_path):
+    stages = plan(open_source(str(mini_root)), Run(tmp_path), Matrix(["fryum"], pretrain={"epoch": 3}))
+    with pytest.raises(VisaError, match="03_pretrain has no parameter 'epoch'"):
+        check_parameters(stages)
+
+
+@pytest.mark.parametrize("text", ["lite0", "lite0=resnet18", "a/b=resnet18:w.pth", "x=resnet18:/absent.pth"])
+def test_given_weights_need_name_arch_and_file(text):
+    with pytest.raises(VisaError, match="weights"):
+        GivenWeights.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "--objects", "pcb9"], "unknown object 'pcb9'"),
+        (["run", "--detectors", "padin"], "Did you mean 'padim'"),
+        (["run", "--seeds", "a"], "seed 'a' is no int"),
+        (["run", "--pretrain", "epochs"], "NAME=VALUE"),
+        (["prepare", "--split-type", "3cls"], "unknown setup '3cls'"),
+        (["verify", "/nowhere"], "no split file"),
+        (["synth", "x", "--objects", "pcb2"], "pcb2"),
+    ],
+)
+def test_the_command_line_ends_a_mistake_in_one_sentence(arguments, sentence, mini_root, tmp_path):
+    done = visa(tmp_path, mini_root, *arguments, cwd=tmp_path)
+    assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_command_line_verifies_and_prepares(mini_root, tmp_path):
+    done = visa(tmp_path, mini_root, "verify", str(mini_root))
+    assert done.returncode == 0 and "fryum" in done.stdout and "24 normal" in done.stdout
+    (tmp_path / "root").mkdir()
+    for part in ("split_csv", "dataset.json", "fryum"):
+        (tmp_path / "root" / part).symlink_to(mini_root / part)
+    done = visa(tmp_path, mini_root, "verify", str(tmp_path / "root"))
+    assert done.returncode == 0 and "pcb1: absent" in done.stdout
+    data = ["--data-folder", str(tmp_path / "root"), "--save-folder", str(tmp_path / "tree")]
+    done = visa(tmp_path, mini_root, "prepare", *data)
+    assert done.returncode == 0 and "absent: pcb1" in done.stdout
+    assert len(list((tmp_path / "tree/1cls/fryum/train/good").iterdir())) == 16
