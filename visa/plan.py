@@ -81,8 +81,8 @@ class Matrix:
 def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
     """Every stage of the matrix, each after those that it reads.
 
-    With scope `all` one pre-training serves all objects; with `object` each object has its own. Stages that share a
-    seed start from the same initial weights, so that pre-trainings are compared in pairs.
+    With scope `all`, and on a folder (`pretrain_root`), one pre-training serves all objects; with `object` each object
+    has its own. Stages that share a seed start from the same initial weights: pre-trainings are compared in pairs.
     """
     common = {"visa_root": "" if source.synthetic else str(source.root), "run": run.root.name}
     stages = [
@@ -103,24 +103,32 @@ def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
 
 
 def _pretrain_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
-    scopes = ["all"] if matrix.scope == "all" else list(matrix.objects)
+    shared = _shared_scope(matrix)
+    scopes = [shared] if shared else list(matrix.objects)
     keys = [(p, scope, seed) for scope in scopes for seed in matrix.seeds for p in matrix.pretrainings]
     shown = (matrix.pretrainings[-1], scopes[0], matrix.seeds[0]) if matrix.pretrainings else None
     stages = []
     for pretraining, scope, seed in keys:
         method, _, spd = pretraining.partition("+")
-        parameters = {"object": scope, "method": method, "spd": bool(spd), "seed": seed}
+        parameters = {"object": "all" if shared else scope, "method": method, "spd": bool(spd), "seed": seed}
         stages.append(
             Stage(
                 "03_pretrain",
                 f"pretrain-{pretraining}-{scope}-seed{seed}",
                 {**common, **matrix.pretrain, **parameters},
                 (run.pretrain_dir(pretraining, scope, seed) / "backbone.safetensors",),
-                data=() if scope == "all" else (scope,),
+                data=() if shared else (scope,),
                 page=(pretraining, scope, seed) == shown,
             )
         )
     return stages
+
+
+def _shared_scope(matrix: Matrix) -> str:
+    """What one pre-training for all objects was trained on; empty where each object has its own."""
+    if folder := str(matrix.pretrain.get("pretrain_root", "")):
+        return Path(folder).name
+    return "all" if matrix.scope == "all" else ""
 
 
 def _score_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
@@ -128,7 +136,7 @@ def _score_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
     arch = {"arch": matrix.pretrain["arch"]} if "arch" in matrix.pretrain else {}
     stages = []
     for object in matrix.objects:
-        scope = "all" if matrix.scope == "all" else object
+        scope = _shared_scope(matrix) or object
         for seed in matrix.seeds:
             for pretraining in matrix.pretrainings:
                 own = {**shared, **arch, "object": object, "pretraining": pretraining, "scope": scope, "seed": seed}

@@ -44,7 +44,7 @@ class PretrainSettings:
 
     @property
     def lr(self) -> float:
-        """Peak learning rate: linear scaling with the batch size."""
+        """The peak learning rate, scaled linearly with the batch size."""
         return self.base_lr * self.batch_size / 256
 
 

@@ -47,16 +47,20 @@ def plot_curves(curves: pd.DataFrame, terms: Sequence[str] = tuple(TERMS), smoot
     shown = [t for t in terms if t in curves and curves[t].notna().any()]
     if not shown:
         raise VisaError(f"the curves hold none of {', '.join(terms)}: give the columns to plot as terms.")
-    figure, axes = plt.subplots(1, len(shown), figsize=(3.6 * len(shown), 3.0), squeeze=False)
+    columns, rows = min(2, len(shown)), (len(shown) + 1) // 2
+    figure, grid = plt.subplots(rows, columns, figsize=(3.8 * columns, 2.5 * rows + 0.4), squeeze=False)
+    axes = list(grid.flat)
+    for unused in axes[len(shown) :]:
+        unused.remove()
     names = list(curves["pretraining"].unique())
     keys = [c for c in ("pretraining", "seed", "scope") if c in curves]
-    for axis, term in zip(axes[0], shown, strict=True):
+    for axis, term in zip(axes, shown, strict=False):
         for (name, *_), run in curves.dropna(subset=[term]).groupby(keys, sort=False):
             drawn = pd.DataFrame({"x": run["step"], "y": run[term].rolling(smooth, min_periods=1).mean()})
             drawn = drawn.iloc[:: max(1, len(drawn) // 400)]  # as many points as a screen shows
             axis.plot(drawn["x"], drawn["y"], color=PALETTE[names.index(name) % 6], lw=1.2, label=name)
         axis.set(xlabel="step", ylabel=TERMS.get(term, term))
-    _legend_once(figure, axes[0])
+    _legend_once(figure, axes)
     return figure
 
 

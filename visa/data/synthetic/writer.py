@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import PIL.Image
 from PIL.PngImagePlugin import PngInfo
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from visa.data.objects import SETUPS
 from visa.data.splits import COLUMNS, Sample, split_file
