@@ -178,7 +178,9 @@ def _diagnoses(diagnoses: pd.DataFrame) -> str:
     columns = [c for c in diagnoses if c not in ("pretraining", "scope", "seed")]
     grouped = diagnoses.groupby("pretraining", sort=False)[columns]
     mean, sd = grouped.mean(), grouped.std()
-    cells = {c: [f"{m:.3f} ± {s:.3f}" if m == m else "" for m, s in zip(mean[c], sd[c], strict=True)] for c in columns}
+    cells = {
+        c: [f"{m:.3f} ± {s:.3f}" if pd.notna(m) else "" for m, s in zip(mean[c], sd[c], strict=True)] for c in columns
+    }
     return DIAGNOSES + tables.to_markdown(pd.DataFrame({"pre-training": list(mean.index), **cells}))
 
 
