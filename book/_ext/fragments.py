@@ -39,8 +39,9 @@ SIDECAR = """::::{{dropdown}} {name}
 ::::
 """
 DIAGNOSES = """Held-out normal images, evaluation mode ({py:func}`~visa.pretrain.diagnose.diagnose`).
-`cos_weak`: two weak views; `cos_blend`: a weak view and its SmoothBlend; `triplet`: share of images whose weak views are
-closer to each other than to the blended one; `probe_auroc`: a linear probe on the backbone that tells blended from clean.
+`cos_weak`: two weak views; `cos_blend`: a weak view and its SmoothBlend; `triplet`: share of images whose weak views
+are closer to each other than to the blended one; `probe_auroc`: a linear probe on the backbone that tells blended
+images from clean ones.
 
 """
 FIGURE = """:::{{figure}} generated/{file}
@@ -178,10 +179,8 @@ def _diagnoses(diagnoses: pd.DataFrame) -> str:
     columns = [c for c in diagnoses if c not in ("pretraining", "scope", "seed")]
     grouped = diagnoses.groupby("pretraining", sort=False)[columns]
     mean, sd = grouped.mean(), grouped.std()
-    cells = {
-        c: [f"{m:.3f} ± {s:.3f}" if pd.notna(m) else "" for m, s in zip(mean[c], sd[c], strict=True)] for c in columns
-    }
-    return DIAGNOSES + tables.to_markdown(pd.DataFrame({"pre-training": list(mean.index), **cells}))
+    cells = mean.map("{:.3f}".format) + sd.map(" ± {:.3f}".format)
+    return DIAGNOSES + tables.to_markdown(cells.where(mean.notna(), "").reset_index(names="pre-training"))
 
 
 def _times(stages: pd.DataFrame) -> str:
