@@ -179,7 +179,7 @@ def _diagnoses(diagnoses: pd.DataFrame) -> str:
     columns = [c for c in diagnoses if c not in ("pretraining", "scope", "seed")]
     grouped = diagnoses.groupby("pretraining", sort=False)[columns]
     mean, sd = grouped.mean(), grouped.std()
-    cells = mean.map("{:.3f}".format) + sd.map(" ± {:.3f}".format)
+    cells = mean.map("{:.3f}".format) + sd.map(" ± {:.3f}".format).where(sd.notna(), "")
     return DIAGNOSES + tables.to_markdown(cells.where(mean.notna(), "").reset_index(names="pre-training"))
 
 
