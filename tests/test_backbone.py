@@ -114,6 +114,8 @@ def test_unknown_names_list_the_choices(resnet):
         create_backbone("resnet19")
     with pytest.raises(VisaError, match="timm knows no model"):
         create_backbone("timm/no_such_model")
+    with pytest.raises(VisaError, match="no stages of stride"):
+        FeatureMaps(create_backbone("timm/vit_tiny_patch16_224"))(torch.rand(1, 3, 224, 224))
     with pytest.raises(VisaError, match="layer1, layer2"):
         FeatureMaps(resnet, ("layer9",))
     with pytest.raises(VisaError, match="take auto or cpu"):

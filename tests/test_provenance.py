@@ -9,7 +9,6 @@ from visa.provenance import (
     code_digest,
     digest,
     folder_fingerprint,
-    is_current,
     machine,
     read_sidecar,
     write_sidecar,
@@ -37,16 +36,15 @@ def test_fingerprint_sees_new_changed_and_renamed_files(tmp_path):
     assert len(seen) == 4
 
 
-def test_an_output_is_current_only_with_its_own_key(tmp_path):
+def test_a_sidecar_says_what_made_its_output(tmp_path):
     output = tmp_path / "x.csv"
+    assert read_sidecar(output) is None
     write_sidecar(output, "k", {"seed": 0}, images=3)
-    assert not is_current([output], "k"), "the sidecar alone is not the output"
-    write_text(output, "1\n")
-    assert is_current([output], "k") and not is_current([output], "other")
     record = read_sidecar(output)
-    assert record["settings"] == {"seed": 0} and record["images"] == 3 and record["machine"]["python"]
+    assert record["key"] == "k" and record["settings"] == {"seed": 0} and record["images"] == 3
+    assert record["machine"]["python"] and record["written"].endswith("Z")
     output.with_name("x.csv.json").write_text("{broken")
-    assert read_sidecar(output) is None and not is_current([output], "k")
+    assert read_sidecar(output) is None
 
 
 def test_a_failed_write_leaves_nothing_and_keeps_the_old(tmp_path):

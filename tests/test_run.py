@@ -45,7 +45,7 @@ class TestFinishedRun:
         for pretraining in ("random", "simsiam+spd"):
             weights = run / "pretrain" / pretraining / "fryum/seed0/backbone.safetensors"
             assert weights.is_file() and read_sidecar(weights)["dataset"] == "mini-VisA"
-            scores = run / "scores/fryum" / pretraining / "seed0"
+            scores = run / "scores/fryum" / pretraining / "fryum/seed0"
             for detector in ("padim", "patchcore"):
                 assert (scores / detector / "scores.npz").is_file()
                 assert (scores / detector / "maps/scale.json").is_file()
@@ -60,7 +60,7 @@ class TestFinishedRun:
 
     def test_provenance_says_what_made_it(self, mini_runs):
         facts = json.loads((mini_runs / "mini-visa/results/provenance.json").read_text())
-        assert facts["synthetic"] and facts["machine"]["libraries"]["torch"]
+        assert facts["synthetic"] and facts["machines"][0]["libraries"]["torch"]
         assert facts["pretrainings"]["simsiam+spd/fryum/0"]["settings"]["spd"]["eta"] == 0.1
 
     def test_the_book_gets_labelled_copies_with_a_banner(self, mini_runs):
@@ -84,7 +84,15 @@ class TestFinishedRun:
                 upstream[stage.name] = stage_key(stage, source, upstream)
             keys.append(upstream)
         changed = {name for name in keys[0] if keys[0][name] != keys[1][name]}
-        assert changed == {"score-fryum-random-seed0", "results"}
+        assert changed == {"score-fryum-random-fryum-seed0", "results"}
+
+    def test_a_file_that_was_replaced_by_hand_is_made_anew(self, mini_runs, mini_root):
+        weights = mini_runs / "mini-visa/pretrain/random/fryum/seed0/backbone.safetensors"
+        content = weights.read_bytes()
+        weights.write_bytes(content[:-4] + b"\0\0\0\1")
+        again = visa(mini_runs, mini_root, "run", *ARGUMENTS)
+        assert "1 of 7 stages ran" in again.stdout, again.stdout + again.stderr
+        assert weights.read_bytes() == content
 
     def test_mini_visa_and_visa_do_not_mix(self, mini_runs, mini_root, tmp_path):
         import shutil
@@ -143,7 +151,37 @@ def test_a_setting_that_no_notebook_has_is_refused_before_anything_runs(mini_roo
         check_parameters(stages)
 
 
-@pytest.mark.parametrize("text", ["lite0", "lite0=resnet18", "a/b=resnet18:w.pth", "x=resnet18:/absent.pth"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"seeds": []},
+        {"seeds": [0, 0]},
+        {"score": {"weights": "w.pth"}},
+        {"pretrain": {"seed": 7}},
+        {"score": {"run": "x"}},
+        {"pretrain": {"weights": "/absent.pth"}},
+        {"pretrain": {"pretrain_root": "/absent"}},
+    ],
+)
+def test_a_matrix_that_would_mislead_is_refused(settings):
+    with pytest.raises(VisaError):
+        Matrix(["fryum"], **settings)
+
+
+def test_a_folder_of_images_serves_all_objects(mini_root, tmp_path):
+    (tmp_path / "photos").mkdir()
+    matrix = Matrix(["pcb1", "fryum"], ["simsiam"], pretrain={"pretrain_root": str(tmp_path / "photos")})
+    stages = plan(open_source(str(mini_root)), Run(tmp_path / "run"), matrix)
+    (pretrained,) = (s for s in stages if s.notebook == "03_pretrain")
+    assert pretrained.outputs[0].parent == tmp_path / "run/pretrain/simsiam/photos/seed0"
+    scored = [s for s in stages if s.notebook == "04_score"]
+    assert len(scored) == 2 and all(s.parameters["scope"] == "photos" for s in scored)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["simsiam=resnet18:pyproject.toml", "lite0", "lite0=resnet18", "a/b=resnet18:w.pth", "x=resnet18:/absent.pth"],
+)
 def test_given_weights_need_name_arch_and_file(text):
     with pytest.raises(VisaError, match="weights"):
         GivenWeights.parse(text)
@@ -155,6 +193,9 @@ def test_given_weights_need_name_arch_and_file(text):
         (["run", "--objects", "pcb9"], "unknown object 'pcb9'"),
         (["run", "--detectors", "padin"], "Did you mean 'padim'"),
         (["run", "--seeds", "a"], "seed 'a' is no int"),
+        (["run", "--seeds", ""], "seeds are none"),
+        (["run", "--scope", ""], "no scope is given"),
+        (["run", "--name", "a/b"], "no plain folder name"),
         (["run", "--pretrain", "epochs"], "NAME=VALUE"),
         (["prepare", "--split-type", "3cls"], "unknown setup '3cls'"),
         (["verify", "/nowhere"], "no split file"),

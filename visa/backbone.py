@@ -1,4 +1,4 @@
-"""Backbones: torchvision ResNets (and any timm model), safe loading and saving of weights, named feature maps."""
+"""Backbones: torchvision ResNets and timm's convolutional models, safe loading and saving, named feature maps."""
 
 import json
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def feature_width(backbone: nn.Module) -> int:
     """Channels of the pooled features: 512 for ResNet-18, 2048 for ResNet-50."""
     net: Any = backbone
     if hasattr(net, "num_features"):
-        return int(net.num_features)
+        return int(getattr(net, "head_hidden_size", None) or net.num_features)
     return int(net.layer4[-1].bn3.num_features if hasattr(net.layer4[-1], "bn3") else net.layer4[-1].bn2.num_features)
 
 
@@ -79,7 +79,8 @@ class FeatureMaps(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images N,3,H,W in [0,1] to one N,C,H/stride,W/stride map for each of `layers`."""
         x = normalize(images, self.backbone)
-        stages = self._resnet(x) if hasattr(self.backbone, "layer1") else self._timm(x)
+        is_resnet = all(hasattr(self.backbone, name) for name in ("conv1", "bn1", "maxpool", *STAGES))
+        stages = self._resnet(x) if is_resnet else self._timm(x)
         return [stages[layer] for layer in self.layers]
 
     def _resnet(self, x: Tensor) -> dict[str, Tensor]:
@@ -92,7 +93,11 @@ class FeatureMaps(nn.Module):
 
     def _timm(self, x: Tensor) -> dict[str, Tensor]:
         net: Any = self.backbone
-        strides = [stage["reduction"] for stage in net.feature_info]
+        strides = [stage["reduction"] for stage in getattr(net, "feature_info", [])]
+        if not set(_STRIDES) <= set(strides) or not hasattr(net, "forward_intermediates"):
+            raise VisaError(
+                f"{type(net).__name__} has no stages of stride 4, 8, 16 and 32: take a convolutional model."
+            )
         indices = [strides.index(s) for s in _STRIDES]
         maps = net.forward_intermediates(x, indices=indices, intermediates_only=True)
         return dict(zip(STAGES, maps, strict=True))

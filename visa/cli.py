@@ -168,6 +168,8 @@ def _names(objects: str) -> list[str] | None:
 
 def _choices(what: str, text: str, choices: Sequence[str]) -> list[str]:
     names = _list(text)
+    if not names:
+        raise VisaError(f"no {what} is given: choose of {', '.join(choices)}.")
     for value in names:
         check_choice(what, value, choices)
     return names

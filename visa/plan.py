@@ -10,13 +10,16 @@ from visa.runs import Run
 
 Settings = Mapping[str, object]
 
+# Costly stages leave out the code that only draws or frames them: a new colour is no reason to train again.
+_FRAME = ("report", "notebook.py", "runs.py")
 _CODE = {
-    "01_data": ("data",),
-    "02_prepare": ("data",),
+    "01_data": ("data", *_FRAME),
+    "02_prepare": ("data", *_FRAME),
     "03_pretrain": ("data", "pretrain", "backbone.py"),
     "04_score": ("data", "detect", "backbone.py", "metrics.py"),
-    "05_results": ("report",),
+    "05_results": _FRAME,
 }
+_PLANNED = ("object", "method", "spd", "seed", "run", "visa_root", "pretraining", "scope", "detectors")
 DETECTORS = ("padim", "patchcore", "probe")
 PRETRAININGS = ("random", "simsiam", "simsiam+spd")
 
@@ -56,8 +59,10 @@ class GivenWeights:
         """Read `imagenet=resnet50:resnet50.pth`; raises VisaError for another form or an absent file."""
         name, _, rest = text.partition("=")
         arch, _, file = rest.partition(":")
-        if not (name and arch and file) or "/" in name:
-            raise VisaError(f"weights {text!r} are not of the form NAME=ARCH:FILE, as in imagenet=resnet50:w.pth.")
+        if not (name and arch and file) or "/" in name or name in PRETRAININGS:
+            raise VisaError(
+                f"weights {text!r} are not of the form NAME=ARCH:FILE, as in imagenet=resnet50:w.pth, with a new name."
+            )
         path = Path(file).expanduser().resolve()
         if not path.is_file():
             raise VisaError(f"weights {name!r}: there is no file {file!r}.")
@@ -77,6 +82,19 @@ class Matrix:
     pretrain: Settings = field(default_factory=dict)
     score: Settings = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        named = {"objects": self.objects, "detectors": self.detectors, "seeds": self.seeds}
+        named["weights"] = [w.name for w in self.weights]
+        for what, values in named.items():
+            if len(set(values)) != len(values) or (not values and what != "weights"):
+                raise VisaError(f"{what} are {', '.join(map(str, values)) or 'none'}: name at least one, each once.")
+        for setting in (*self.pretrain, *self.score):
+            if setting in _PLANNED or (setting == "weights" and setting in self.score):
+                raise VisaError(f"setting {setting!r} belongs to the plan: visa run has an option of its own for it.")
+        for file in filter(None, (self.pretrain.get("weights"), self.pretrain.get("pretrain_root"))):
+            if not Path(str(file)).expanduser().exists():
+                raise VisaError(f"there is no {str(file)!r}: check the path given with --pretrain.")
+
 
 def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
     """Every stage of the matrix, each after those that it reads.
@@ -85,16 +103,18 @@ def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
     has its own. Stages that share a seed start from the same initial weights: pre-trainings are compared in pairs.
     """
     common = {"visa_root": "" if source.synthetic else str(source.root), "run": run.root.name}
+    chosen = {**common, "objects": ",".join(matrix.objects)}
+    data = tuple(matrix.objects)
     stages = [
-        Stage("01_data", "data", common, (), data=tuple(source.objects), page=True),
-        Stage("02_prepare", "prepare", common, (), data=tuple(source.objects), page=True),
+        Stage("01_data", "data", chosen, (run.root / "data" / "verify.csv",), data=data, page=True),
+        Stage("02_prepare", "prepare", chosen, (run.root / "data" / "prepare.json",), data=data, page=True),
     ]
     stages += _pretrain_stages(run, matrix, common)
     scores = _score_stages(run, matrix, common)
     results = Stage(
         "05_results",
         "results",
-        common,
+        {**common, "scope": _shared_scope(matrix) or "object"},
         (run.results_dir / "metrics.csv",),
         reads=tuple(s.name for s in stages if s.notebook == "03_pretrain") + tuple(s.name for s in scores),
         page=True,
@@ -127,7 +147,7 @@ def _pretrain_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
 def _shared_scope(matrix: Matrix) -> str:
     """What one pre-training for all objects was trained on; empty where each object has its own."""
     if folder := str(matrix.pretrain.get("pretrain_root", "")):
-        return Path(folder).name
+        return Path(folder).expanduser().resolve().name
     return "all" if matrix.scope == "all" else ""
 
 
@@ -143,18 +163,20 @@ def _score_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
                 reads = (f"pretrain-{pretraining}-{scope}-seed{seed}",)
                 stages.append(_score_stage(run, own, reads))
             for given in matrix.weights:
-                own = {"object": object, "pretraining": given.name, "arch": given.arch, "weights": str(given.file)}
-                stages.append(_score_stage(run, {**shared, **own, "seed": seed}, ()))
+                own = {"object": object, "pretraining": given.name, "scope": "given", "seed": seed}
+                weights = {"arch": given.arch, "weights": str(given.file)}
+                stages.append(_score_stage(run, {**shared, **own, **weights}, ()))
     return [replace(s, page=i == max(0, len(matrix.pretrainings) - 1)) for i, s in enumerate(stages)]
 
 
 def _score_stage(run: Run, parameters: dict[str, object], reads: tuple[str, ...]) -> Stage:
     object, pretraining, seed = str(parameters["object"]), str(parameters["pretraining"]), int(str(parameters["seed"]))
+    scope = str(parameters["scope"])
     return Stage(
         "04_score",
-        f"score-{object}-{pretraining}-seed{seed}",
+        f"score-{object}-{pretraining}-{scope}-seed{seed}",
         parameters,
-        (run.score_dir(object, pretraining, seed) / "metrics.csv",),
+        (run.score_dir(object, pretraining, scope, seed) / "metrics.csv",),
         reads=reads,
         data=(object,),
     )

@@ -1,4 +1,4 @@
-"""Where every file came from: stage keys, JSON sidecars, and whether an output is up to date."""
+"""Where every file came from: digests of what it depends on, and JSON sidecars."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -90,11 +90,6 @@ def read_sidecar(output: Path) -> dict[str, Any] | None:
 def sidecar_of(output: Path) -> Path:
     """The path of an output's sidecar."""
     return output.with_name(output.name + ".json")
-
-
-def is_current(outputs: Sequence[Path], key: str) -> bool:
-    """Whether every output is there and was made under `key`."""
-    return all(o.exists() and (read_sidecar(o) or {}).get("key") == key for o in outputs)
 
 
 def _sources(path: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import nbformat
 import papermill
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
@@ -15,15 +16,15 @@ from visa.data.source import Source
 from visa.errors import VisaError
 from visa.paths import notebooks_root, runs_root, written_whole
 from visa.plan import Stage
-from visa.provenance import code_digest, digest, file_digest, machine, write_text
+from visa.provenance import code_digest, digest, file_digest, folder_fingerprint, machine, write_text
 from visa.runs import Run
 
 
 def execute(stages: Sequence[Stage], source: Source, run: Run, say: Callable[[str], None] = tqdm.write) -> int:
     """Run every stage that is not up to date, in order; returns how many ran.
 
-    A stage is up to date while its stamp bears the same key and its outputs are there. The stamp is written last,
-    so that an interrupted stage runs again. Raises VisaError with the notebook's own sentence if a stage fails.
+    A stage is up to date while its stamp bears the same key and its outputs are as it left them. The stamp is written
+    last, so that an interrupted stage runs again. Raises VisaError with the notebook's own sentence if a stage fails.
     """
     check_parameters(stages)
     keys: dict[str, str] = {}
@@ -45,7 +46,7 @@ def execute(stages: Sequence[Stage], source: Source, run: Run, say: Callable[[st
 
 def stage_key(stage: Stage, source: Source, upstream: dict[str, str]) -> str:
     """Digest of all that a stage's result depends on: notebook, parameters, code, data, and the stages it reads."""
-    weights = stage.parameters.get("weights")
+    weights, folder = stage.parameters.get("weights"), stage.parameters.get("pretrain_root")
     return digest(
         {
             "notebook": file_digest(notebooks_root() / f"{stage.notebook}.ipynb"),
@@ -53,7 +54,8 @@ def stage_key(stage: Stage, source: Source, upstream: dict[str, str]) -> str:
             "code": code_digest(*stage.code),
             "data": source.fingerprint(*stage.data),
             "reads": [upstream[name] for name in stage.reads],
-            "weights": file_digest(Path(str(weights))) if weights else "",
+            "weights": file_digest(Path(str(weights)).expanduser()) if weights else "",
+            "pretrain_root": folder_fingerprint(Path(str(folder)).expanduser()) if folder else "",
         }
     )
 
@@ -82,15 +84,22 @@ def _execute(stage: Stage, source: Source, run: Run) -> None:
         )
     except PapermillExecutionError as error:
         raise VisaError(f"{stage.name} failed: {error.ename}: {error.evalue} (executed copy: {failed})") from error
-    if absent := [o for o in stage.outputs if not o.is_file()]:
-        raise KeyboardInterrupt(f"{stage.name} stopped before it wrote {absent[0]}")
+    except DeadKernelError as error:
+        raise VisaError(f"{stage.name} failed: its kernel died, most often for lack of memory: {error}") from error
     _label(failed, source)
+    if absent := [o for o in stage.outputs if not o.is_file()]:
+        raise VisaError(f"{stage.name} did not write {absent[0]} (executed copy: {failed}).")
     failed.replace(executed)
 
 
 def _label(notebook: Path, source: Source) -> None:
-    """Say in the executed copy's metadata which data it was made from."""
+    """Say in the executed copy's metadata which data it was made from.
+
+    Raises KeyboardInterrupt if a cell was not executed: papermill returns as if all were well after an interruption.
+    """
     content = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
+    if any(cell.cell_type == "code" and cell.execution_count is None for cell in content.cells):
+        raise KeyboardInterrupt
     content.metadata["visa"] = {"dataset": source.name, "synthetic": source.synthetic}
     with written_whole(notebook) as partial:
         nbformat.write(content, partial)  # type: ignore[no-untyped-call]
@@ -101,7 +110,11 @@ def _is_current(stage: Stage, run: Run, key: str) -> bool:
         stamp: dict[str, Any] = json.loads(_stamp_file(stage, run).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return stamp.get("key") == key and all(p.is_file() for p in (*stage.outputs, _executed(stage, run)))
+    return stamp.get("key") == key and stamp.get("outputs") == _digests(stage) and _executed(stage, run).is_file()
+
+
+def _digests(stage: Stage) -> dict[str, str]:
+    return {output.name: file_digest(output) for output in stage.outputs if output.is_file()}
 
 
 def _stamp(stage: Stage, run: Run, key: str, seconds: float) -> None:
@@ -110,6 +123,7 @@ def _stamp(stage: Stage, run: Run, key: str, seconds: float) -> None:
         "notebook": stage.notebook,
         "key": key,
         "parameters": dict(stage.parameters),
+        "outputs": _digests(stage),
         "seconds": round(seconds, 1),
         "machine": machine(),
     }

@@ -1,6 +1,7 @@
 """A run: one folder with every file that was made from one data set."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ class Run:
     """The folders of a run.
 
     `pretraining` is a name such as random, simsiam or simsiam+spd; `scope` says what it was trained on: an object,
-    all, or the name of an image folder.
+    all, or the name of an image folder; `given` for weights from elsewhere.
     """
 
     root: Path
@@ -24,9 +25,9 @@ class Run:
         """Folder of `backbone.safetensors`, `curves.csv` and `diagnosis.json`."""
         return self.root / "pretrain" / pretraining / scope / f"seed{seed}"
 
-    def score_dir(self, object: str, pretraining: str, seed: int) -> Path:
+    def score_dir(self, object: str, pretraining: str, scope: str, seed: int) -> Path:
         """Folder of `metrics.csv` and one folder a detector, with `scores.npz` and full-resolution maps."""
-        return self.root / "scores" / object / pretraining / f"seed{seed}"
+        return self.root / "scores" / object / pretraining / scope / f"seed{seed}"
 
     @property
     def results_dir(self) -> Path:
@@ -37,8 +38,11 @@ class Run:
 def open_run(name: str, source: Source) -> Run:
     """The run `name` (default: the data set's name) below the runs folder; made if it is new.
 
-    Raises VisaError if the run holds results of another data set: mini-VisA's and VisA's never mix.
+    Raises VisaError for a name that is no plain folder name, and if the run holds results of another data set:
+    mini-VisA's and VisA's never mix.
     """
+    if name and not re.fullmatch(r"\w[\w.+ -]*", name):
+        raise VisaError(f"run {name!r} is no plain folder name: use letters, digits, '.', '+', '-' and '_'.")
     run = Run(runs_root() / (name or source.name.lower()))
     about = run.root / "run.json"
     if about.is_file():

@@ -8,6 +8,7 @@ import pytest
 from visa.errors import VisaError
 from visa.report.tables import (
     COLUMNS,
+    balanced,
     intervals,
     load_metrics,
     paired_difference,
@@ -61,6 +62,15 @@ def test_an_object_that_one_seed_lacks_is_refused(tmp_path):
     rows = [row("simsiam", 0, 0.2, object="a"), row("simsiam", 0, 0.8, object="b"), row("simsiam", 1, 0.4, object="a")]
     with pytest.raises(VisaError, match="do not cover the same"):
         summary_table(load_metrics([write(tmp_path / "m.csv", rows)]), by=("pretraining", "level", "metric"))
+
+
+def test_balanced_keeps_what_every_pretraining_has(tmp_path):
+    rows = [row("a", seed, 0.5, object=o) for o in ("fryum", "pcb1") for seed in (0, 1)]
+    rows += [row("b", 0, 0.6, object="fryum"), row("b", 0, 0.7, object="pcb1"), row("b", 1, 0.7, object="pcb1")]
+    kept = balanced(load_metrics([write(tmp_path / "m.csv", rows)]))
+    assert set(kept["object"]) == {"pcb1"} and set(kept["seed"]) == {0, 1} and len(kept) == 4
+    summary_table(kept, ["pretraining", "metric"])
+    assert balanced(load_metrics([write(tmp_path / "n.csv", [row("a", 0, 0.5), row("b", 1, 0.5)])])).empty
 
 
 def test_paired_difference_uses_the_t_interval_of_the_pairs(metrics):

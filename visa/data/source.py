@@ -32,7 +32,7 @@ class Source:
     def fingerprint(self, *names: str) -> str:
         """Digest of the objects' files and of the split files; changes when the data do."""
         folders = [self.root / name for name in (names or self.objects)]
-        return digest([folder_fingerprint(f) for f in (*folders, self.root / "split_csv")])
+        return digest([_description(self.root), *(folder_fingerprint(f) for f in (*folders, self.root / "split_csv"))])
 
 
 def open_source(root: str = "") -> Source:

@@ -1,6 +1,6 @@
 """Where training images come from: an object's normal images in memory, or an ImageNet-style folder of classes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -23,7 +23,7 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, order: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+    def batches(self, order: Iterable[Sequence[int]]) -> Iterator[Tensor]:
         """Yield uint8 N,3,H,W for each list of indices."""
         ...
 
@@ -37,7 +37,7 @@ class ImagesInMemory:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batches(self, order: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+    def batches(self, order: Iterable[Sequence[int]]) -> Iterator[Tensor]:
         """Yield uint8 N,3,H,W for each list of indices."""
         for indices in order:
             yield self.images[torch.as_tensor(indices)]
@@ -57,7 +57,7 @@ class ImageFolder(Dataset[Tensor]):
         square: Tensor = tv.center_crop(image, [self.side])
         return square
 
-    def batches(self, order: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+    def batches(self, order: Iterable[Sequence[int]]) -> Iterator[Tensor]:
         """Yield uint8 N,3,side,side for each list of indices."""
         yield from DataLoader(self, batch_sampler=order, num_workers=self.workers)  # type: ignore[arg-type]
 
@@ -73,14 +73,16 @@ def object_images(source: Source, name: str, side: int) -> tuple[Images, Tensor]
 
 
 def folder_images(root: Path, side: int) -> tuple[Images, Tensor]:
-    """Every image below an ImageNet-style folder; one in twenty is held out, up to HELD_OUT (uint8 N,3,side,side).
+    """Every image below an ImageNet-style folder; one in twenty is held out, 5 to HELD_OUT (uint8 N,3,side,side).
 
-    Raises VisaError if the folder is absent or holds no images.
+    The held-out ones are spread evenly over the sorted paths, and so over the classes.
+    Raises VisaError if the folder is absent or holds fewer than ten images.
     """
     paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS)
-    if not paths:
-        raise VisaError(f"no images below pretrain_root {str(root)!r}: give a folder with one folder a class.")
-    held_out = ImageFolder(paths[::20][:HELD_OUT], side)
+    if len(paths) < 10:
+        raise VisaError(f"{len(paths)} images below pretrain_root {str(root)!r}: give a folder with ten or more.")
+    count = min(HELD_OUT, max(5, len(paths) // 20))
+    held_out = ImageFolder([paths[i * len(paths) // count] for i in range(count)], side)
     kept = set(held_out.paths)
     return ImageFolder([p for p in paths if p not in kept], side), torch.stack(
         [held_out[i] for i in range(len(held_out))]

@@ -3,6 +3,7 @@
 import io
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from visa.errors import VisaError
 from visa.paths import written_whole
 from visa.pretrain.images import Images
 from visa.pretrain.methods import SimSiam, SpdSettings, draw_views
-from visa.provenance import code_digest, digest
+from visa.provenance import code_digest, digest, file_digest
 
 COLLAPSE_WARNING = 0.5
 
@@ -28,6 +29,7 @@ class PretrainSettings:
     `base_lr` is for a batch of 256 and scales with the batch; momentum, weight decay and the base rate are SimSiam's
     (Chen & He 2021, section 4). The rate rises linearly over `warmup_epochs`, then falls along a cosine; the
     predictor's stays at its peak. `image_size` is the side S of the views, in pixels. `spd` None: the base method.
+    Raises VisaError for a value below what makes sense.
     """
 
     arch: str = "resnet18"
@@ -41,6 +43,12 @@ class PretrainSettings:
     seed: int = 0
     spd: SpdSettings | None = None
     weights: str = ""
+
+    def __post_init__(self) -> None:
+        least = {"epochs": 1, "batch_size": 2, "image_size": 16, "seed": 0}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise VisaError(f"{name} is {getattr(self, name)}: give {bound} or more.")
 
     @property
     def lr(self) -> float:
@@ -62,20 +70,21 @@ def pretrain(
 ) -> Result:
     """Train SimSiam, with or without SPD, on from `checkpoint` if there is one (see `checkpoint_path`).
 
-    A checkpoint is written every `save_every` seconds and when interrupted. On a CPU a resumed run ends with the same
-    bits as an undisturbed one: batches and views depend on seed and step alone.
+    A checkpoint is written between two steps, every `save_every` seconds: an interruption or a kill costs no more than
+    that. On a CPU a resumed run ends with the same bits as an undisturbed one: batches and views depend on seed and
+    step alone.
     Raises VisaError if there are too few images, the checkpoint has other settings, or the loss is not finite.
     """
     steps_per_epoch = len(images) // settings.batch_size
-    if steps_per_epoch == 0 or settings.batch_size < 2:
-        raise VisaError(f"{len(images)} images make no batch of {settings.batch_size}: set batch_size from 2 to fewer.")
+    if steps_per_epoch == 0:
+        raise VisaError(f"{len(images)} images make no batch of {settings.batch_size}: set a smaller batch_size.")
     steps = settings.epochs * steps_per_epoch
     method = build_method(settings).to(device)
     optimizer = _optimizer(method, settings)
     state = _State(method, optimizer, settings, checkpoint)
     state.resume(device)
     started, saved = time.monotonic() - state.seconds, time.monotonic()
-    order = _order(len(images), settings, steps)[state.step :]
+    order = _Order(len(images), settings, state.step)
     bar = tqdm(total=steps, initial=state.step, desc="pre-training", unit="step", mininterval=2)
     try:
         for batch in images.batches(order):
@@ -87,9 +96,6 @@ def pretrain(
             if time.monotonic() - saved > save_every:
                 state.save()
                 saved = time.monotonic()
-    except KeyboardInterrupt:
-        state.save()
-        raise
     finally:
         bar.close()
     state.save()
@@ -108,7 +114,8 @@ def build_method(settings: PretrainSettings) -> SimSiam:
 
 def checkpoint_path(folder: Path, settings: PretrainSettings, data: str) -> Path:
     """The checkpoint of these settings, this data (its fingerprint) and this code; any other has another name."""
-    key = digest([asdict(settings), data, code_digest("pretrain", "backbone.py")])
+    weights = file_digest(Path(settings.weights)) if settings.weights else ""
+    key = digest([asdict(settings), weights, data, code_digest("pretrain", "backbone.py")])
     return folder / f"checkpoint-{key}.pt"
 
 
@@ -135,14 +142,22 @@ def _set_lr(optimizer: torch.optim.Optimizer, settings: PretrainSettings, epoch:
         group["lr"] = settings.lr if constant else learning_rate(settings, epoch)
 
 
-def _order(n: int, settings: PretrainSettings, steps: int) -> list[list[int]]:
-    """Indices of every batch of the run: a new permutation an epoch, its incomplete last batch left out."""
-    batches: list[list[int]] = []
-    size = settings.batch_size
-    for epoch in range(settings.epochs):
-        permutation = torch.randperm(n, generator=_generator(settings.seed, "order", epoch)).tolist()
-        batches += [permutation[i : i + size] for i in range(0, n - size + 1, size)]
-    return batches[:steps]
+@dataclass(frozen=True)
+class _Order:
+    """Indices of each batch from step `first` on: a new permutation an epoch, its incomplete last batch left out."""
+
+    images: int
+    settings: PretrainSettings
+    first: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        size = self.settings.batch_size
+        per_epoch = self.images // size
+        for epoch in range(self.first // per_epoch, self.settings.epochs):
+            order = torch.randperm(self.images, generator=_generator(self.settings.seed, "order", epoch)).tolist()
+            for batch in range(per_epoch):
+                if epoch * per_epoch + batch >= self.first:
+                    yield order[batch * size : (batch + 1) * size]
 
 
 def _step(

@@ -7,13 +7,25 @@ from typing import Any
 
 import pandas as pd
 
-from visa.provenance import machine
+from visa.provenance import read_sidecar
 from visa.report.tables import load_metrics
 
 
-def run_metrics(run: Path) -> pd.DataFrame:
-    """All figures of a run, one a row (see `load_metrics`)."""
-    return load_metrics(sorted(run.glob("scores/*/*/seed*/metrics.csv")))
+def run_metrics(run: Path, scope: str = "") -> pd.DataFrame:
+    """The figures of a run, one a row (see `load_metrics`), of one scope and of weights from elsewhere.
+
+    `scope` says what pre-trainings saw: `object` the object itself, `all`, or a folder's name. Empty: `object` where
+    the run has such, else its first.
+    """
+    files = {file: _scope(file) for file in sorted(run.glob("scores/*/*/*/seed*/metrics.csv"))}
+    scopes = sorted(set(files.values()) - {"given"}, key=lambda name: (name != "object", name))
+    chosen = scope or next(iter(scopes), "given")
+    return load_metrics(file for file, own in files.items() if own in (chosen, "given"))
+
+
+def _scope(metrics_file: Path) -> str:
+    object, _, scope, _ = metrics_file.parts[-5:-1]
+    return "object" if scope == object else scope
 
 
 def run_curves(run: Path) -> pd.DataFrame:
@@ -45,18 +57,26 @@ def run_stages(run: Path) -> pd.DataFrame:
 
 
 def run_provenance(run: Path) -> dict[str, Any]:
-    """What made the run: data set, each pre-training's settings, code version, libraries and machine."""
-    sidecars = {
-        "/".join(map(str, where.values())): json.loads(file.read_text())
+    """What made the run: data set, settings of each pre-training and scoring, and the distinct machines and codes."""
+    pretrained = {
+        "/".join(map(str, where.values())): read_sidecar(folder / "backbone.safetensors") or {}
         for where, folder in _pretrainings(run)
-        if (file := folder / "backbone.safetensors.json").is_file()
     }
-    facts = ("settings", "images", "data", "seconds", "device", "written")
+    scored = {
+        str(file.parent.relative_to(run / "scores")): read_sidecar(file) or {}
+        for file in sorted(run.glob("scores/*/*/*/seed*/metrics.csv"))
+    }
+    machines = [record.get("machine") for record in (*pretrained.values(), *scored.values())]
     return {
         **json.loads((run / "run.json").read_text()),
-        "pretrainings": {name: {k: s[k] for k in facts} for name, s in sidecars.items()},
-        "machine": machine(),
+        "pretrainings": {name: _facts(record) for name, record in pretrained.items()},
+        "scores": {name: _facts(record) for name, record in scored.items()},
+        "machines": [m for i, m in enumerate(machines) if m not in machines[:i]],
     }
+
+
+def _facts(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in ("key", "machine", "diagnosis")}
 
 
 def _pretrainings(run: Path) -> Iterator[tuple[dict[str, Any], Path]]:

@@ -33,6 +33,18 @@ def load_metrics(files: Iterable[Path]) -> pd.DataFrame:
     return metrics
 
 
+def balanced(metrics: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the objects and seeds that every pre-training has, so that means compare like with like.
+
+    May be empty: then no object was scored with every pre-training on a common seed.
+    """
+    covered = [set(zip(part["object"], part["seed"], strict=True)) for _, part in metrics.groupby("pretraining")]
+    common = set.intersection(*covered) if covered else set()
+    seeds = {seed for _, seed in common}
+    objects = {o for o, _ in common if all((o, seed) in common for seed in seeds)}
+    return metrics[metrics["object"].isin(objects) & metrics["seed"].isin(seeds)]
+
+
 def summary_table(metrics: pd.DataFrame, by: Sequence[str] = GROUP) -> pd.DataFrame:
     """Mean, standard deviation (n - 1; NaN for one seed) and number of seeds for each group of `by`.
 
