@@ -94,6 +94,12 @@ def test_bad_weights_are_named(resnet, tmp_path):
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "nan.safetensors").read_bytes()[:1000])
     with pytest.raises(VisaError, match="cannot be read as weights"):
         load_weights(resnet, tmp_path / "cut.safetensors")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    torch.save({"state_dict": [1]}, tmp_path / "list.pth")
+    torch.save({1: torch.zeros(1)}, tmp_path / "number.pth")
+    for name in ("empty.pth", "list.pth", "number.pth"):
+        with pytest.raises(VisaError, match=r"cannot be read as weights|holds no state dict"):
+            load_weights(resnet, tmp_path / name)
     with pytest.raises(VisaError, match="no weights at"):
         load_weights(resnet, tmp_path / "absent.pth")
 

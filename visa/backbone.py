@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -175,9 +176,12 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise VisaError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error
-    except Exception as error:  # torch raises pickle.UnpicklingError for code inside the file
+    except (SafetensorError, RuntimeError, EOFError, ValueError, IndexError, OSError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise VisaError(f"{path} cannot be read as weights: {reason}") from error
+    except UnpicklingError as error:
         raise VisaError(f"{path} is no plain state dict, and code in a weights file is never executed.") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    state = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise VisaError(f"{path} holds no state dict: save model.state_dict().")
     return {k.removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}

@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 
 Objects = Annotated[str, typer.Option(help="Objects, separated by commas, or all.")]
-Workers = Annotated[int | None, typer.Option(help="Parallel workers; default: one a core.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Parallel workers; default: one a core.")]
 
 
 @app.command()
@@ -117,7 +117,7 @@ def run(
     """Run all notebooks in order, from images to tables; what is up to date is skipped."""
     from visa.data.source import open_source
     from visa.plan import DETECTORS, PRETRAININGS, GivenWeights, Matrix, plan
-    from visa.runner import execute
+    from visa.runner import check_parameters, execute
     from visa.runs import open_run
 
     source = open_source()
@@ -126,13 +126,14 @@ def run(
         pretrainings=_choices("pretraining", pretrainings, PRETRAININGS),
         detectors=_choices("detector", detectors, DETECTORS),
         seeds=[int(_value("seed", s, int)) for s in _list(seeds)],
-        scope=_choices("scope", scope, ("object", "all"))[0],
+        scope=_choice("scope", scope, ("object", "all")),
         weights=[GivenWeights.parse(text) for text in weights or ()],
         pretrain=_settings(pretrain),
         score=_settings(score),
     )
     target = open_run(name, source)
     stages = plan(source, target, matrix)
+    check_parameters(stages)
     if dry_run:
         typer.echo("\n".join(stage.name for stage in stages))
         return
@@ -152,6 +153,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except VisaError as error:
         typer.echo(f"visa: {error}", err=True)
         sys.exit(2)
+    except OSError as error:
+        typer.echo(
+            f"visa: {error.strerror or error}: {error.filename}. Check the path, the disk and permissions.", err=True
+        )
+        sys.exit(2)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -163,7 +169,10 @@ def _list(text: str) -> list[str]:
 
 
 def _names(objects: str) -> list[str] | None:
-    return None if objects == "all" else _list(objects)
+    names = None if objects == "all" else list(dict.fromkeys(_list(objects)))
+    if names == []:
+        raise VisaError("no object is given: name objects separated by commas, or all.")
+    return names
 
 
 def _choices(what: str, text: str, choices: Sequence[str]) -> list[str]:
@@ -173,6 +182,11 @@ def _choices(what: str, text: str, choices: Sequence[str]) -> list[str]:
     for value in names:
         check_choice(what, value, choices)
     return names
+
+
+def _choice(what: str, value: str, choices: Sequence[str]) -> str:
+    check_choice(what, value, choices)
+    return value
 
 
 def _settings(pairs: Sequence[str] | None) -> dict[str, object]:

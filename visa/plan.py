@@ -1,5 +1,6 @@
 """The stages of a run, in order: which notebook runs with which parameters, and what it reads and writes."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,7 +60,7 @@ class GivenWeights:
         """Read `imagenet=resnet50:resnet50.pth`; raises VisaError for another form or an absent file."""
         name, _, rest = text.partition("=")
         arch, _, file = rest.partition(":")
-        if not (name and arch and file) or "/" in name or name in PRETRAININGS:
+        if not (arch and file and re.fullmatch(r"\w[\w.+-]*", name)) or name in PRETRAININGS:
             raise VisaError(
                 f"weights {text!r} are not of the form NAME=ARCH:FILE, as in imagenet=resnet50:w.pth, with a new name."
             )
@@ -88,6 +89,8 @@ class Matrix:
         for what, values in named.items():
             if len(set(values)) != len(values) or (not values and what != "weights"):
                 raise VisaError(f"{what} are {', '.join(map(str, values)) or 'none'}: name at least one, each once.")
+        if not all(0 <= seed < 2**31 for seed in self.seeds):
+            raise VisaError(f"seeds are {', '.join(map(str, self.seeds))}: give whole numbers from 0 to 2^31 - 1.")
         for setting in (*self.pretrain, *self.score):
             if setting in _PLANNED or (setting == "weights" and setting in self.score):
                 raise VisaError(f"setting {setting!r} belongs to the plan: visa run has an option of its own for it.")

@@ -26,7 +26,6 @@ def execute(stages: Sequence[Stage], source: Source, run: Run, say: Callable[[st
     A stage is up to date while its stamp bears the same key and its outputs are as it left them. The stamp is written
     last, so that an interrupted stage runs again. Raises VisaError with the notebook's own sentence if a stage fails.
     """
-    check_parameters(stages)
     keys: dict[str, str] = {}
     ran = 0
     for stage in (bar := tqdm(stages, unit="stage", desc=run.root.name, mininterval=1)):

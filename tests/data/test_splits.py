@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from visa.data.objects import OBJECTS, SETUPS
-from visa.data.splits import present_objects, read_split, select, split_file
+from visa.data.splits import is_synthetic, present_objects, read_split, select, split_file
 from visa.errors import VisaError
 
 HEADER = "object,split,label,image,mask\n"
@@ -62,6 +62,8 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
         (HEADER + "fryum,test,bad,fryum/a.JPG,fryum/a.png\n", "normal, anomaly"),
         (HEADER + "fryum,train,normal,/etc/passwd,\n", "leaves the data set"),
         (HEADER + "fryum,test,anomaly,fryum/a.JPG,../a.png\n", "leaves the data set"),
+        (HEADER + "fryum,train,normal,fryum/./a.JPG,\n", "no plain path: write 'fryum/a.JPG'"),
+        (HEADER, "names no image"),
         (HEADER + NORMAL + NORMAL, "line 3: fryum/a.JPG stands there twice"),
         (HEADER + "fryum,test,anomaly,fryum/a.JPG,\n", "a mask if and only if"),
         (HEADER + "fryum,test,normal,fryum/a.JPG,fryum/a.png\n", "a mask if and only if"),
@@ -88,3 +90,22 @@ def test_official_split_files_have_the_published_sizes(real_root, setup):
     assert {o.id: (counts[o.id, "normal"], counts[o.id, "anomaly"]) for o in OBJECTS.values()} == {
         o.id: (o.normal, o.anomaly) for o in OBJECTS.values()
     }
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "split.csv").write_bytes((HEADER + "fryum,train,normal,fryum/é.JPG,\n").encode("latin-1"))
+    with pytest.raises(VisaError, match=r"split\.csv is no CSV file in UTF-8"):
+        read_split(tmp_path / "split.csv")
+
+
+@pytest.mark.parametrize("text", ["{bad", "[1]", '{"synthetic": "no"}'])
+def test_a_broken_description_is_named(tmp_path, text):
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(VisaError, match=r"dataset\.json is no"):
+        is_synthetic(tmp_path)
+
+
+def test_only_what_says_so_is_synthetic(tmp_path):
+    assert not is_synthetic(tmp_path)
+    (tmp_path / "dataset.json").write_text('{"name": "mini-VisA", "synthetic": true}')
+    assert is_synthetic(tmp_path)

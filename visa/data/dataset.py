@@ -117,7 +117,7 @@ def _decode(path: Path) -> Image.Image:
             return image
     except FileNotFoundError:
         raise VisaError(f"no image at {path}: the data set is incomplete (visa verify lists what is absent).") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise VisaError(f"{path} cannot be decoded ({error}): fetch it again.") from error
 
 

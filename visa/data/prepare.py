@@ -61,8 +61,9 @@ def prepare(
 
     With `link` an image is a hard link where the file system allows one, and takes no room, but then it *is* the
     original: who edits one edits the other. Without, it is a copy. What is up to date (size and time) is kept.
-    Raises VisaError, before anything is written, for an unknown choice, a missing file of a present object, a row
-    that the layout has no folder for, or a file in the tree that is not in the split.
+    Raises VisaError, before anything is written, for an unknown choice, a missing or empty file of a present object,
+    a row that the layout has no folder for, or a file in the tree that is not in the split; and on its way for a mask
+    that cannot be read. Images are not decoded: `visa verify` does.
     """
     check_choice("split type", split_type, LEAVES)
     for name in objects or ():
@@ -99,11 +100,11 @@ def _files(split_type: str, data_folder: Path, folder: Path, sample: Sample) -> 
 
 
 def _check_sources(files: list[_File]) -> None:
-    missing = [str(f.source) for f in files if not f.source.is_file()]
+    missing = [str(f.source) for f in files if not f.source.is_file() or not f.source.stat().st_size]
     if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise VisaError(
-            f"{missing[0]}{more} is missing though its object is there: complete the data set (visa verify)."
+            f"{missing[0]}{more} is missing or empty though its object is there: complete the data set (visa verify)."
         )
 
 

@@ -1,11 +1,10 @@
 """The data set at hand: the user's VisA root, or mini-VisA where there is none."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from visa.data.objects import OBJECTS
-from visa.data.splits import present_objects
+from visa.data.splits import description, is_synthetic, present_objects
 from visa.data.synthetic.writer import DEFAULT_OBJECTS, write_mini_visa
 from visa.errors import VisaError, check_choice
 from visa.paths import data_root, visa_root
@@ -25,14 +24,15 @@ class Source:
         """Return `name` if it is present; otherwise raise VisaError that lists the choices."""
         if name in self.objects:
             return name
-        check_choice("object", name, dict.fromkeys([*self.objects, *OBJECTS]))
+        if name not in OBJECTS:
+            check_choice("object", name, self.objects)
         where = "mini-VisA, which stands in for VisA: set VISA_ROOT" if self.synthetic else f"{self.root}"
         raise VisaError(f"object {name!r} is not in {where}; present: {', '.join(self.objects)}.")
 
     def fingerprint(self, *names: str) -> str:
         """Digest of the objects' files and of the split files; changes when the data do."""
         folders = [self.root / name for name in (names or self.objects)]
-        return digest([_description(self.root), *(folder_fingerprint(f) for f in (*folders, self.root / "split_csv"))])
+        return digest([description(self.root), *(folder_fingerprint(f) for f in (*folders, self.root / "split_csv"))])
 
 
 def open_source(root: str = "") -> Source:
@@ -46,8 +46,8 @@ def open_source(root: str = "") -> Source:
     objects = tuple(present_objects(folder))
     if not objects:
         raise VisaError(f"{folder} holds none of VisA's objects: it is the folder with candle/, ..., split_csv/.")
-    about = _description(folder)
-    return Source(folder, str(about.get("name", "VisA")), bool(about.get("synthetic", False)), objects)
+    about = description(folder)
+    return Source(folder, str(about.get("name", "VisA")), is_synthetic(folder), objects)
 
 
 def _named(root: str) -> Path:
@@ -57,9 +57,3 @@ def _named(root: str) -> Path:
             f"visa_root is {root!r}, which is no folder: give the folder that holds split_csv/, or leave it."
         )
     return folder
-
-
-def _description(folder: Path) -> dict[str, object]:
-    file = folder / "dataset.json"
-    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return content if isinstance(content, dict) else {}

@@ -1,7 +1,5 @@
 """Check a VisA root: annotations, split files, images and masks against each other and the published counts."""
 
-import csv
-import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +11,7 @@ from tqdm import tqdm
 
 from visa.data.dataset import read_image, read_mask
 from visa.data.objects import OBJECTS, SETUPS
-from visa.data.splits import Sample, read_split, split_file
+from visa.data.splits import Sample, is_synthetic, read_split, read_table, split_file
 from visa.errors import VisaError, check_choice
 
 LABELS = ("normal", "anomaly")
@@ -68,21 +66,12 @@ def verify(
     return [_verify_object(root, name, splits, official, workers, progress) for name in names]
 
 
-def is_synthetic(root: Path) -> bool:
-    """Whether `dataset.json` in the root says that its images were rendered, not photographed."""
-    file = Path(root) / "dataset.json"
-    return file.is_file() and bool(json.loads(file.read_text(encoding="utf-8")).get("synthetic"))
-
-
 def read_annotations(file: Path) -> list[Annotation]:
     """All rows of an `image_anno.csv`, in its order; raises VisaError if it is absent or lacks a column."""
     if not file.is_file():
         raise VisaError(f"no annotations at {file}.")
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        rows = list(csv.DictReader(stream))
-    if rows and not {"image", "label", "mask"} <= rows[0].keys():
-        raise VisaError(f"{file} lacks a column: it has image,label,mask.")
-    return [Annotation(r["image"], _class_names(r["label"] or ""), r["mask"] or "") for r in rows]
+    rows = read_table(file, ("image", "label", "mask"))
+    return [Annotation(r["image"] or "", _class_names(r["label"] or ""), r["mask"] or "") for r in rows]
 
 
 def _class_names(label: str) -> tuple[str, ...]:

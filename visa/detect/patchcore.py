@@ -46,6 +46,8 @@ class PatchCore:
         patches = [self._embed(images)[0] for images in tqdm(batches, "PatchCore features", disable=not progress)]
         if not patches:
             raise VisaError("PatchCore got no training images: check the object and the split.")
+        if self.count is None and not 0 < self.ratio <= 1:
+            raise VisaError(f"PatchCore's coreset ratio is {self.ratio}: give a share above 0 and up to 1.")
         x = torch.cat(patches)
         count = self.count if self.count is not None else max(1, round(self.ratio * len(x)))
         if not 1 <= count <= len(x):

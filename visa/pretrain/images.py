@@ -67,6 +67,8 @@ def object_images(source: Source, name: str, side: int) -> tuple[Images, Tensor]
     samples = [s for s in read_split(split_file(source.root, "1cls")) if s.object in source.objects]
     normal = select(samples if name == "all" else select(samples, object=name), label="normal")
     held_out = select(normal, split="test")
+    if len(held_out) < 5:
+        raise VisaError(f"{name} has {len(held_out)} normal test images: 5 are needed to judge what was learned.")
     spread = held_out[:: max(1, len(held_out) // HELD_OUT)][:HELD_OUT]
     train = ImagesInMemory(source.root, select(normal, split="train"), side)
     return train, load_images(source.root, spread, (side, side))
