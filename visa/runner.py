@@ -79,7 +79,7 @@ def _execute(stage: Stage, source: Source, run: Run) -> None:
             parameters=dict(stage.parameters),
             kernel_name="python3",
             progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # a warning about local sockets at every start
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # it warns at every start, and of each interruption
         )
     except PapermillExecutionError as error:
         raise VisaError(f"{stage.name} failed: {error.ename}: {error.evalue} (executed copy: {failed})") from error
