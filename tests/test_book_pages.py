@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "book" / "_ext"))
@@ -12,6 +13,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "book" / "_ext"))
 import fragments
 import notebook_pages
 
+from visa.report import tables
 from visa.report.tables import COLUMNS
 
 SOURCE = [
@@ -91,6 +93,23 @@ def test_results_are_made_from_the_files(tmp_path):
     assert '{"machine": {"cores": 2}, "seeds": [0, 1]}' in text
     assert set(made) == {"results_fryum.md", "fryum_image_au_pr.svg", "fryum_curves.svg"}
     assert all(f"generated/{file}" in text and "<svg" in svg for file, svg in made.items() if file.endswith("svg"))
+
+
+def test_what_the_results_page_says_of_fryum_is_in_its_files():
+    folder = Path(fragments.__file__).parents[1] / "results" / "fryum"
+    metrics = tables.load_metrics([folder / "metrics.csv"])
+    spd = tables.paired_difference(metrics, "simsiam+spd", "simsiam")
+    assert (spd["low"] < 0).all() and (spd["high"] > 0).all() and (spd["n"] == 3).all()
+    trained = tables.paired_difference(metrics, "simsiam", "random").set_index(["detector", "level", "metric"])
+    for detector in ("padim", "patchcore"):
+        assert trained.loc[(detector, "pixel", "ap"), "low"] > 0
+    assert (trained.loc[["probe-5", "probe-10"], "mean"] < 0).all()
+    assert pd.read_csv(folder / "diagnosis.csv")["triplet"].max() <= 0.1
+    ours = metrics[metrics["pretraining"] == "imagenet"].groupby(["detector", "level", "metric"])["value"].mean()
+    peers = pd.read_csv(folder.parents[1] / "reference" / "peers_fryum.csv", index_col="detector")
+    for detector, row in peers.iterrows():
+        for name, metric in (("image AU-ROC", "auroc"), ("pixel AU-ROC", "auroc"), ("pixel AP", "ap")):
+            assert abs(ours[(detector, name.split()[0], metric)] - row[name]) < 0.015
 
 
 def test_every_module_is_in_the_api():

@@ -61,6 +61,7 @@ def fragments(book: Path) -> dict[str, str]:
         "counts.md": tables.to_markdown(_csv(book / "reference" / "class_counts.csv")),
         "splits.md": tables.to_markdown(_csv(book / "reference" / "split_sizes.csv")),
         "toy_spd_forms.md": tables.to_markdown(_csv(book / "reference" / "toy_spd_forms.csv")),
+        "peers_fryum.md": tables.to_markdown(_csv(book / "reference" / "peers_fryum.csv")),
         "published.md": tables.to_markdown(_csv(book / "reference" / "published.csv")),
         "api.md": api(),
     }
