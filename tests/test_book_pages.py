@@ -104,7 +104,7 @@ def test_what_the_results_page_says_of_fryum_is_in_its_files():
     for detector in ("padim", "patchcore"):
         assert trained.loc[(detector, "pixel", "ap"), "low"] > 0
     assert (trained.loc[["probe-5", "probe-10"], "mean"] < 0).all()
-    assert pd.read_csv(folder / "diagnosis.csv")["triplet"].max() <= 0.1
+    assert pd.read_csv(folder / "diagnosis.csv")["triplet"].max() < 0.15
     ours = metrics[metrics["pretraining"] == "imagenet"].groupby(["detector", "level", "metric"])["value"].mean()
     peers = pd.read_csv(folder.parents[1] / "reference" / "peers_fryum.csv", index_col="detector")
     for detector, row in peers.iterrows():
