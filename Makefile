@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Options of `visa run`; see `visa run --help`.
-RUN ?= --scope all
+RUN ?= --scope all --pretrain epochs=8
 BOOK := book/_build/html/index.html
 
 .PHONY: reproduce book test lint clean

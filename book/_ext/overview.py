@@ -1,4 +1,4 @@
-"""Make the picture of the first page and the README: PatchCore's anomaly maps in a run on mini-VisA.
+"""Make the picture of the first page and the README: PaDiM's anomaly maps in a run on mini-VisA.
 
 python book/_ext/overview.py [runs/mini-visa]
 
@@ -36,7 +36,7 @@ def main(run: Path) -> None:
 
 def _column(root: Path, run: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Image, map and mask."""
-    s = load_scores(run / "scores" / name / PRETRAINING / "all" / f"seed{SEED}" / "patchcore" / "scores.npz")
+    s = load_scores(run / "scores" / name / PRETRAINING / "all" / f"seed{SEED}" / "padim" / "scores.npz")
     bad = np.flatnonzero(s.labels)
     k = bad[np.argsort(s.image_scores[bad])[len(bad) // 2]]
     low, high = np.quantile(s.maps, 0.8), s.maps.max()  # each object has its own colour scale
