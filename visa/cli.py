@@ -1,5 +1,6 @@
 """The `visa` command: thin verbs over the package's functions."""
 
+import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -141,6 +142,7 @@ def run(
     try:
         ran = execute(stages, source, target)
     except KeyboardInterrupt:
+        logging.getLogger("asyncio").disabled = True  # it would tell of the kernel that was just stopped
         typer.echo("visa: interrupted; the same command goes on from here.", err=True)
         raise typer.Exit(130) from None
     typer.echo(f"{ran} of {len(stages)} stages ran on {source.name}, the rest was up to date. Results: {target.root}")
