@@ -121,13 +121,14 @@ def run(
     from visa.runner import check_parameters, execute
     from visa.runs import open_run
 
+    check_choice("scope", scope, ("object", "all"))
     source = open_source()
     matrix = Matrix(
         objects=[source.check_object(o) for o in _names(objects) or source.objects],
         pretrainings=_choices("pretraining", pretrainings, PRETRAININGS),
         detectors=_choices("detector", detectors, DETECTORS),
         seeds=[int(_value("seed", s, int)) for s in _list(seeds)],
-        scope=_choice("scope", scope, ("object", "all")),
+        scope=scope,
         weights=[GivenWeights.parse(text) for text in weights or ()],
         pretrain=_settings(pretrain),
         score=_settings(score),
@@ -184,11 +185,6 @@ def _choices(what: str, text: str, choices: Sequence[str]) -> list[str]:
     for value in names:
         check_choice(what, value, choices)
     return names
-
-
-def _choice(what: str, value: str, choices: Sequence[str]) -> str:
-    check_choice(what, value, choices)
-    return value
 
 
 def _settings(pairs: Sequence[str] | None) -> dict[str, object]:

@@ -1,6 +1,5 @@
 """From a backbone and an object to scores and figures: what notebook 04 calls."""
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from visa.detect import padim, patchcore, probe
 from visa.detect.scores import EVALUATION_SIZE, Scores
 from visa.errors import check_choice
 from visa.metrics import image_metrics, pixel_metrics
-from visa.paths import written_whole
+from visa.provenance import write_rows
 
 DETECTORS = ("padim", "patchcore")
 SHOTS = (5, 10)
@@ -94,10 +93,7 @@ def image_sizes(root: Path, paths: Sequence[str]) -> list[tuple[int, int]]:
 
 def write_metrics(path: Path, rows: Sequence[Mapping[str, object]], **common: object) -> None:
     """Write rows as a long-format CSV with COLUMNS; `common` fills the columns that all rows share."""
-    with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**common, **row} for row in rows)
+    write_rows(path, COLUMNS, ({**common, **row} for row in rows))
 
 
 def _detector(name: str, backbone: nn.Module, seed: int, coreset_ratio: float) -> padim.PaDiM | patchcore.PatchCore:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -34,7 +34,7 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], settings: Mapping[str,
         raise VisaError(f"nothing to save in {path}: fit the detector first.")
     with written_whole(path) as partial:
         contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        save_file(contiguous, partial, metadata={"settings": json.dumps(dict(settings))})
+        partial.write_bytes(save(contiguous, {"settings": json.dumps(dict(settings))}))
 
 
 def load_state(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:

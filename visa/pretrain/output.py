@@ -1,6 +1,5 @@
 """What a pre-training leaves behind: weights, curves and diagnosis, with their provenance."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -9,9 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from visa.backbone import save_weights
-from visa.paths import written_whole
 from visa.pretrain.train import PretrainSettings
-from visa.provenance import digest, write_sidecar, write_text
+from visa.provenance import digest, write_rows, write_sidecar, write_text
 
 
 def write_pretraining(
@@ -28,16 +26,9 @@ def write_pretraining(
     Returns the path of the weights.
     """
     if curves:
-        _write_rows(folder / "curves.csv", curves)
+        write_rows(folder / "curves.csv", list(curves[0]), curves)
     write_text(folder / "diagnosis.json", json.dumps(dict(diagnosis), indent=1) + "\n")
     weights = folder / "backbone.safetensors"
     save_weights(backbone, weights, {"settings": asdict(settings), **facts})
     write_sidecar(weights, digest(asdict(settings)), asdict(settings), diagnosis=dict(diagnosis), **facts)
     return weights
-
-
-def _write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
