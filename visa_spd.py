@@ -43,3 +43,7 @@ def main() -> None:
     from visa.cli import main as command_line
 
     command_line()
+
+
+if __name__ == "__main__":
+    main()

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "book" / "_ext"))
 
 import fragments
+import measured
 import notebook_pages
 
+from visa.cli import app
+from visa.data.synthetic.writer import write_mini_visa
 from visa.report import tables
 from visa.report.tables import COLUMNS
 
@@ -63,35 +67,119 @@ def test_the_executed_copy_is_shown_and_synthetic_data_are_named(folders, datase
     assert code[1]["outputs"] == [RESULT], "one banner is enough, and progress bars are noise"
 
 
+def save(folder, **tables):
+    for name, rows in tables.items():
+        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows(rows)
+
+
+def figures_of(values, detectors=(("1cls", "padim"),)):
+    """Rows of metrics.csv, one value a seed."""
+    return [
+        ("VisA", "fryum", setup, name, seed, detector, "image", metric, value)
+        for name, pair in values.items()
+        for setup, detector in detectors
+        for metric in ("auroc", "au_pr", "f1_max")
+        for seed, value in enumerate(pair)
+    ]
+
+
+def plain(text):
+    return text.replace("\N{NO-BREAK SPACE}", " ")
+
+
 def test_results_without_files_say_how_to_make_them(tmp_path):
-    assert "visa run --objects fryum" in fragments.results("fryum", tmp_path)["results_fryum.md"]
+    command = fragments.RESULTS["methods_fryum"]
+    made = measured.results("methods_fryum", command, tmp_path)
+    assert list(made) == ["results_methods_fryum.md"] and command in made["results_methods_fryum.md"]
+    made = measured.ablation("reference", fragments.ABLATION, tmp_path)
+    assert list(made) == ["results_ablation.md"] and "--ablation" in made["results_ablation.md"]
+
+
+@pytest.mark.parametrize("command", [*fragments.RESULTS.values(), fragments.ABLATION])
+def test_the_commands_of_the_results_pages_are_accepted(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("VISA_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("VISA_DATA", str(tmp_path / "data"))
+    root = tmp_path / "VisA"
+    write_mini_visa(root, ["fryum"], normal=12, anomaly=4, size=64, seed=0, workers=1, progress=False)
+    monkeypatch.setenv("VISA_ROOT", str(root))
+    words = command.replace("PHOTOGRAPHS", str(root / "fryum")).split()
+    result = CliRunner().invoke(app, [*words[1:], "--dry-run"])
+    assert result.exit_code == 0, result.output
+    assert ("ablation" in result.output) is ("--ablation" in command)
+    assert ("supervised+spd" in result.output) is ("supervised" in command)
 
 
 def test_results_are_made_from_the_files(tmp_path):
     values = {"random": (0.5, 0.6), "simsiam": (0.7, 0.7), "simsiam+spd": (0.8, 0.9)}
-    rows = [
-        ("VisA", "fryum", "1cls", name, seed, "padim", "image", "au_pr", value)
-        for name, pair in values.items()
-        for seed, value in enumerate(pair)
-    ]
     curves = [("simsiam", 0, step, -step / 10) for step in range(5)]
     stages = [("01_data", "", "", 3.0), ("03_pretrain", "simsiam", 0, 10.0), ("03_pretrain", "simsiam", 1, 20.0)]
-    for name, table in {
-        "metrics": [COLUMNS, *rows],
-        "curves": [("pretraining", "seed", "step", "loss"), *curves],
-        "stages": [("notebook", "pretraining", "seed", "seconds"), *stages],
-    }.items():
-        with (tmp_path / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream).writerows(table)
+    save(
+        tmp_path,
+        metrics=[COLUMNS, *figures_of(values)],
+        curves=[("pretraining", "seed", "step", "loss"), *curves],
+        stages=[("notebook", "pretraining", "seed", "seconds"), *stages],
+    )
     (tmp_path / "provenance.json").write_text('{"machine": {"cores": 2}, "seeds": [0, 1]}', encoding="utf-8")
-    made = fragments.results("fryum", tmp_path)
-    text = made["results_fryum.md"].replace("\N{NO-BREAK SPACE}", " ")
-    assert "| padim | simsiam+spd | 2 | 0.850 ± 0.071 |" in text
-    assert "| padim | 2 | +0.150 [−0.485, +0.785] |" in text
+    made = measured.results("fryum", "visa run", tmp_path)
+    text = plain(made["results_fryum.md"])
+    assert "| padim | simsiam+spd | 2 | 0.850 ± 0.071 | 0.850 ± 0.071 | 0.850 ± 0.071 |" in text
+    assert "| padim | simsiam+spd − simsiam | 2 | +0.150 [−0.485, +0.785] |" in text
     assert "| 01_data |  | 3.0 | 1 |" in text
     assert "| 03_pretrain | simsiam | 15.0 | 2 |" in text
     assert '{"machine": {"cores": 2}, "seeds": [0, 1]}' in text
+    assert "at a glance" not in text, "one pair is read off the tables"
     assert set(made) == {"results_fryum.md", "fryum_image_au_pr.svg", "fryum_curves.svg"}
+    assert all(f"generated/{file}" in text and "<svg" in svg for file, svg in made.items() if file.endswith("svg"))
+
+
+def test_many_methods_have_an_overview_and_short_tables(tmp_path):
+    names = ["random", "simsiam", "simsiam+spd", "mocov2", "mocov2+spd", "simclr"]
+    values = {name: (0.5 + k / 10, 0.6 + k / 10) for k, name in enumerate(names)}
+    values["mocov2+spd"] = (0.7, 0.9)  # of mocov2: .8, .9
+    detectors = [("1cls", "padim"), ("1cls", "patchcore"), ("2cls_fewshot", "probe-10")]
+    learned = [
+        (n, s, 0.1 * k + 0.1 * s * (k % 2), "" if n == "random" else 0.2) for k, n in enumerate(names) for s in (0, 1)
+    ]
+    curves = [(name, 0, step, -step / 10) for name in names[1:] for step in range(5)]
+    save(
+        tmp_path,
+        metrics=[COLUMNS, *figures_of(values, detectors)],
+        diagnosis=[("pretraining", "seed", "probe_auroc", "triplet"), *learned],
+        curves=[("pretraining", "seed", "step", "loss"), *curves],
+    )
+    made = measured.results("methods_fryum", "visa run", tmp_path)
+    text = plain(made["results_methods_fryum.md"])
+    assert "| SPD minus base | simsiam | mocov2 |" in text
+    assert "| triplet | +0.000 [+0.000, +0.000] | +0.000 [+0.000, +0.000] |" in text
+    assert "| probe AU-ROC, blended or clean | +0.050 [−0.585, +0.685] | +0.050 [−0.585, +0.685] |" in text
+    assert "| PatchCore image AU-PR | +0.100 [+0.100, +0.100] | −0.050 [−0.685, +0.585] |" in text
+    assert "| 10-shot probe AU-PR |" in text
+    assert "| pretraining | seeds | padim AU-ROC | padim AU-PR | patchcore AU-ROC | patchcore AU-PR |" in text
+    assert "F1-max" not in text and "all are in `metrics.csv`" in text
+    svgs = {f"methods_fryum_image_{setup}_au_pr.svg" for setup in ("1cls", "2cls_fewshot")}
+    svgs |= {f"methods_fryum_{method}_curves.svg" for method in ("simsiam", "mocov2", "simclr")}
+    assert set(made) == {"results_methods_fryum.md", *svgs}
+    assert all(f"generated/{file}" in text for file in svgs)
+
+
+def test_the_ablation_is_compared_with_its_reference(tmp_path):
+    rows = [
+        (variant, seed, measure, value + seed * (0.1 if variant == "hard edge" else 0))
+        for variant, value in (("no SPD", 0.2), ("reference", 0.5), ("hard edge", 0.4))
+        for seed in (0, 1)
+        for measure in ("triplet", "probe_auroc")
+        if (variant, measure) != ("no SPD", "triplet")
+    ]
+    save(tmp_path, ablation=[("variant", "seed", "measure", "value"), *rows])
+    (tmp_path / "provenance.json").write_text('{"eta": 0.5}', encoding="utf-8")
+    made = measured.ablation("reference", "visa run", tmp_path)
+    text = plain(made["results_ablation.md"])
+    assert "**On z**\n\n| variant | triplet |\n| --- | --- |\n| reference | 0.500 ± 0.000 |" in text
+    assert "**On the backbone**\n\n| variant | probe_auroc |\n| --- | --- |\n| no SPD | 0.200 ± 0.000 |" in text
+    assert "| hard edge | −0.050 [−0.685, +0.585] |" in text
+    assert '{"eta": 0.5}' in text
+    assert set(made) == {"results_ablation.md", "ablation_z.svg", "ablation_backbone.svg"}
     assert all(f"generated/{file}" in text and "<svg" in svg for file, svg in made.items() if file.endswith("svg"))
 
 

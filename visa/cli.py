@@ -103,15 +103,85 @@ def synth(
 
 
 @app.command()
+def shards(
+    images: Annotated[Path, typer.Argument(help="An ImageNet-style folder of classes.")],
+    destination: Annotated[Path, typer.Argument(help="Folder of the shards.")],
+    side: Annotated[int, typer.Option(min=16, help="Short side of the stored images, in pixels.")] = 256,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality.")] = 90,
+    workers: Workers = None,
+) -> None:
+    """Pack images at their short side into WebDataset shards, for slow disks; an interrupted build goes on."""
+    from visa.pretrain.shards import write_shards
+
+    corrupt = write_shards(images, destination, side, quality, workers=workers, progress=True)
+    typer.echo(
+        f"shards: {destination}; {len(corrupt)} corrupt images left out{''.join(f'{chr(10)}  {c}' for c in corrupt)}"
+    )
+
+
+@app.command()
+def pretrain(
+    object: Annotated[str, typer.Option(help="Train on the normal images of an object, or of all.")] = "all",
+    images: Annotated[str, typer.Option(help="Train on a folder of classes, or of shards, instead.")] = "",
+    method: Annotated[str, typer.Option(help="simsiam, mocov2, simclr or supervised.")] = "simsiam",
+    spd: Annotated[bool, typer.Option(help="Add the SPD term.")] = True,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE; the rest is as published.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="Processes on this machine, one a device.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
+    precision: Annotated[str, typer.Option(help="auto, 32-true or bf16-mixed.")] = "auto",
+    name: Annotated[str, typer.Option(help="The run's folder; default: the data set's name.")] = "",
+) -> None:
+    """Pre-train on one or many devices and machines; the same command goes on where it was stopped."""
+    from visa.data.source import open_source
+    from visa.pretrain.fabric import make_fabric
+    from visa.pretrain.session import run_pretraining, training_data
+    from visa.pretrain.settings import configured
+    from visa.runs import open_run, pretraining_name
+
+    settings = configured(method, spd, _settings(setting) | {"seed": seed})
+    source = open_source()
+    if not images and object != "all":
+        source.check_object(object)
+    target = open_run(name, source)
+    fabric = make_fabric(device, devices, nodes)
+    data = training_data(source, object, images, settings.image_size, fabric.device)
+    folder = target.pretrain_dir(pretraining_name(method, spd), data.scope, seed)
+    try:
+        run_pretraining(settings, data, folder, fabric, precision)  # type: ignore[arg-type]
+    except KeyboardInterrupt:
+        typer.echo("visa: interrupted; the same command goes on from its last checkpoint.", err=True)
+        raise typer.Exit(130) from None
+    if fabric.is_global_zero:
+        typer.echo(f"weights, curves and diagnosis: {folder}")
+
+
+@app.command()
+def export(
+    weights: Annotated[Path, typer.Argument(help="backbone.safetensors of a finished pre-training.")],
+    destination: Annotated[Path, typer.Argument(help="New folder for the weights and their model card.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
+) -> None:
+    """Write weights that torchvision, timm and anomalib load, with a model card."""
+    from visa.export import export as write
+
+    typer.echo(write(weights, destination, overwrite=overwrite))
+
+
+@app.command()
 def run(
     objects: Objects = "all",
-    pretrainings: Annotated[str, typer.Option(help="Of random, simsiam, simsiam+spd.")] = "random,simsiam,simsiam+spd",
+    pretrainings: Annotated[
+        str, typer.Option(help="Of random, and simsiam, mocov2, simclr, supervised, each also with +spd.")
+    ] = "random,simsiam,simsiam+spd",
     detectors: Annotated[str, typer.Option(help="Of padim, patchcore, probe.")] = "padim,patchcore,probe",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
     scope: Annotated[str, typer.Option(help="Pre-train on each object, or once on all.")] = "object",
     weights: Annotated[list[str] | None, typer.Option(help="Other weights to score: NAME=ARCH:FILE.")] = None,
     pretrain: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of 03_pretrain's parameters.")] = None,
     score: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of 04_score's parameters.")] = None,
+    ablation: Annotated[bool, typer.Option("--ablation", help="Run the ablation on the first object, too.")] = False,
     name: Annotated[str, typer.Option(help="The run's folder; default: the data set's name.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the stages and stop.")] = False,
 ) -> None:
@@ -132,6 +202,7 @@ def run(
         weights=[GivenWeights.parse(text) for text in weights or ()],
         pretrain=_settings(pretrain),
         score=_settings(score),
+        ablation=ablation,
     )
     target = open_run(name, source)
     stages = plan(source, target, matrix)
@@ -139,9 +210,11 @@ def run(
     if dry_run:
         typer.echo("\n".join(stage.name for stage in stages))
         return
-    signal.signal(signal.SIGTERM, _interrupt)
+    stop = _Interruption()
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
     try:
-        ran = execute(stages, source, target)
+        ran = execute(stages, source, target, interrupted=lambda: stop.requested)
     except KeyboardInterrupt:
         logging.getLogger("asyncio").disabled = True  # it would tell of the kernel that was just stopped
         typer.echo("visa: interrupted; the same command goes on from here.", err=True)
@@ -163,8 +236,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+class _Interruption:
+    """A signal handler that interrupts, and remembers that it was asked to."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self.requested = True
+        raise KeyboardInterrupt
 
 
 def _list(text: str) -> list[str]:

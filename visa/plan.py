@@ -19,10 +19,14 @@ _CODE = {
     "03_pretrain": ("data", "pretrain", "backbone.py"),
     "04_score": ("data", "detect", "backbone.py", "metrics.py"),
     "05_results": _FRAME,
+    "06_ablation": ("data", "pretrain", "detect", "backbone.py", "metrics.py"),
 }
+_ABLATION_TAKES = ("pretrain_root", "arch", "epochs", "batch_size", "image_size", "base_lr", "device", "precision")
 _PLANNED = ("object", "method", "spd", "seed", "run", "visa_root", "pretraining", "scope", "detectors")
 DETECTORS = ("padim", "patchcore", "probe")
-PRETRAININGS = ("random", "simsiam", "simsiam+spd")
+METHODS = ("simsiam", "mocov2", "simclr", "supervised")
+PRETRAININGS = ("random", *(f"{method}{spd}" for method in METHODS for spd in ("", "+spd")))
+DEFAULT_PRETRAININGS = ("random", "simsiam", "simsiam+spd")
 
 
 @dataclass(frozen=True)
@@ -75,13 +79,14 @@ class Matrix:
     """What a run covers, and the notebooks' settings that differ from their defaults."""
 
     objects: Sequence[str]
-    pretrainings: Sequence[str] = PRETRAININGS
+    pretrainings: Sequence[str] = DEFAULT_PRETRAININGS
     detectors: Sequence[str] = DETECTORS
     seeds: Sequence[int] = (0,)
     scope: str = "object"
     weights: Sequence[GivenWeights] = ()
     pretrain: Settings = field(default_factory=dict)
     score: Settings = field(default_factory=dict)
+    ablation: bool = False
 
     def __post_init__(self) -> None:
         named = {"objects": self.objects, "detectors": self.detectors, "seeds": self.seeds}
@@ -122,7 +127,7 @@ def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
         reads=tuple(s.name for s in stages if s.notebook == "03_pretrain") + tuple(s.name for s in scores),
         page=True,
     )
-    return [*stages, *scores, results]
+    return [*stages, *scores, results, *([_ablation_stage(run, matrix, common)] if matrix.ablation else [])]
 
 
 def _pretrain_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
@@ -145,6 +150,14 @@ def _pretrain_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
             )
         )
     return stages
+
+
+def _ablation_stage(run: Run, matrix: Matrix, common: Settings) -> Stage:
+    seeds = ",".join(map(str, matrix.seeds))
+    taken = {k: v for k, v in matrix.pretrain.items() if k in _ABLATION_TAKES}
+    parameters = {**common, **taken, "object": matrix.objects[0], "seeds": seeds}
+    output = run.results_dir / "ablation.csv"
+    return Stage("06_ablation", "ablation", parameters, (output,), data=(matrix.objects[0],), page=True)
 
 
 def _shared_scope(matrix: Matrix) -> str:

@@ -20,8 +20,16 @@ from visa.provenance import code_digest, digest, file_digest, folder_fingerprint
 from visa.runs import Run
 
 
-def execute(stages: Sequence[Stage], source: Source, run: Run, say: Callable[[str], None] = tqdm.write) -> int:
+def execute(
+    stages: Sequence[Stage],
+    source: Source,
+    run: Run,
+    say: Callable[[str], None] = tqdm.write,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> int:
     """Run every stage that is not up to date, in order; returns how many ran.
+
+    `interrupted` is asked after each stage: a KeyboardInterrupt can get lost in the libraries that run a notebook.
 
     A stage is up to date while its stamp bears the same key and its outputs are as it left them. The stamp is written
     last, so that an interrupted stage runs again. Raises VisaError with the notebook's own sentence if a stage fails.
@@ -38,6 +46,8 @@ def execute(stages: Sequence[Stage], source: Source, run: Run, say: Callable[[st
             _stamp(stage, run, key, seconds)
             say(f"{stage.name}: {seconds:.0f} s")
             ran += 1
+        if interrupted():
+            raise KeyboardInterrupt
         if stage.page:
             _show_in_book(stage, run)
     return ran

@@ -1,63 +1,57 @@
-"""Training on a few small images: it learns, stops, resumes to the same bits, and refuses what cannot work."""
+"""Training on a few small images: it learns, is killed, resumes to the same bits, and refuses what cannot work."""
 
 import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
+import visa
 from visa.errors import VisaError
 from visa.pretrain import methods, train
+from visa.pretrain.checkpoint import is_finite, load, previous
 from visa.pretrain.diagnose import diagnose
-from visa.pretrain.images import ImagesInMemory, folder_images
-from visa.pretrain.methods import SpdSettings
-from visa.pretrain.train import PretrainSettings, checkpoint_path, learning_rate, pretrain
+from visa.pretrain.methods import SimSiam
+from visa.pretrain.settings import PretrainSettings
+from visa.pretrain.spd import SpdSettings
+from visa.pretrain.speed import Speed
+from visa.pretrain.train import pretrain
 
-CPU = torch.device("cpu")
-TINY = PretrainSettings(epochs=2, batch_size=4, image_size=32, base_lr=0.5, spd=SpdSettings())
-
-
-class SmallNet(nn.Module):
-    """A backbone of two layers, so that a test takes a fraction of a second."""
-
-    num_features = 16
-
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Sequential(nn.Conv2d(3, 16, 5, 4), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
-
-    def forward(self, x):
-        return self.net(x).flatten(1)
+SCRIPT = Path(__file__).parent / "conftest.py"
 
 
-@pytest.fixture(autouse=True)
-def small_backbone(monkeypatch):
-    def create(arch, seed):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return SmallNet()
-
-    monkeypatch.setattr(train, "create_backbone", create)
+def same_bits(a, b):
+    a, b = a.method.state_dict(), b.method.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(v, b[k]) for k, v in a.items())
 
 
-class Fixed(ImagesInMemory):
-    def __init__(self, images):
-        self.images = images
+def start_killed(checkpoint, where):
+    """A training in a process of its own that is killed (SIGKILL) in its sixth step or checkpoint."""
+    code = [sys.executable, str(SCRIPT), "killed", str(checkpoint), where]
+    return subprocess.Popen(code, cwd=Path(visa.__file__).parents[1], stderr=subprocess.PIPE, text=True)
 
 
-@pytest.fixture
-def images():
-    base = torch.rand(16, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-    return Fixed((nn.functional.interpolate(base, 36, mode="bilinear") * 255).to(torch.uint8))
-
-
-def weights(result):
-    return {k: v.clone() for k, v in result.method.state_dict().items()}
+def test_killed_at_any_point_a_run_ends_with_the_same_bits(tiny, images, cpu, tmp_path):
+    points = ("after the update", "before the new name", "between two names")
+    running = {w: start_killed(tmp_path / f"{w}.pt", w) for w in points}
+    whole = pretrain(images, tiny, tmp_path / "whole.pt", cpu)
+    for where, process in running.items():
+        errors = process.communicate(timeout=120)[1]
+        assert process.returncode == -9, errors
+        checkpoint = tmp_path / f"{where}.pt"
+        assert checkpoint.is_file() is (where != "between two names") and previous(checkpoint).is_file()
+        resumed = pretrain(images, tiny, checkpoint, cpu)
+        assert same_bits(resumed, whole) and resumed.curves == whole.curves and len(whole.curves) == 8
 
 
 @pytest.mark.parametrize("where", ["forward pass", "after the update"])
-def test_a_run_stopped_in_the_middle_of_a_step_resumes_to_the_same_bits(images, tmp_path, monkeypatch, where):
-    whole = pretrain(images, TINY, tmp_path / "whole.pt", CPU)
+def test_a_run_stopped_in_the_middle_of_a_step_resumes_to_the_same_bits(
+    tiny, images, cpu, tmp_path, monkeypatch, where
+):
+    whole = pretrain(images, tiny, tmp_path / "whole.pt", cpu)
     calls = []
 
     def stopping(function):
@@ -76,106 +70,156 @@ def test_a_run_stopped_in_the_middle_of_a_step_resumes_to_the_same_bits(images, 
         else:
             patch.setattr(torch.optim.SGD, "step", stopping(torch.optim.SGD.step))
         with pytest.raises(KeyboardInterrupt):
-            pretrain(images, TINY, tmp_path / "cut.pt", CPU, save_every=0.0)
+            pretrain(images, tiny, tmp_path / "cut.pt", cpu, save_every=0.0)
     assert (tmp_path / "cut.pt").is_file()
-    resumed = pretrain(images, TINY, tmp_path / "cut.pt", CPU)
+    resumed = pretrain(images, tiny, tmp_path / "cut.pt", cpu)
     assert resumed.curves == whole.curves and len(whole.curves) == 8
-    assert all(torch.equal(v, weights(resumed)[k]) for k, v in weights(whole).items())
+    assert same_bits(resumed, whole)
 
 
-@pytest.mark.parametrize("setting", [{"epochs": 0}, {"batch_size": 1}, {"image_size": 4}, {"seed": -1}])
-def test_settings_that_make_no_sense_are_refused(setting):
-    with pytest.raises(VisaError, match=next(iter(setting))):
-        PretrainSettings(**setting)
+@pytest.mark.parametrize("method", ["mocov2", "simclr", "supervised"])
+def test_every_method_resumes_to_the_same_bits(tiny, images, cpu, tmp_path, method):
+    settings = replace(tiny, method=method, queue=10, optimizer="lars" if method == "simclr" else "sgd")
+    whole = pretrain(images, settings, tmp_path / "whole.pt", cpu)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(stopping_at(images, 5), settings, tmp_path / "cut.pt", cpu, save_every=0.0)
+    resumed = pretrain(images, settings, tmp_path / "cut.pt", cpu)
+    assert same_bits(resumed, whole) and resumed.curves == whole.curves
 
 
-def test_methods_of_one_seed_start_from_the_same_weights(images):
-    plain, spd = (train.build_method(PretrainSettings(seed=3, spd=s)) for s in (None, SpdSettings()))
-    assert all(torch.equal(v, spd.state_dict()[k]) for k, v in plain.state_dict().items())
-    other = train.build_method(PretrainSettings(seed=4))
-    assert any(not torch.equal(v, other.state_dict()[k]) for k, v in plain.state_dict().items())
+def stopping_at(images, step):
+    class Stopping(type(images)):
+        def batches(self, order):
+            for i, batch in enumerate(super().batches(order)):
+                if i == step:
+                    raise KeyboardInterrupt
+                yield batch
+
+    return Stopping()
 
 
-def test_the_total_is_base_plus_eta_times_spd(images, tmp_path):
-    curves = pretrain(images, TINY, tmp_path / "c.pt", CPU).curves
+def test_a_corrupt_newest_checkpoint_costs_only_the_steps_since_the_one_before(tiny, images, cpu, tmp_path, capsys):
+    whole = pretrain(images, tiny, tmp_path / "whole.pt", cpu)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(stopping_at(images, 5), tiny, tmp_path / "cut.pt", cpu, save_every=0.0)
+    cut = tmp_path / "cut.pt"
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    assert same_bits(pretrain(images, tiny, cut, cpu), whole)
+    assert "cannot be read" in capsys.readouterr().out
+
+
+def test_a_finished_run_is_not_trained_again(tiny, images, cpu, tmp_path):
+    first = pretrain(images, tiny, tmp_path / "c.pt", cpu)
+    content = torch.load(tmp_path / "c.pt", weights_only=True)
+    assert content["optimizer"] is None and not previous(tmp_path / "c.pt").exists()
+    again = pretrain(stopping_at(images, 0), tiny, tmp_path / "c.pt", cpu)
+    assert same_bits(again, first) and again.curves == first.curves
+    assert (again.seconds, again.images_per_second) == (first.seconds, first.images_per_second)
+
+
+def test_the_result_tells_what_happened(tiny, images, cpu, tmp_path):
+    result = pretrain(images, tiny, tmp_path / "c.pt", cpu)
+    assert not result.method.training and result.images_per_second > 0 and result.seconds > 0
+    assert result.skipped == ["corrupt.jpg: no JPEG"] and result.speed == Speed()
+    assert [row["step"] for row in result.curves] == list(range(8))
+
+
+def test_each_epoch_sees_every_image_once_and_drops_the_incomplete_batch(tiny, images, cpu, tmp_path):
+    seen = []
+
+    class Watched(type(images)):
+        def batches(self, order):
+            for indices in order:
+                seen.append(indices)
+                yield from super().batches([indices])
+
+    pretrain(Watched(), replace(tiny, batch_size=6), tmp_path / "c.pt", cpu)
+    assert [len(indices) for indices in seen] == [6] * 4
+    first, second = seen[0] + seen[1], seen[2] + seen[3]
+    assert len(set(first)) == len(set(second)) == 12 and first != second
+
+
+def test_the_total_is_base_plus_eta_times_spd(tiny, images, cpu, tmp_path):
+    curves = pretrain(images, tiny, tmp_path / "c.pt", cpu).curves
     for row in curves:
         assert math.isclose(row["loss"], row["base"] + 0.1 * row["spd"], abs_tol=1e-5)
-    without = pretrain(images, PretrainSettings(epochs=1, batch_size=4, image_size=32), tmp_path / "d.pt", CPU).curves
+    without = pretrain(images, replace(tiny, epochs=1, spd=None), tmp_path / "d.pt", cpu).curves
     assert "spd" not in without[0] and without[0]["loss"] == without[0]["base"]
 
 
-def test_training_brings_the_loss_down(images, tmp_path):
-    settings = PretrainSettings(epochs=40, batch_size=8, image_size=32, base_lr=1.0, spd=SpdSettings(eta=0.5))
-    curves = pretrain(images, settings, tmp_path / "c.pt", CPU).curves
+def test_training_brings_the_loss_down(tiny, images, cpu, tmp_path):
+    settings = replace(tiny, epochs=60, batch_size=16, base_lr=1.0, spd=SpdSettings(eta=0.5))
+    curves = pretrain(images, settings, tmp_path / "c.pt", cpu).curves
     mean = [sum(row["loss"] for row in part) / len(part) for part in (curves[:10], curves[-10:])]
     assert mean[1] < mean[0] - 0.1
 
 
-def test_joint_pass_shares_batch_statistics():
-    views = methods.draw_views(torch.rand(4, 3, 36, 36), 32, SpdSettings(), torch.Generator().manual_seed(0))
-    joint, apart = (methods.SimSiam(SmallNet(), SpdSettings(joint_pass=j)).train() for j in (True, False))
-    apart.load_state_dict(joint.state_dict())
-    together = joint._embed_spd(views.spd)
-    one_batch = joint.embed(torch.cat(views.spd))
-    assert torch.allclose(torch.cat(together), one_batch, atol=1e-5)
-    assert not torch.allclose(torch.cat(apart._embed_spd(views.spd)), one_batch, atol=1e-3)
-
-
-def test_the_rate_warms_up_and_falls_to_zero():
-    settings = PretrainSettings(epochs=10, batch_size=256, base_lr=0.05, warmup_epochs=2)
-    rates = [learning_rate(settings, e / 10) for e in range(101)]
-    assert rates[0] < 1e-4 and rates[20] == pytest.approx(0.05) and rates[-1] == pytest.approx(0, abs=1e-9)
-    assert rates[:20] == sorted(rates[:20]) and rates[20:] == sorted(rates[20:], reverse=True)
-    assert PretrainSettings(batch_size=64, base_lr=0.05).lr == pytest.approx(0.0125)
-
-
-def test_other_settings_or_data_have_another_checkpoint(tmp_path):
-    names = {checkpoint_path(tmp_path, s, d) for s in (TINY, PretrainSettings()) for d in ("a", "b")}
-    assert len(names) == 4
-
-
 @pytest.mark.parametrize("content", [b"", b"no checkpoint"])
-def test_a_broken_checkpoint_is_named(images, tmp_path, content):
+def test_a_broken_checkpoint_is_named(tiny, images, cpu, tmp_path, content):
     file = tmp_path / "c.pt"
     file.write_bytes(content)
     with pytest.raises(VisaError, match=r"c\.pt cannot be read"):
-        pretrain(images, TINY, file, CPU)
+        pretrain(images, tiny, file, cpu)
 
 
-def test_a_diverging_run_stops_with_a_sentence(images, tmp_path):
-    settings = PretrainSettings(epochs=4, batch_size=4, image_size=32, base_lr=float("nan"))
-    with pytest.raises(VisaError, match="lower base_lr"):
-        pretrain(images, settings, tmp_path / "c.pt", CPU)
+def test_a_checkpoint_of_other_settings_is_refused(tiny, images, cpu, tmp_path):
+    pretrain(images, tiny, tmp_path / "c.pt", cpu)
+    with pytest.raises(VisaError, match="other settings"):
+        pretrain(images, replace(tiny, seed=1), tmp_path / "c.pt", cpu)
 
 
-def test_too_few_images_are_refused(images, tmp_path):
+@pytest.mark.parametrize("epochs", [4, 1])
+def test_a_diverging_run_stops_with_a_sentence(tiny, images, cpu, tmp_path, epochs):
+    settings = replace(tiny, epochs=epochs, batch_size=16, base_lr=float("nan"))  # weights are NaN from step 0 on
+    with pytest.raises(VisaError, match=r"nan at step [01] of .*lower base_lr"):
+        pretrain(images, settings, tmp_path / "c.pt", cpu, save_every=0.0)
+    assert not (tmp_path / "c.pt").exists()
+
+
+def test_the_term_that_is_not_finite_is_named_and_the_last_good_checkpoint_stays(
+    tiny, images, cpu, tmp_path, monkeypatch
+):
+    calls = []
+
+    def breaking(*z):
+        calls.append(1)
+        return methods.cosine(z[0], z[1]).mean() * (math.inf if len(calls) == 6 else 1)
+
+    monkeypatch.setattr(methods, "spd_loss", breaking)
+    with pytest.raises(VisaError, match=r"'spd' of the loss is -?inf at step 5 of 8"):
+        pretrain(images, tiny, tmp_path / "c.pt", cpu, save_every=0.0)
+    good = torch.load(tmp_path / "c.pt", weights_only=True)
+    assert good["step"] == 5 and is_finite(good["method"].values()) and load(tmp_path / "c.pt", good["key"])
+
+
+@pytest.mark.parametrize("warmup,stops", [(0.0, 9), (1.0, 13)])
+def test_collapse_stops_the_run_after_warm_up(tiny, images, cpu, tmp_path, monkeypatch, warmup, stops):
+    monkeypatch.setattr(methods, "feature_std", lambda z: torch.tensor(0.01))
+    monkeypatch.setattr(train, "COLLAPSE_STEPS", 10)
+    settings = replace(tiny, epochs=10, warmup_epochs=warmup)
+    with pytest.raises(VisaError, match=rf"collapsed: feature_std is 0\.010.*step {stops} .*lower base_lr"):
+        pretrain(images, settings, tmp_path / "c.pt", cpu)
+
+
+def test_one_healthy_step_in_between_is_no_collapse(tiny, images, cpu, tmp_path, monkeypatch):
+    values = iter([0.01] * 5 + [0.9] + [0.01] * 5 + [0.9] * 9)
+    monkeypatch.setattr(methods, "feature_std", lambda z: torch.tensor(next(values)))
+    monkeypatch.setattr(train, "COLLAPSE_STEPS", 6)
+    assert len(pretrain(images, replace(tiny, epochs=5), tmp_path / "c.pt", cpu).curves) == 20
+
+
+def test_too_few_images_are_refused(tiny, images, cpu, tmp_path):
     with pytest.raises(VisaError, match="16 images make no batch of 32"):
-        pretrain(images, PretrainSettings(batch_size=32), tmp_path / "c.pt", CPU)
+        pretrain(images, PretrainSettings(batch_size=32), tmp_path / "c.pt", cpu)
 
 
-def test_diagnosis_sees_what_an_oracle_sees(images):
-    class Oracle(methods.SimSiam):
+def test_diagnosis_sees_what_an_oracle_sees(tiny, images):
+    class Oracle(SimSiam):
         """Embeds an image by its mean alone: a small patch hardly moves it."""
 
         def embed(self, x):
             return x.mean((2, 3))
 
-    oracle = Oracle(SmallNet())
+    oracle = Oracle(methods.create_backbone("resnet18", 0))
     found = diagnose(oracle, images.images, 32, SpdSettings())
     assert found["cos_blend"] > 0.99 and 0 <= found["triplet"] <= 1 and 0 <= found["probe_auroc"] <= 1
-
-
-def test_folder_images_hold_some_out(tmp_path):
-    from PIL import Image
-
-    for i in range(25):
-        folder = tmp_path / f"class{i % 2}"
-        folder.mkdir(exist_ok=True)
-        Image.new("RGB", (60, 40 + i), (i, i, i)).save(folder / f"{i}.png")
-    train_images, held_out = folder_images(tmp_path, 32)
-    assert len(train_images) == 20 and held_out.shape == (5, 3, 32, 32)
-    train_images.workers = 0
-    batches = list(train_images.batches([[0, 1], [2, 3, 4]]))
-    assert [b.shape[0] for b in batches] == [2, 3] and batches[0].dtype == torch.uint8
-    with pytest.raises(VisaError, match="0 images below pretrain_root"):
-        folder_images(tmp_path / "none", 32)

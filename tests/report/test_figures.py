@@ -6,7 +6,15 @@ import pandas as pd
 import pytest
 
 from visa.errors import VisaError
-from visa.report.figures import plot_curves, plot_metric_by_pretraining, plot_roc_pr, plot_scores, show_maps, use_style
+from visa.report.figures import (
+    plot_curves,
+    plot_differences,
+    plot_metric_by_pretraining,
+    plot_roc_pr,
+    plot_scores,
+    show_maps,
+    use_style,
+)
 
 mpl.use("Agg")
 
@@ -85,3 +93,15 @@ def test_an_svg_keeps_its_text_and_is_the_same_every_time(curves):
 
     assert "feature standard deviation" in svg()
     assert svg() == svg()
+
+
+def test_differences_show_each_variant_once_and_its_interval():
+    rows = [("b", "triplet", 0.2, 0.1, 0.3), ("a", "triplet", -0.1, float("nan"), float("nan"))]
+    table = pd.DataFrame(rows, columns=["variant", "measure", "mean", "low", "high"])
+    (axis,) = plot_differences(table, ["triplet", "absent"]).axes
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["b", "a"] and axis.get_ylim()[0] > axis.get_ylim()[1]
+    (bars,) = axis.containers[0].lines[2]
+    left, right = bars.get_segments()[0][:, 0]
+    assert (left, right) == pytest.approx((0.1, 0.3))
+    with pytest.raises(VisaError, match="absent"):
+        plot_differences(table, ["absent"])

@@ -9,6 +9,7 @@ from visa.errors import VisaError
 from visa.report.tables import (
     COLUMNS,
     balanced,
+    differences_to,
     intervals,
     load_metrics,
     paired_difference,
@@ -151,3 +152,15 @@ def test_latex_escapes_names_and_keeps_the_sign(metrics):
 
 def test_markdown_survives_a_bar_in_a_name():
     assert to_markdown(pd.DataFrame({"a|b": [1]})).startswith("| a\\|b |")
+
+
+def test_differences_to_a_reference_pair_the_seeds():
+    values = {("reference", 0): 0.1, ("reference", 1): 0.3, ("b", 0): 0.2, ("b", 1): 0.6, ("a", 1): 0.5}
+    rows = [{"variant": v, "seed": s, "measure": "triplet", "value": value} for (v, s), value in values.items()]
+    table = differences_to(pd.DataFrame(rows), "reference")
+    assert list(table["variant"]) == ["b", "a"] and list(table["n"]) == [2, 1]
+    half = 12.706205 * 0.1 * math.sqrt(2) / math.sqrt(2)  # t(0.975, 1), differences 0.1 and 0.3
+    assert tuple(table.loc[0, ["mean", "low", "high"]]) == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-5)
+    assert table.loc[1, "mean"] == pytest.approx(0.2) and math.isnan(table.loc[1, "low"])
+    with pytest.raises(VisaError, match="reference"):
+        differences_to(pd.DataFrame(rows), "refrence")

@@ -1,7 +1,9 @@
 """From a backbone and an object to scores and figures: what notebook 04 calls."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from visa.backbone import FeatureMaps
 from visa.data.dataset import VisaDataset, load_images, read_image
 from visa.data.source import Source
-from visa.data.splits import read_split, select, split_file
+from visa.data.splits import Sample, read_split, select, split_file
 from visa.detect import padim, patchcore, probe
 from visa.detect.scores import EVALUATION_SIZE, Scores
 from visa.errors import check_choice
@@ -38,12 +40,10 @@ def score_object(
     Images are squashed to EVALUATION_SIZE; maps and masks have that size too.
     """
     check_choice("detector", detector_name, DETECTORS)
-    samples = select(read_split(split_file(source.root, "1cls")), object=object_id)
-    train, test = select(samples, split="train"), select(samples, split="test")
+    test = _samples(source.root, object_id, "test")
     detector = _detector(detector_name, backbone.to(device), seed, coreset_ratio)
-    detector.fit(_batches(load_images(source.root, train, EVALUATION_SIZE), device), progress=True)
-    dataset = VisaDataset(source.root, test, EVALUATION_SIZE)
-    items = [dataset[i] for i in range(len(test))]
+    detector.fit(_batches(_training_images(source.root, object_id), device), progress=True)
+    items = _test_items(source.root, object_id)
     scored = [detector.score(x) for x in _batches(torch.stack([item["image"] for item in items]), device)]
     return Scores(
         paths=[s.image for s in test],
@@ -55,6 +55,22 @@ def score_object(
         object=object_id,
         detector=detector_name,
     )
+
+
+def _samples(root: Path, object_id: str, part: str) -> list[Sample]:
+    return select(read_split(split_file(root, "1cls")), object=object_id, split=part)
+
+
+@lru_cache(maxsize=1)  # every detector of an object looks at the same images
+def _training_images(root: Path, object_id: str) -> Tensor:
+    return load_images(root, _samples(root, object_id, "train"), EVALUATION_SIZE)
+
+
+@lru_cache(maxsize=1)
+def _test_items(root: Path, object_id: str) -> list[dict[str, Any]]:
+    samples = _samples(root, object_id, "test")
+    dataset = VisaDataset(root, samples, EVALUATION_SIZE)
+    return [dataset[i] for i in range(len(samples))]
 
 
 def score_metrics(scores: Scores) -> list[dict[str, object]]:

@@ -1,28 +1,57 @@
-"""Random views and SmoothBlend (paper, section 3.2), for a whole batch at once on its own device.
+"""Random views of a whole batch at once, on the batch's own device: crop, flip, colour jitter, grey, blur.
 
-Every function takes images N,3,S,S in [0,1] (views crop from any N,3,H,W) and a torch.Generator on their device;
-the same generator state gives the same pixels. Each image of a batch draws parameters of its own.
+The distribution is that of torchvision's v2 RandomResizedCrop, RandomHorizontalFlip, ColorJitter, RandomGrayscale
+and GaussianBlur, with parameters of its own for each image; with the parameters held fixed the pixels are those of
+torchvision's functional operations. On a GPU nothing here waits for the device: no value is read back to the host.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-_GREY = (0.299, 0.587, 0.114)
-_RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
+from visa.errors import VisaError
+from visa.pretrain.pixels import HUE, Crop, Jitter, apply_jitter_, gaussian_blur_, grey, resized_crop
+
+_TRIES = 10
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers for a batch that may be spread over processes.
+
+    Every process draws for the whole batch from an equal generator and keeps its own part, `part` of `parts`, so that
+    the views do not depend on the number of processes. All tensors lie on the generator's device.
+    """
+
+    generator: Generator
+    part: int = 0
+    parts: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.part < self.parts:
+            raise VisaError(f"Part {self.part} of {self.parts} parts does not exist; parts count from 0.")
+
+    def uniform(self, n: int, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """Uniform numbers in [low, high) for the n images of this part: n,*shape."""
+        whole = torch.rand(n * self.parts, *shape, generator=self.generator, device=self.generator.device)
+        return low + (high - low) * whole[self.part * n : (self.part + 1) * n]
+
+    def chance(self, n: int, p: float) -> Tensor:
+        """True with probability p for each of the n images of this part: n, bool."""
+        return self.uniform(n) < p
 
 
 @dataclass(frozen=True)
 class View:
     """Ranges of a random global augmentation.
 
-    `scale`: share of the area that a crop keeps; `jitter`: brightness, contrast, saturation (factors in 1 +- value)
-    and hue (turns, +- value), applied with probability `jitter_p`; `grey_p`, `flip_p`, `blur_p`: probabilities;
-    `blur_sigma`: range of the Gaussian's standard deviation, in pixels of a 224-pixel image.
+    `scale`: share of the area that a crop keeps; `ratio`: the crop's width to height; `jitter`: brightness, contrast,
+    saturation (factors in 1 +- value, not below 0) and hue (turns, +- value, at most 0.5), applied with probability
+    `jitter_p`; `grey_p`, `flip_p`, `blur_p`: probabilities; `blur_sigma`: range of the Gaussian's standard deviation,
+    in pixels of a 224-pixel image. Raises VisaError for a range that makes no sense.
     """
 
     scale: tuple[float, float]
@@ -32,6 +61,27 @@ class View:
     blur_p: float
     blur_sigma: tuple[float, float]
     flip_p: float = 0.5
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        check_range("A view's scale", self.scale, 1e-6, 1)
+        check_range("A view's ratio", self.ratio, 1e-6, math.inf)
+        check_range("A view's blur_sigma", self.blur_sigma, 0, math.inf)
+        check_jitter(self.jitter)
+        for name in ("jitter_p", "grey_p", "blur_p", "flip_p"):
+            check_range(f"A view's {name}", (getattr(self, name),) * 2, 0, 1)
+
+
+def check_range(what: str, bounds: tuple[float, float], least: float, most: float) -> None:
+    """Raise VisaError unless least <= low <= high <= most."""
+    if not least <= bounds[0] <= bounds[1] <= most:
+        raise VisaError(f"{what} is {bounds}; it must ascend and lie in [{least:g}, {most:g}].")
+
+
+def check_jitter(jitter: tuple[float, float, float, float]) -> None:
+    """Raise VisaError unless no strength is negative and hue's is at most half a turn."""
+    if min(jitter) < 0 or jitter[HUE] > 0.5:
+        raise VisaError(f"Jitter is {jitter}; no value may be negative, and the last one, hue, is at most 0.5 turns.")
 
 
 STRONG = View((0.2, 1.0), (0.4, 0.4, 0.4, 0.1), jitter_p=0.8, grey_p=0.2, blur_p=0.5, blur_sigma=(0.1, 2.0))
@@ -41,183 +91,58 @@ WEAK = View((0.8, 1.0), (0.1, 0.1, 0.1, 0.02), jitter_p=0.8, grey_p=0.0, blur_p=
 """The weak global augmentation of SPD's positive and negative; its strength is not given in the paper's body."""
 
 
-@dataclass(frozen=True)
-class SmoothBlend:
-    """Ranges of the local perturbation.
+def random_view(images: Tensor, side: int, view: View, draws: Draws) -> Tensor:
+    """Crop, flip, colour jitter, grey and blur: float N,3,H,W in [0,1] to N,3,side,side in [0,1].
 
-    `area`: the patch's share of the image; `aspect`: its width to height; `sigma`: the Gaussian that softens alpha,
-    as a share of the image's side; `jitter`: the patch's brightness, contrast, saturation and hue, as in `View`.
-    `onto`: "zeros" pastes the patch on an all-zero layer, as the paper's formula says, so that alpha's soft rim is
-    darkened; "shifted" blends with the shifted image under the same alpha, without that rim.
+    The draws' generator lies on the images' device. Raises VisaError for images of another shape or type.
     """
-
-    area: tuple[float, float] = (0.005, 0.08)
-    aspect: tuple[float, float] = (0.5, 2.0)
-    sigma: tuple[float, float] = (0.01, 0.03)
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
-    onto: Literal["zeros", "shifted"] = "zeros"
-
-
-BLEND = SmoothBlend()
-
-
-@dataclass(frozen=True)
-class Patches:
-    """Drawn parameters of SmoothBlend for N images of side S.
-
-    `height`, `width`, `top`, `left`, `source_top`, `source_left`: N, whole pixels; `sigma`: N, pixels;
-    `colour`: N,3,4, the affine colour matrix of the patch's jitter.
-    """
-
-    height: Tensor
-    width: Tensor
-    top: Tensor
-    left: Tensor
-    source_top: Tensor
-    source_left: Tensor
-    sigma: Tensor
-    colour: Tensor
-
-
-def random_view(images: Tensor, side: int, view: View, generator: Generator) -> Tensor:
-    """Crop, flip, colour jitter, grey and blur: N,3,H,W in [0,1] to N,3,side,side in [0,1]."""
-    n, device = len(images), images.device
-    x = _random_resized_crop(images, side, view, generator)
-    identity = torch.eye(3, 4, device=device).expand(n, 3, 4)
-    jittered = torch.where(
-        _chance(n, view.jitter_p, generator)[:, None, None], _colour(x, view.jitter, generator), identity
-    )
-    x = apply_colour(x, jittered).clamp(0, 1)
-    grey = _chance(n, view.grey_p, generator)[:, None, None, None]
-    x = torch.where(grey, _luma(x), x)
-    sigma = _uniform(n, view.blur_sigma, generator) * side / 224
-    return torch.where(_chance(n, view.blur_p, generator)[:, None, None, None], gaussian_blur(x, sigma), x)
-
-
-def draw_patches(images: Tensor, params: SmoothBlend, generator: Generator) -> Patches:
-    """Draw patch size, place, source, softness and colour for each of N,3,S,S images."""
-    n, side = len(images), images.shape[-1]
-    area = _uniform(n, params.area, generator) * side**2
-    ratio = torch.exp(_uniform(n, (math.log(params.aspect[0]), math.log(params.aspect[1])), generator))
-    height = (area / ratio).sqrt().round().clamp(1, side)
-    width = (area * ratio).sqrt().round().clamp(1, side)
-
-    def place(extent: Tensor) -> Tensor:
-        return (_uniform(n, (0, 1), generator) * (side - extent + 1)).floor().clamp(max=side - 1)
-
-    return Patches(
-        height=height,
-        width=width,
-        top=place(height),
-        left=place(width),
-        source_top=place(height),
-        source_left=place(width),
-        sigma=_uniform(n, params.sigma, generator) * side,
-        colour=_colour(images, params.jitter, generator),
-    )
-
-
-def smooth_blend(images: Tensor, patches: Patches, onto: str = "zeros") -> tuple[Tensor, Tensor]:
-    """x' = (1 - alpha) * x + alpha * u (paper, section 3.2).
-
-    u holds the colour-jittered patch, pasted on an all-zero layer; alpha is 1 on the pasted pixels and 0 elsewhere,
-    blurred by a Gaussian. Images N,3,S,S in [0,1]; returns x' of that shape and alpha N,1,S,S in [0,1].
-    """
-    side = images.shape[-1]
-    at = torch.arange(side, device=images.device)
-    rows = (at - (patches.top - patches.source_top)[:, None]).long().clamp(0, side - 1)
-    columns = (at - (patches.left - patches.source_left)[:, None]).long().clamp(0, side - 1)
-    image = torch.arange(len(images), device=images.device)[:, None, None]
-    shifted = images.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    u = apply_colour(shifted, patches.colour).clamp(0, 1)
-    if onto == "zeros":
-        u = u * _box(at, patches)[:, None]
-    alpha = _soft_box(at, patches)[:, None]
-    return (1 - alpha) * images + alpha * u, alpha
-
-
-def apply_colour(images: Tensor, matrix: Tensor) -> Tensor:
-    """Apply one affine colour matrix an image: N,3,H,W and N,3,4 to N,3,H,W (not clamped)."""
-    return torch.einsum("nij,njhw->nihw", matrix[:, :, :3], images) + matrix[:, :, 3, None, None]
-
-
-def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Separable Gaussian blur with one standard deviation an image: N,C,H,W and N (pixels); edges are reflected."""
-    n, channels, height, width = images.shape
-    reach = min(max(1, math.ceil(3 * float(sigma.max()))), height - 1, width - 1)
-    at = torch.arange(-reach, reach + 1, device=images.device)
-    kernel = torch.exp(-0.5 * (at / sigma.clamp(min=1e-3)[:, None]) ** 2)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)
-    x = F.pad(images, (reach,) * 4, mode="reflect").reshape(1, n * channels, height + 2 * reach, width + 2 * reach)
-    x = F.conv2d(x, kernel[:, None, :, None], groups=n * channels)
-    x = F.conv2d(x, kernel[:, None, None, :], groups=n * channels)
-    return x.reshape(n, channels, height, width)
-
-
-def _random_resized_crop(images: Tensor, side: int, view: View, generator: Generator) -> Tensor:
-    """Crop of a random area and aspect (3/4 to 4/3), flipped or not, resampled bilinearly in one affine grid."""
+    check_images(images)
     n, _, height, width = images.shape
-    area = _uniform(n, view.scale, generator) * height * width
-    ratio = torch.exp(_uniform(n, (math.log(3 / 4), math.log(4 / 3)), generator))
-    crop_w = (area * ratio).sqrt().clamp(max=width) / width
-    crop_h = (area / ratio).sqrt().clamp(max=height) / height
-    flip = 1 - 2 * _chance(n, view.flip_p, generator).float()
-    theta = images.new_zeros(n, 2, 3)
-    theta[:, 0, 0], theta[:, 0, 2] = crop_w * flip, (1 - crop_w) * _uniform(n, (-1, 1), generator)
-    theta[:, 1, 1], theta[:, 1, 2] = crop_h, (1 - crop_h) * _uniform(n, (-1, 1), generator)
-    grid = F.affine_grid(theta, [n, 3, side, side], align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    crop = draw_crop(n, height, width, view, draws)
+    jitter = draw_jitter(n, view.jitter, draws, view.jitter_p)
+    greyed = draws.chance(n, view.grey_p).to(images)[:, None, None, None]
+    low, high = (bound * side / 224 for bound in view.blur_sigma)
+    sigma = draws.uniform(n, low=low, high=high) * draws.chance(n, view.blur_p)
+    with torch.autocast(images.device.type, enabled=False):
+        x = resized_crop(images, crop, side)
+        if view.jitter_p:
+            apply_jitter_(x, jitter)
+        if view.grey_p:
+            x.lerp_(grey(x), greyed)
+        if view.blur_p:
+            gaussian_blur_(x, sigma, reach=math.ceil(3 * high))
+        return x.clamp_(0, 1)
 
 
-def _colour(images: Tensor, jitter: tuple[float, float, float, float], generator: Generator) -> Tensor:
-    """Brightness, contrast, saturation and hue as one affine matrix N,3,4 (hue: a rotation of the YIQ chroma plane)."""
-    n, device = len(images), images.device
-    brightness, contrast, saturation = (_uniform(n, (1 - j, 1 + j), generator) for j in jitter[:3])
-    angle = 2 * math.pi * _uniform(n, (-jitter[3], jitter[3]), generator)
-    luma = torch.tensor(_GREY, device=device)
-    eye = torch.eye(3, device=device)
-    to_yiq = torch.tensor(_RGB_TO_YIQ, device=device)
-    rotation = eye.repeat(n, 1, 1)
-    rotation[:, 1, 1] = rotation[:, 2, 2] = angle.cos()
-    rotation[:, 1, 2], rotation[:, 2, 1] = -angle.sin(), angle.sin()
-    grey = luma.expand(3, 3)
-    saturate = saturation[:, None, None] * eye + (1 - saturation)[:, None, None] * grey
-    turn = torch.linalg.inv(to_yiq) @ rotation @ to_yiq
-    mean = (_luma(images).mean((1, 2, 3)) * brightness)[:, None, None]
-    scale = (contrast * brightness)[:, None, None] * eye
-    offset = ((1 - contrast)[:, None, None] * mean).expand(n, 3, 1)
-    matrix: Tensor = turn @ saturate @ torch.cat([scale, offset], dim=2)
-    return matrix
+def check_images(images: Tensor) -> None:
+    """Raise VisaError unless images are float N,3,H,W."""
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        shape = ",".join(map(str, images.shape))
+        raise VisaError(f"Images must be float N,3,H,W in [0,1], not {images.dtype} {shape}; divide bytes by 255.")
 
 
-def _box(at: Tensor, p: Patches) -> Tensor:
-    """1 on the pasted pixels, 0 elsewhere: N,S,S."""
-    rows = (at >= p.top[:, None]) & (at < (p.top + p.height)[:, None])
-    columns = (at >= p.left[:, None]) & (at < (p.left + p.width)[:, None])
-    return (rows[:, :, None] & columns[:, None, :]).float()
+def draw_crop(n: int, height: int, width: int, view: View, draws: Draws) -> Crop:
+    """Draw n boxes as torchvision's RandomResizedCrop does: ten tries, then the largest central box."""
+    area = draws.uniform(n, _TRIES, low=view.scale[0], high=view.scale[1]) * (height * width)
+    low, high = view.ratio
+    ratio = draws.uniform(n, _TRIES, low=math.log(low), high=math.log(high)).exp()
+    h, w = (area / ratio).sqrt().round(), (area * ratio).sqrt().round()
+    fits = (h > 0) & (h <= height) & (w > 0) & (w <= width)
+    # the central box stands behind the tries and always fits
+    h = F.pad(h, (0, 1), value=min(height, round(width / low)))
+    w = F.pad(w, (0, 1), value=min(width, round(height * high)))
+    first = F.pad(fits.float(), (0, 1), value=1.0).argmax(1, keepdim=True)
+    h, w = h.gather(1, first)[:, 0], w.gather(1, first)[:, 0]
+    fell_back = first[:, 0] == _TRIES
+    top = torch.where(fell_back, (height - h) / 2, draws.uniform(n) * (height - h + 1))
+    left = torch.where(fell_back, (width - w) / 2, draws.uniform(n) * (width - w + 1))
+    flip = draws.chance(n, view.flip_p)
+    return Crop(top.long(), left.long(), h.long(), w.long(), flip)
 
 
-def _soft_box(at: Tensor, p: Patches) -> Tensor:
-    """The box blurred by a Gaussian, in closed form: a product of differences of error functions. N,S,S."""
-
-    def profile(start: Tensor, extent: Tensor) -> Tensor:
-        scale = (math.sqrt(2) * p.sigma.clamp(min=1e-3))[:, None]
-        centre = at + 0.5
-        return (
-            torch.erf((centre - start[:, None]) / scale) - torch.erf((centre - (start + extent)[:, None]) / scale)
-        ) / 2
-
-    return profile(p.top, p.height)[:, :, None] * profile(p.left, p.width)[:, None, :]
-
-
-def _luma(images: Tensor) -> Tensor:
-    return torch.einsum("c,nchw->nhw", images.new_tensor(_GREY), images)[:, None]
-
-
-def _uniform(n: int, bounds: tuple[float, float], generator: Generator) -> Tensor:
-    low, high = bounds
-    return low + (high - low) * torch.rand(n, generator=generator, device=generator.device)
-
-
-def _chance(n: int, p: float, generator: Generator) -> Tensor:
-    return torch.rand(n, generator=generator, device=generator.device) < p
+def draw_jitter(n: int, jitter: tuple[float, float, float, float], draws: Draws, p: float = 1.0) -> Jitter:
+    """Draw factors, hue and order for n images; with probability 1 - p an image keeps its colours."""
+    used = draws.chance(n, p).float()
+    factors = [draws.uniform(n, low=max(0.0, 1 - j), high=1 + j) * used + (1 - used) for j in jitter[:HUE]]
+    hue = draws.uniform(n, low=-jitter[HUE], high=jitter[HUE]) * used
+    return Jitter(torch.stack(factors, 1), hue, draws.uniform(n, 4).argsort(1))

@@ -3,7 +3,9 @@
 The SPD loss itself is no evidence: a predictor or the batch statistics of training can bring it down alone.
 """
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,64 +17,73 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from visa.backbone import normalize
-from visa.pretrain.augment import draw_patches, random_view, smooth_blend
+from visa.pretrain.augment import Draws, random_view
+from visa.pretrain.blend import draw_patches, smooth_blend
 from visa.pretrain.losses import cosine
-from visa.pretrain.methods import SimSiam, SpdSettings
+from visa.pretrain.methods import feature_std
+from visa.pretrain.spd import SpdSettings
+
+VIEWS = 200  # of each kind that are judged
 
 
 @torch.no_grad()
-def diagnose(method: SimSiam, images: Tensor, side: int, spd: SpdSettings, seed: int = 0) -> dict[str, float]:
+def diagnose(method: Any, images: Tensor, side: int, spd: SpdSettings, seed: int = 0) -> dict[str, float]:
     """Cosines and probe on held-out normal images, uint8 N,3,H,W.
 
-    `cos_weak`: mean cos z(w), z(w2) of two weak views; `cos_blend`: of w and SmoothBlend(w); `triplet`: share of
-    images with cos(w, w2) > cos(w, blend), 1 is best; `probe_auroc`: see `probe_backbone`.
+    `method` has `embed` and `backbone` (visa.pretrain.methods). `cos_weak`: mean cos z(w), z(w2) of two weak views;
+    `cos_blend`: of w and SmoothBlend(w); `triplet`: share of images with cos(w, w2) > cos(w, SmoothBlend(w)), near 0
+    where only global change is seen and 1 at best; `triplet_own`: the same against the blend of a third weak view, as
+    in training, where chance is .5; `feature_std` of z over images: 1 spread, 0 collapsed; `probe_auroc`,
+    `probe_accuracy`: see `probe_backbone`. Few images are drawn several times, to VIEWS of each kind.
     """
-    w, w2, blend = _views(images, side, spd, seed)
     method.eval()
-    z, z2, zb = (_batched(method.embed, view) for view in (w, w2, blend))
-    weak, local = cosine(z, z2), cosine(z, zb)
+    z, z2, z_blend, z_own = (_batched(method.embed, view) for view in _views(images, side, spd, seed))
+    weak, local = cosine(z, z2), cosine(z, z_blend)
     return {
         "cos_weak": float(weak.mean()),
         "cos_blend": float(local.mean()),
         "triplet": float((weak > local).float().mean()),
-        "probe_auroc": probe_backbone(method.backbone, images, side, spd, seed),
+        "triplet_own": float((weak > cosine(z, z_own)).float().mean()),
+        "feature_std": float(feature_std(z)),
+        **probe_backbone(method.backbone, images, side, spd, seed),
     }
 
 
 @torch.no_grad()
-def probe_backbone(backbone: nn.Module, images: Tensor, side: int, spd: SpdSettings, seed: int = 0) -> float:
-    """Five-fold AU-ROC of a linear probe on pooled features that tells SmoothBlend-ed views from clean ones.
+def probe_backbone(backbone: nn.Module, images: Tensor, side: int, spd: SpdSettings, seed: int = 0) -> dict[str, float]:
+    """Five-fold AU-ROC and accuracy of a linear probe on pooled features that tells SmoothBlend-ed views from clean.
 
-    `images` are held-out, uint8 N,3,H,W; both views of an image lie in one fold.
+    Half of the views are blended: chance is .5 for both. `images` are held-out, uint8 N,3,H,W; both views of an image
+    lie in one fold.
     """
-    _, clean, blend = _views(images, side, spd, seed)
+    _, clean, blend, _ = _views(images, side, spd, seed)
     backbone.eval()
 
     def pooled(view: Tensor) -> Tensor:
         features: Tensor = backbone(normalize(view, backbone))
         return features
 
-    return _probe(_batched(pooled, clean), _batched(pooled, blend), seed)
+    return _probe(_batched(pooled, clean), _batched(pooled, blend), len(images), seed)
 
 
-def _views(images: Tensor, side: int, spd: SpdSettings, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Two weak views, and SmoothBlend of the first."""
-    generator = torch.Generator(images.device).manual_seed(seed)
-    x = images.float() / 255
-    w, w2 = (random_view(x, side, spd.weak, generator) for _ in range(2))
-    blend, _ = smooth_blend(w, draw_patches(w, spd.blend, generator), spd.blend.onto)
-    return w, w2, blend
+def _views(images: Tensor, side: int, spd: SpdSettings, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Two weak views, and SmoothBlend of the first and of a third."""
+    draws = Draws(torch.Generator(images.device).manual_seed(seed))
+    x = images.repeat(math.ceil(VIEWS / len(images)), 1, 1, 1).float() / 255
+    w, w2, w3 = (random_view(x, side, spd.weak, draws) for _ in range(3))
+    patches = draw_patches(len(x), side, spd.blend, draws)
+    return w, w2, smooth_blend(w, patches, spd.blend.onto)[0], smooth_blend(w3, patches, spd.blend.onto)[0]
 
 
-def _probe(clean: Tensor, blended: Tensor, seed: int) -> float:
+def _probe(clean: Tensor, blended: Tensor, images: int, seed: int) -> dict[str, float]:
     x = torch.cat([clean, blended]).cpu().numpy()
     y = np.repeat([0, 1], len(clean))
-    folds = np.random.default_rng(seed).permutation(len(clean)) % 5
-    image_fold = np.tile(folds, 2)
+    folds = np.random.default_rng(seed).permutation(images) % 5
+    image_fold = np.resize(folds, len(x))  # rows go through the images over and over
     splits = [(np.flatnonzero(image_fold != k), np.flatnonzero(image_fold == k)) for k in range(5)]
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     scores = cross_val_predict(model, x, y, cv=splits, method="decision_function")
-    return float(roc_auc_score(y, scores))
+    return {"probe_auroc": float(roc_auc_score(y, scores)), "probe_accuracy": float(((scores > 0) == y).mean())}
 
 
 def _batched(function: Callable[[Tensor], Tensor], images: Tensor, size: int = 64) -> Tensor:

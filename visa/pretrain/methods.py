@@ -1,52 +1,46 @@
-"""Pre-training methods, each a module with one interface: `terms(views) -> named loss terms`."""
+"""The pre-training methods, each a module with one interface: `forward(views) -> named loss terms`.
 
-from dataclasses import dataclass
-from typing import Literal
+Terms are means over the batch: `loss` = `base` + eta * `spd`. In a group of processes each sees its part of the batch;
+negatives and keys are gathered from all.
+"""
+
+import copy
+from pathlib import Path
 
 import torch
-from torch import Generator, Tensor, nn
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from visa.backbone import feature_width, normalize
-from visa.pretrain.augment import BLEND, STRONG, WEAK, SmoothBlend, View, draw_patches, random_view, smooth_blend
-from visa.pretrain.losses import simsiam_loss, spd_loss
+from visa.backbone import create_backbone, feature_width, load_weights, normalize, stage_maps
+from visa.errors import VisaError
+from visa.pretrain.batch_norm import sum_over_processes
+from visa.pretrain.losses import cosine, info_nce, nt_xent, simsiam_loss, spd_cross_entropy, spd_loss
+from visa.pretrain.settings import PretrainSettings
+from visa.pretrain.spd import SpdSettings, Views
 
-METHODS = ("random", "simsiam")
-
-
-@dataclass(frozen=True)
-class Views:
-    """Two strong views for the base loss; anchor, positive and negative for the SPD term. Each N,3,S,S in [0,1]."""
-
-    first: Tensor
-    second: Tensor
-    spd: tuple[Tensor, Tensor, Tensor] | None = None
+Terms = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class SpdSettings:
-    """What the SPD term sees and weighs.
+def build(settings: PretrainSettings, classes: int) -> nn.Module:
+    """The untrained method of `settings`: weights depend on the seed alone, the same with and without SPD.
 
-    `eta`: weight of L_SPD (0.1, the best of the paper's 0.1, 0.5 and 1.0). `negative_of`: the weak view that
-    SmoothBlend perturbs, one of its own or the anchor's. `joint_pass`: anchor, positive and negative share one batch,
-    and with it the statistics of batch normalisation; in separate batches the statistics alone can tell them apart.
+    `classes`: number of labels that supervised pre-training tells apart; raises VisaError if it is below 2.
     """
-
-    eta: float = 0.1
-    negative_of: Literal["own view", "anchor"] = "own view"
-    joint_pass: bool = True
-    weak: View = WEAK
-    blend: SmoothBlend = BLEND
-
-
-def draw_views(images: Tensor, side: int, spd: SpdSettings | None, generator: Generator) -> Views:
-    """All views of a batch N,3,H,W in [0,1]; the SPD views only where `spd` is given."""
-    first, second = (random_view(images, side, STRONG, generator) for _ in range(2))
-    if spd is None:
-        return Views(first, second)
-    anchor, positive, own = (random_view(images, side, spd.weak, generator) for _ in range(3))
-    clean = anchor if spd.negative_of == "anchor" else own
-    negative, _ = smooth_blend(clean, draw_patches(clean, spd.blend, generator), spd.blend.onto)
-    return Views(first, second, (anchor, positive, negative))
+    backbone = create_backbone(settings.arch, settings.seed)
+    if settings.weights:
+        load_weights(backbone, Path(settings.weights))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        match settings.method:
+            case "simsiam":
+                return SimSiam(backbone, settings.spd)
+            case "mocov2":
+                return MoCoV2(backbone, settings.spd, settings.temperature, settings.queue, settings.key_momentum)
+            case "simclr":
+                return SimCLR(backbone, settings.spd, settings.temperature)
+            case _:
+                return Supervised(backbone, settings.spd, classes)
 
 
 class SimSiam(nn.Module):
@@ -60,7 +54,6 @@ class SimSiam(nn.Module):
         self, backbone: nn.Module, spd: SpdSettings | None = None, width: int = 2048, hidden: int = 512
     ) -> None:
         super().__init__()
-        self.spd = spd
         self.backbone = backbone
         self.projector = nn.Sequential(
             *_layer(feature_width(backbone), width),
@@ -69,27 +62,181 @@ class SimSiam(nn.Module):
             nn.BatchNorm1d(width, affine=False),
         )
         self.predictor = nn.Sequential(*_layer(width, hidden), nn.Linear(hidden, width))
+        self.spd = SpdTerm(spd, backbone)
 
     def embed(self, images: Tensor) -> Tensor:
         """The projection z, N,2048, of images N,3,S,S in [0,1]."""
-        z: Tensor = self.projector(self.backbone(normalize(images, self.backbone)))
+        return _project(self.backbone, self.projector, images)
+
+    def forward(self, views: Views) -> Terms:
+        """Loss terms; `feature_std` of z is 1 where healthy and 0 where collapsed."""
+        z1, z2 = self.embed(views.first), self.embed(_second(views))
+        base = simsiam_loss(self.predictor(z1).float(), self.predictor(z2).float(), z1, z2)
+        return self.spd.add({"base": base, "feature_std": feature_std(z1)}, self, views)
+
+
+class MoCoV2(nn.Module):
+    """MoCo v2 (He et al. 2020; Chen et al. 2020b), with the SPD term on the query's z where `spd` is given.
+
+    Projector: two layers, hidden as wide as the features, output 128, ReLU and no batch norm. The key encoder follows
+    the query's by `momentum` a step and fills a queue of unit keys, which serve as negatives.
+    """
+
+    queue: Tensor
+    queue_at: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        spd: SpdSettings | None = None,
+        temperature: float = 0.2,
+        queue: int = 65536,
+        momentum: float = 0.999,
+        dim: int = 128,
+    ) -> None:
+        super().__init__()
+        self.temperature, self.momentum = temperature, momentum
+        width = feature_width(backbone)
+        self.backbone = backbone
+        self.projector = nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, dim))
+        self.key_backbone = copy.deepcopy(backbone).requires_grad_(False)
+        self.key_projector = copy.deepcopy(self.projector).requires_grad_(False)
+        self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
+        self.register_buffer("queue_at", torch.zeros((), dtype=torch.long))
+        self.spd = SpdTerm(spd, backbone)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The query's projection z, N,128, of images N,3,S,S in [0,1]."""
+        return _project(self.backbone, self.projector, images)
+
+    def forward(self, views: Views) -> Terms:
+        """Loss terms; in training mode the key encoder takes its step and the batch's keys enter the queue."""
+        q = self.embed(views.first)
+        with torch.no_grad():
+            if self.training:
+                self._follow()
+            k = F.normalize(_project(self.key_backbone, self.key_projector, _second(views)), dim=1)
+        base = info_nce(q, k, self.queue.clone(), self.temperature)
+        if self.training:
+            self._enqueue(gathered(k))
+        return self.spd.add({"base": base, "feature_std": feature_std(q)}, self, views)
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        pairs = ((self.key_backbone, self.backbone), (self.key_projector, self.projector))
+        for key, query in pairs:
+            torch._foreach_lerp_(list(key.parameters()), list(query.parameters()), 1 - self.momentum)
+
+    @torch.no_grad()
+    def _enqueue(self, keys: Tensor) -> None:
+        """Replace the oldest keys, around the end of the queue."""
+        at = (self.queue_at + torch.arange(len(keys), device=keys.device)) % len(self.queue)
+        self.queue.index_copy_(0, at, keys)
+        self.queue_at.add_(len(keys)).remainder_(len(self.queue))
+
+
+class SimCLR(nn.Module):
+    """SimCLR (Chen et al. 2020), with the SPD term where `spd` is given.
+
+    Projector: two layers, hidden as wide as the features, output 128, both with batch norm, the last without its shift
+    (section 2.1 and the authors' released code).
+    """
+
+    def __init__(
+        self, backbone: nn.Module, spd: SpdSettings | None = None, temperature: float = 0.1, dim: int = 128
+    ) -> None:
+        super().__init__()
+        self.temperature = temperature
+        width = feature_width(backbone)
+        self.backbone = backbone
+        last = nn.BatchNorm1d(dim)
+        last.bias.requires_grad_(False)
+        self.projector = nn.Sequential(*_layer(width, width), nn.Linear(width, dim, bias=False), last)
+        self.spd = SpdTerm(spd, backbone)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The projection z, N,128, of images N,3,S,S in [0,1]."""
+        return _project(self.backbone, self.projector, images)
+
+    def forward(self, views: Views) -> Terms:
+        """Loss terms; the negatives of an image are the other images of all processes."""
+        z1, z2 = self.embed(views.first), self.embed(_second(views))
+        base = nt_xent(gathered(z1), gathered(z2), self.temperature)
+        return self.spd.add({"base": base, "feature_std": feature_std(z1)}, self, views)
+
+
+class Supervised(nn.Module):
+    """Classification by cross-entropy, with SPD's auxiliary classifier where `spd` is given (paper, section 3.2)."""
+
+    def __init__(self, backbone: nn.Module, spd: SpdSettings | None, classes: int) -> None:
+        if classes < 2:
+            raise VisaError(f"supervised pre-training needs 2 classes or more, and here is {classes}.")
+        super().__init__()
+        self.backbone = backbone
+        self.classifier = nn.Linear(feature_width(backbone), classes)
+        self.spd = SpdTerm(spd, backbone)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Pooled features of images N,3,S,S in [0,1]; there is no projection head."""
+        features: Tensor = self.backbone(normalize(images, self.backbone))
+        return features.float()
+
+    def forward(self, views: Views) -> Terms:
+        """Loss terms, and the share of right answers."""
+        logits = self.classifier(self.embed(views.first)).float()
+        base = F.cross_entropy(logits, views.labels)
+        accuracy = (logits.detach().argmax(1) == views.labels).float().mean()
+        return self.spd.add({"base": base, "accuracy": accuracy}, self, views)
+
+
+class SpdTerm(nn.Module):
+    """The SPD term of any method: L_SPD of its embeddings, or the cross-entropy of an auxiliary classifier."""
+
+    def __init__(self, spd: SpdSettings | None, backbone: nn.Module) -> None:
+        super().__init__()
+        self.settings = spd
+        self.head = None
+        if spd and spd.form == "cross-entropy":
+            self.head = nn.Linear(_layer_width(backbone, spd.head_layer), 2)
+
+    def add(self, terms: Terms, method: "SimSiam | MoCoV2 | SimCLR | Supervised", views: Views) -> Terms:
+        """`terms` with `loss`, and with `spd` (and its classifier's `spd_accuracy`) where there is one."""
+        if not (self.settings and views.spd):
+            return {"loss": terms["base"], **terms}
+        spd = self._classified(method.backbone, views.spd) if self.head else self._compared(method, views.spd)
+        return {"loss": terms["base"] + self.settings.eta * spd["spd"], **terms, **spd}
+
+    def _compared(
+        self, method: "SimSiam | MoCoV2 | SimCLR | Supervised", images: tuple[Tensor, Tensor, Tensor]
+    ) -> Terms:
+        assert self.settings
+        parts = method.embed(torch.cat(images)).chunk(3) if self.settings.joint_pass else map(method.embed, images)
+        z_anchor, z_positive, z_negative = parts
+        gap = (cosine(z_anchor, z_negative) - cosine(z_anchor, z_positive)).detach()
+        return {"spd": spd_loss(z_anchor, z_negative, z_positive), "spd_triplet": (gap < 0).float().mean()}
+
+    def _classified(self, backbone: nn.Module, images: tuple[Tensor, Tensor, Tensor]) -> Terms:
+        assert self.settings and self.head
+        _, positive, negative = images
+        layer, head = self.settings.head_layer, self.head
+
+        def logits(x: Tensor) -> Tensor:
+            pooled = stage_maps(backbone, normalize(x, backbone), (layer,))[layer].mean((2, 3))
+            answers: Tensor = head(pooled)
+            return answers.float()
+
+        joint = self.settings.joint_pass
+        clean, blended = logits(torch.cat([positive, negative])).chunk(2) if joint else map(logits, images[1:])
+        right = torch.cat([clean.argmax(1) == 0, blended.argmax(1) == 1]).float().mean()
+        return {"spd": spd_cross_entropy(clean, blended), "spd_accuracy": right.detach()}
+
+
+def gathered(z: Tensor) -> Tensor:
+    """Rows of all processes, in their order, with the gradient flowing back to each; z itself where there is one."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return z
-
-    def terms(self, views: Views) -> dict[str, Tensor]:
-        """The loss and its parts: `loss` = `base` + eta * `spd`; `feature_std` of z, 1 healthy and 0 collapsed."""
-        z1, z2 = self.embed(views.first), self.embed(views.second)
-        base = simsiam_loss(self.predictor(z1), self.predictor(z2), z1, z2)
-        terms = {"loss": base, "base": base, "feature_std": feature_std(z1)}
-        if self.spd and views.spd:
-            z_anchor, z_positive, z_negative = self._embed_spd(views.spd)
-            terms["spd"] = spd_loss(z_anchor, z_negative, z_positive)
-            terms["loss"] = base + self.spd.eta * terms["spd"]
-        return terms
-
-    def _embed_spd(self, images: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
-        if self.spd and self.spd.joint_pass:
-            return self.embed(torch.cat(images)).chunk(3)
-        return tuple(self.embed(x) for x in images)
+    before, after = dist.get_rank() * len(z), (dist.get_world_size() - 1 - dist.get_rank()) * len(z)
+    return sum_over_processes(F.pad(z, (0, 0, before, after)))
 
 
 def feature_std(z: Tensor) -> Tensor:
@@ -97,10 +244,28 @@ def feature_std(z: Tensor) -> Tensor:
 
     Near 1 for embeddings spread over the sphere, 0 where all are equal (Chen & He 2021, section 4.1).
     """
-    unit = nn.functional.normalize(z.detach(), dim=1)
+    unit = F.normalize(z.detach(), dim=1)
     spread: Tensor = unit.std(0).mean() * z.shape[1] ** 0.5
     return spread
 
 
+def _project(backbone: nn.Module, projector: nn.Module, images: Tensor) -> Tensor:
+    z: Tensor = projector(backbone(normalize(images, backbone)))
+    return z.float()
+
+
+def _second(views: Views) -> Tensor:
+    assert views.second is not None, "this method compares two views"
+    return views.second
+
+
 def _layer(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     return nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU(inplace=True)
+
+
+def _layer_width(backbone: nn.Module, layer: str) -> int:
+    was = backbone.training
+    with torch.no_grad():
+        width = stage_maps(backbone.eval(), torch.zeros(1, 3, 64, 64), (layer,))[layer].shape[1]
+    backbone.train(was)
+    return width

@@ -145,6 +145,24 @@ def plot_metric_by_pretraining(metrics: pd.DataFrame, level: str, metric: str) -
     return figure
 
 
+def plot_differences(differences: pd.DataFrame, measures: Sequence[str]) -> Figure:
+    """Differences to a reference with their intervals (see `differences_to`), one axis a measure, a line a variant."""
+    names = list(differences["variant"].unique())
+    shown = [m for m in measures if (differences["measure"] == m).any()]
+    if not shown:
+        raise VisaError(f"there is none of {', '.join(measures)} among the differences: choose what was measured.")
+    size = (3.6 * len(shown) + 1, 0.32 * len(names) + 1)
+    figure, axes = plt.subplots(1, len(shown), figsize=size, sharey=True, squeeze=False)
+    for axis, measure in zip(axes[0], shown, strict=True):
+        rows = differences[differences["measure"] == measure].set_index("variant").reindex(names)
+        half = (rows["high"] - rows["mean"]).fillna(0)
+        axis.errorbar(rows["mean"], range(len(names)), xerr=half, fmt="o", ms=4, lw=1.2, color=PALETTE[0])
+        axis.axvline(0, color=INK, lw=0.8, ls=":")
+        axis.set(xlabel=f"difference in {measure}", yticks=range(len(names)), yticklabels=names)
+    axes[0, 0].invert_yaxis()
+    return figure
+
+
 def _legend_once(figure: Figure, axes: Sequence[Axes]) -> None:
     handles = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))

@@ -73,10 +73,22 @@ def paired_difference(metrics: pd.DataFrame, a: str, b: str, confidence: float =
     difference = (first - second).dropna().reset_index()
     if difference.empty:
         raise VisaError(f"{a} and {b} have no seed in common: run both with the same seeds.")
-    table = difference.groupby(keys, sort=False)["value"].agg(["mean", "std", "count"]).reset_index()
-    table = table.rename(columns={"std": "sd", "count": "n"})
-    half = stats.t.ppf((1 + confidence) / 2, table["n"] - 1) * table["sd"] / table["n"] ** 0.5
-    return table.assign(low=table["mean"] - half, high=table["mean"] + half)
+    return _with_interval(difference, keys, confidence)
+
+
+def differences_to(results: pd.DataFrame, reference: str, confidence: float = 0.95) -> pd.DataFrame:
+    """Each variant minus `reference`, paired by seed: mean, sd, n and t-interval, a row a variant and measure.
+
+    results: columns `variant`, `seed`, `measure`, `value`; pairs that lack one side are left out.
+    Raises VisaError if no variant has that name.
+    """
+    check_choice("variant", reference, results["variant"].unique())
+    wide = results.pivot_table(index=["measure", "seed"], columns="variant", values="value", sort=False)
+    difference = wide.drop(columns=reference).sub(wide[reference], axis=0).reset_index()
+    difference = difference.melt(["measure", "seed"], var_name="variant").dropna()
+    table = _with_interval(difference, ["variant", "measure"], confidence)
+    order = {name: i for i, name in enumerate(results["variant"].unique())}
+    return table.sort_values("variant", key=lambda names: names.map(order), kind="stable", ignore_index=True)
 
 
 def spread(table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str] = ("level", "metric")) -> pd.DataFrame:
@@ -100,6 +112,14 @@ def to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
     """A booktabs table, to be read with \\input."""
     text = table.map(_cell).to_latex(index=False, escape=True, caption=caption, label=label, position="t")
     return text.replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--").replace(_NBSP, "~")
+
+
+def _with_interval(values: pd.DataFrame, keys: list[str], confidence: float) -> pd.DataFrame:
+    """Mean, sd, n and the t-interval `low` to `high` of the mean; one value has no interval (NaN)."""
+    table = values.groupby(keys, sort=False)["value"].agg(["mean", "std", "count"]).reset_index()
+    table = table.rename(columns={"std": "sd", "count": "n"})
+    half = stats.t.ppf((1 + confidence) / 2, table["n"] - 1) * table["sd"] / table["n"] ** 0.5
+    return table.assign(low=table["mean"] - half, high=table["mean"] + half)
 
 
 def _read(file: Path) -> pd.DataFrame:

@@ -1,0 +1,163 @@
+"""A network and images so small that a training takes a fraction of a second; as a script, a training to be watched.
+
+`python conftest.py killed CHECKPOINT WHERE` trains until it kills itself; `python conftest.py member FOLDER` is one of
+several processes that train every method together.
+"""
+
+import json
+import os
+import signal
+import sys
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from visa.pretrain import methods
+from visa.pretrain.fabric import make_fabric
+from visa.pretrain.loader import Batch
+from visa.pretrain.settings import METHODS, PretrainSettings
+from visa.pretrain.spd import SpdSettings
+from visa.pretrain.speed import fastest
+from visa.pretrain.train import pretrain
+
+TINY = PretrainSettings(arch="resnet18", epochs=2, batch_size=4, image_size=32, base_lr=0.5, spd=SpdSettings())
+
+
+class TinyNet(nn.Module):
+    """A ResNet's parts, with one small convolution a stage."""
+
+    num_features = 16
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1, self.relu = nn.Conv2d(3, 8, 5, 4), nn.BatchNorm2d(8), nn.ReLU()
+        self.maxpool = self.layer1 = self.layer2 = self.layer3 = nn.Identity()
+        self.layer4 = nn.Sequential(nn.Conv2d(8, 16, 3, 2), nn.BatchNorm2d(16), nn.ReLU())
+
+    def forward(self, x):
+        return self.layer4(self.relu(self.bn1(self.conv1(x)))).mean((2, 3))
+
+
+class TinyImages:
+    """Sixteen smooth images of 36 x 36 pixels, each a class of its own."""
+
+    classes = 16
+
+    def __init__(self):
+        base = torch.rand(16, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+        self.images = (nn.functional.interpolate(base, 36, mode="bilinear") * 255).to(torch.uint8)
+        self.skipped = ["corrupt.jpg: no JPEG"]
+
+    def __len__(self):
+        return len(self.images)
+
+    def epoch(self, generator):
+        return torch.randperm(len(self), generator=generator)
+
+    def batches(self, order):
+        for indices in order:
+            yield Batch(self.images[indices], torch.as_tensor(indices))
+
+
+def create_tiny(arch, seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return TinyNet()
+
+
+def tiny_method(method, **changes):
+    optimizer = "lars" if method == "simclr" else "sgd"
+    given = {"epochs": 2, "base_lr": 0.05, "optimizer": optimizer, "queue": 20} | changes
+    return PretrainSettings(method=method, batch_size=8, image_size=32, spd=SpdSettings(), **given)
+
+
+SMALL_PARTS = {"create_backbone": create_tiny, "SimSiam": partial(methods.SimSiam, width=32, hidden=16)}
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Settings of a training in which every backbone is a TinyNet, and SimSiam's heads are narrow."""
+    for name, part in SMALL_PARTS.items():
+        monkeypatch.setattr(methods, name, part)
+    return TINY
+
+
+@pytest.fixture
+def of_method():
+    """Settings of a training of two epochs by a method's name."""
+    return tiny_method
+
+
+@pytest.fixture
+def images():
+    return TinyImages()
+
+
+@pytest.fixture(scope="session")
+def cpu():
+    return make_fabric("cpu")
+
+
+def killed(path, where):
+    """Train with a checkpoint after each step, and die (SIGKILL) at the sixth call of what `where` names."""
+    calls = []
+
+    def then_die(function):
+        def dying(*args, **kwargs):
+            calls.append(1)
+            result = function(*args, **kwargs)
+            if len(calls) == 6:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return dying
+
+    match where:
+        case "after the update":
+            torch.optim.SGD.step = then_die(torch.optim.SGD.step)
+        case "before the new name":
+            os.fsync = then_die(os.fsync)
+        case "between two names":
+            Path.replace = then_die(Path.replace)  # the newest has become the one before, the new one is not in place
+    pretrain(TinyImages(), TINY, Path(path), make_fabric("cpu"), save_every=0.0)
+
+
+def member(folder):
+    """Train every method in a group of processes; rank 0 writes what it saw. SimSiam stops after 3 of its 4 steps."""
+    folder, rank, size = Path(folder), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
+    fabric = make_fabric("cpu")
+    found = {}
+    for method in METHODS:
+        result = pretrain(TinyImages(), tiny_method(method), folder / f"{method}.pt", fabric)
+        found[method] = {"curves": result.curves, "skipped": result.skipped}
+        if rank == 0:
+            torch.save(result.method.state_dict(), folder / f"{method}.weights")
+    _, trials = fastest(tiny_method("simclr"), fabric.device, 16, images=0)
+    found["trials"] = [trial["error"] for trial in trials]
+    if rank == 0:
+        (folder / "found.json").write_text(json.dumps(found))
+    _stopped(folder / "stopped.pt", fabric)
+    torch.distributed.destroy_process_group()
+
+
+def _stopped(path, fabric):
+    class Stopping(TinyImages):
+        def batches(self, order):
+            for i, batch in enumerate(super().batches(order)):
+                if i == 3:
+                    raise KeyboardInterrupt
+                yield batch
+
+    with suppress(KeyboardInterrupt):
+        pretrain(Stopping(), tiny_method("simsiam"), path, fabric, save_every=0.0)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    vars(methods).update(SMALL_PARTS)
+    {"killed": killed, "member": member}[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,102 @@
+"""From images to files: what notebook 3 and `visa pretrain` leave behind, for every method."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from visa.backbone import load_backbone
+from visa.data.source import open_source
+from visa.errors import VisaError
+from visa.pretrain.ablation import REFERENCE, variants
+from visa.pretrain.fabric import make_fabric
+from visa.pretrain.session import in_processes, is_finished, run_pretraining, run_random, training_data
+from visa.pretrain.settings import METHODS, configured
+from visa.provenance import read_sidecar
+
+SMALL = {"arch": "resnet18_half", "epochs": 1, "batch_size": 8, "image_size": 32, "queue": 16, "base_lr": 0.05}
+SMALL |= {"optimizer": "sgd", "warmup_epochs": 0.0}
+
+
+@pytest.fixture(scope="module")
+def data(mini_root):
+    return training_data(open_source(str(mini_root)), "fryum", "", 32)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_leaves_weights_curves_and_diagnosis(data, tmp_path, method):
+    settings = configured(method, True, SMALL | {"eta": 0.5})
+    assert not is_finished(settings, data, tmp_path)
+    run_pretraining(settings, data, tmp_path, make_fabric("cpu"))
+    load_backbone("resnet18_half", tmp_path / "backbone.safetensors")
+    assert ("fc.weight" in load_file(tmp_path / "backbone.safetensors")) is (method == "supervised")
+    curves = pd.read_csv(tmp_path / "curves.csv")
+    assert len(curves) == len(data.images) // 8
+    assert (curves["loss"] - curves["base"] - 0.5 * curves["spd"]).abs().max() < 1e-5
+    diagnosis = json.loads((tmp_path / "diagnosis.json").read_text())
+    assert {"cos_weak", "cos_blend", "triplet", "probe_auroc", "probe_accuracy"} <= set(diagnosis)
+    facts = read_sidecar(tmp_path / "backbone.safetensors")
+    assert facts["pretraining"] == f"{method}+spd" and facts["synthetic"] and facts["images_per_second"] > 0
+    assert is_finished(settings, data, tmp_path)
+    assert not is_finished(configured(method, True, SMALL | {"seed": 1}), data, tmp_path)
+
+
+def test_the_random_baseline_has_calibrated_statistics(data, tmp_path):
+    run_random(configured("simsiam", False, SMALL), data, tmp_path)
+    weights = load_file(tmp_path / "backbone.safetensors")
+    assert weights["bn1.running_mean"].abs().sum() > 0
+    assert set(json.loads((tmp_path / "diagnosis.json").read_text())) == {"probe_auroc", "probe_accuracy"}
+    assert not (tmp_path / "curves.csv").exists()
+
+
+def test_an_absent_folder_is_named(mini_root):
+    with pytest.raises(VisaError, match="nowhere"):
+        training_data(open_source(str(mini_root)), "all", "nowhere", 32)
+
+
+def test_a_failed_process_is_told(tmp_path):
+    with pytest.raises(VisaError, match="exit code 2"):
+        in_processes(["--method", "byol"])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epoch": 3}, "Did you mean 'epochs'"),
+        ({"epochs": "three"}, "give int"),
+        ({"epochs": True}, "give int"),
+        ({"joint_pass": 1}, "give bool"),
+        ({"strong": "x"}, "unknown setting 'strong'"),
+    ],
+)
+def test_settings_from_a_command_line_are_checked(values, message):
+    with pytest.raises(VisaError, match=message):
+        configured("simsiam", True, values)
+
+
+def test_settings_reach_the_method_and_the_spd_term():
+    settings = configured("simclr", True, {"eta": 1, "form": "cross-entropy", "epochs": 3, "base_lr": 1})
+    assert (settings.epochs, settings.base_lr, settings.spd.eta, settings.spd.form) == (3, 1, 1, "cross-entropy")
+    assert settings.optimizer == "lars" and configured("simclr", False, {"eta": 0.5}).spd is None
+
+
+def test_each_ablation_differs_from_the_reference():
+    terms = variants(0.5)
+    assert terms["no SPD"] is None and "eta 0.5" not in terms and terms["eta 0.1"].eta == 0.1
+    different = [term for name, term in terms.items() if name not in ("no SPD", REFERENCE)]
+    assert all(term != terms[REFERENCE] for term in different) and len(set(different)) == len(different)
+
+
+def test_the_cost_of_a_step_is_what_its_views_cost():
+    from visa.pretrain.cost import flops_per_image
+
+    one = flops_per_image(configured("supervised", False, {"arch": "resnet50"}))
+    assert one == pytest.approx(3 * 2 * 4.09e9, rel=0.02), "4.09 G multiply-adds forward, and twice that backward"
+    two = flops_per_image(configured("simsiam", False, {"arch": "resnet50"}))
+    five = flops_per_image(configured("simsiam", True, {"arch": "resnet50"}))
+    assert two == pytest.approx(2 * one, rel=0.02) and five == pytest.approx(2.5 * two, rel=0.02)
+    keys_without_backward = flops_per_image(configured("mocov2", False, {"arch": "resnet50"}))
+    assert keys_without_backward == pytest.approx(4 / 3 * one, rel=0.02)
+    assert torch.get_default_device().type == "cpu"

@@ -1,0 +1,287 @@
+"""Exported weights: the real torchvision, timm and anomalib load them, and the card tells what they are."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+import torchvision
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from visa.backbone import FeatureMaps, create_backbone, load_backbone, normalize
+from visa.errors import VisaError
+from visa.export import export
+from visa.model_card import CITATION
+
+FACTS = {"pretraining": "simsiam+spd", "dataset": "VisA", "synthetic": False, "scope": "pcb1", "images": 904}
+
+
+def pretraining(folder, arch="resnet18", head=None, **changes):
+    """What a pre-training leaves behind, with random weights and `head`, its classifier."""
+    folder.mkdir(parents=True)
+    settings = {"arch": arch, "seed": 3, "epochs": 2, "spd": {"eta": 0.1}, "weights": ""} | changes.pop("settings", {})
+    about = {"settings": settings, **FACTS, **changes}
+    weights = folder / "backbone.safetensors"
+    state = {k: v.contiguous() for k, v in create_backbone(arch, seed=3).state_dict().items()}
+    save_file({**state, **(head or {})}, weights, {"visa": json.dumps(about)})
+    machine = {"visa": "0.0.7", "commit": "abc123", "cpu": "a processor"}
+    sidecar = {**about, "written": "2022-07-28T00:00:00Z", "machine": machine}
+    (folder / "backbone.safetensors.json").write_text(json.dumps(sidecar))
+    (folder / "diagnosis.json").write_text(json.dumps({"cos_blend": 0.1234, "probe_auroc": 0.8765}))
+    rows = [f"{i},0.1,{-0.5 if i > 9 else 9.0}" for i in range(20)]
+    (folder / "curves.csv").write_text("\n".join(["step,lr,loss", *rows]) + "\n")
+    return weights
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A file exported from ResNet-18, and the weights it was made from."""
+    folder = tmp_path_factory.mktemp("export")
+    weights = pretraining(folder / "run")
+    return export(weights, folder / "out"), weights
+
+
+def header_and_text(file):
+    _, header, text = (file.parent / "README.md").read_text().split("---\n", 2)
+    return yaml.safe_load(header), text
+
+
+def loading_lines(file):
+    return re.findall(r"```python\n(.*?)\n```", header_and_text(file)[1], re.DOTALL)
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50", "wide_resnet50_2"])
+def test_timm_names_a_resnets_weights_as_torchvision_does(arch):
+    with torch.device("meta"):
+        theirs, timms = torchvision.models.get_model(arch).state_dict(), timm.create_model(arch).state_dict()
+    assert {k: v.shape for k, v in theirs.items()} == {k: v.shape for k, v in timms.items()}
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_torchvision_and_timm_load_every_weight_of_a_resnet(arch, tmp_path):
+    weights = pretraining(tmp_path / "run", arch)
+    file = export(weights, tmp_path / "out")
+    theirs = torchvision.models.get_model(arch)
+    theirs.load_state_dict(load_file(file), strict=True)
+    timms = timm.create_model(arch, checkpoint_path=file)
+    images = torch.rand(1, 3, 64, 64)
+    ours = load_backbone(arch, weights)
+    x = normalize(images, ours)
+    with torch.no_grad():
+        features = ours(x)
+        assert not theirs.eval()(x).any() and not timms.eval()(x).any(), "the untrained classifier is all zeros"
+        theirs.fc = nn.Identity()
+        assert torch.equal(theirs(x), features)
+        assert torch.allclose(timms.forward_head(timms.forward_features(x), pre_logits=True), features, atol=1e-5)
+
+
+def test_the_folder_is_a_timm_model(exported):
+    file, weights = exported
+    maps = timm.create_model(f"local-dir:{file.parent}", pretrained=True, features_only=True, out_indices=(1, 2, 3, 4))
+    ours = load_backbone("resnet18", weights)
+    images = torch.rand(1, 3, 64, 64)
+    data = timm.data.resolve_data_config(model=maps)
+    mean, std = torch.tensor(data["mean"]), torch.tensor(data["std"])
+    x = (images - mean[:, None, None]) / std[:, None, None]
+    for theirs, own in zip(maps.eval()(x), FeatureMaps(ours)(images), strict=True):
+        assert torch.allclose(theirs, own, atol=1e-5)
+
+
+def test_a_timm_model_loads_into_timm(tmp_path):
+    weights = pretraining(tmp_path / "run", "timm/tf_efficientnet_lite0")
+    file = export(weights, tmp_path / "out")
+    loaded = timm.create_model("tf_efficientnet_lite0", checkpoint_path=file)
+    own = load_file(weights)
+    assert all(torch.equal(loaded.state_dict()[k], own[k]) for k in own)
+    assert not loaded.classifier.weight.any()
+    text = header_and_text(file)[1]
+    assert 'create_model("tf_efficientnet_lite0"' in text and "torchvision.models" not in text
+
+
+def test_padim_and_patchcore_of_anomalib_have_these_weights(exported):
+    anomalib = pytest.importorskip("anomalib")
+    pytest.importorskip("anomalib.models")
+    file, weights = exported
+    images = torch.rand(4, 3, 64, 64)
+    ours = load_backbone("resnet18", weights)
+    lines = loading_lines(file)[2].replace("path/to/folder", str(file.parent)).splitlines()
+    for line, layers in zip(lines, (("layer1", "layer2", "layer3"), ("layer2", "layer3")), strict=True):
+        features = eval(line, {"anomalib": anomalib}).model.feature_extractor(normalize(images, ours))
+        assert tuple(features) == layers
+        for layer, own in zip(layers, FeatureMaps(ours, layers)(images), strict=True):
+            assert torch.allclose(features[layer], own, atol=1e-5)
+
+
+def test_the_loading_lines_of_the_card_load_the_file(exported, monkeypatch):
+    file, _ = exported
+    monkeypatch.chdir(file.parent)
+    state = load_file(file)
+    timms, torchvisions, anomalibs = loading_lines(file)
+    for lines in (timms, torchvisions):
+        names = {"timm": timm, "torchvision": torchvision, "safetensors": safetensors}
+        exec(lines, names)  # noqa: S102
+        assert all(torch.equal(v, state[k]) for k, v in names["model"].state_dict().items())
+    assert anomalibs.count("local-dir:") == 2
+
+
+@pytest.mark.parametrize(
+    ("arch", "name", "width"), [("resnet18", "fc", 512), ("timm/tf_efficientnet_lite0", "classifier", 1280)]
+)
+def test_a_trained_classifier_of_1000_classes_is_kept(arch, name, width, tmp_path):
+    head = {"weight": torch.rand(1000, width), "bias": torch.rand(1000)}
+    run = pretraining(tmp_path / "run", arch, {f"fc.{k}": v for k, v in head.items()}, pretraining="supervised")
+    file = export(run, tmp_path / "out")
+    state = load_file(file)
+    assert all(torch.equal(state[f"{name}.{k}"], v) for k, v in head.items())
+    text = header_and_text(file)[1]
+    assert "trained one" in text and "supervised classification (He et al., 2016), without SPD" in text
+
+
+def test_a_classifier_of_other_classes_is_left_out(tmp_path):
+    head = {"fc.weight": torch.rand(12, 512), "fc.bias": torch.rand(12)}
+    file = export(pretraining(tmp_path / "run", head=head, pretraining="supervised"), tmp_path / "out")
+    state = load_file(file)
+    assert state["fc.weight"].shape == (1000, 512) and not state["fc.weight"].any() and not state["fc.bias"].any()
+    assert "all zeros" in header_and_text(file)[1]
+
+
+def test_the_card_tells_method_data_settings_probes_and_licence(exported):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    file, _ = exported
+    assert file.name == "resnet18-simsiam-spd-pcb1-seed3.safetensors"
+    card = huggingface_hub.ModelCard.load(file.parent / "README.md")
+    assert (card.data.license, card.data.library_name) == ("cc-by-4.0", "timm")
+    for said in (
+        "SimSiam (Chen & He, 2021), with SPD",
+        "| Training images | 904 |",
+        "| Commit | abc123 |",
+        "| spd.eta | 0.1 |",
+        "| 0.1234 |",
+        "| 0.8765 |",
+        "| loss | -0.5 |",
+        "| steps | 20 |",
+        "| cpu | a processor |",
+        "VisA is licensed CC BY 4.0",
+        "all zeros",
+        CITATION,
+    ):
+        assert said in card.text
+    assert "SYNTHETIC" not in card.text
+
+
+def test_the_citation_is_the_books():
+    book = (Path(__file__).parent.parent / "book" / "references.bib").read_text()
+    assert CITATION in book
+
+
+def test_synthetic_weights_say_so_in_name_tags_and_card(tmp_path):
+    file = export(pretraining(tmp_path / "run", dataset="mini-VisA", synthetic=True), tmp_path / "out")
+    header, text = header_and_text(file)
+    assert "-synthetic-" in file.name and "synthetic-data" in header["tags"]
+    assert "TRAINED ON SYNTHETIC IMAGES" in text and "say nothing about VisA" in text
+
+
+@pytest.mark.parametrize(
+    ("dataset", "said"),
+    [("ImageNet", "non-commercial research"), ("photos", "is not known here"), ("", "not known here")],
+)
+def test_other_data_bring_their_own_duty(tmp_path, dataset, said):
+    file = export(pretraining(tmp_path / "run", dataset=dataset), tmp_path / "out")
+    header, text = header_and_text(file)
+    assert header["license"] == "other" and said in text
+
+
+def test_no_path_of_the_machine_gets_out(tmp_path):
+    settings = {"weights": str(tmp_path / "theirs.pth"), "cache": "C:\\Users\\me\\cache"}
+    file = export(pretraining(tmp_path / "run", settings=settings, root=str(tmp_path)), tmp_path / "out")
+    card = (file.parent / "README.md").read_text()
+    assert "started from `theirs.pth`" in card and "| cache | cache |" in card
+    for content in (card.encode(), file.read_bytes()):
+        assert str(tmp_path).encode() not in content and b"Users" not in content
+
+
+def test_names_are_safe_in_file_names(tmp_path):
+    file = export(pretraining(tmp_path / "run", scope="../été | ?\n" + "x" * 300), tmp_path / "out")
+    assert re.fullmatch(r"[A-Za-z0-9_.-]{1,120}", file.name) and ".." not in file.name
+    assert file.parent == (tmp_path / "out").resolve() and file.is_file()
+
+
+def test_weights_alone_are_enough_and_gaps_are_named(tmp_path):
+    weights = pretraining(tmp_path / "run")
+    for name in ("backbone.safetensors.json", "diagnosis.json", "curves.csv"):
+        (weights.parent / name).unlink()
+    text = header_and_text(export(weights, tmp_path / "out"))[1]
+    for said in ("No probe was recorded", "No training curve was recorded", "| Commit | not recorded |"):
+        assert said in text
+
+
+def test_the_same_input_gives_the_same_bytes_and_is_no_conflict(exported, tmp_path):
+    file, weights = exported
+    again = export(weights, tmp_path / "out")
+    assert {f.name: f.read_bytes() for f in file.parent.iterdir()} == {
+        f.name: f.read_bytes() for f in again.parent.iterdir()
+    }
+    before = again.stat().st_mtime_ns
+    assert export(weights, tmp_path / "out").stat().st_mtime_ns == before
+
+
+def test_another_export_is_replaced_only_on_demand_and_other_files_never(tmp_path):
+    first, second = pretraining(tmp_path / "a"), pretraining(tmp_path / "b", scope="pcb2")
+    out = tmp_path / "out"
+    export(first, out)
+    with pytest.raises(VisaError, match="holds another export"):
+        export(second, out)
+    assert [f.name for f in out.glob("*.safetensors")] == ["resnet18-simsiam-spd-pcb1-seed3.safetensors"]
+    export(second, out, overwrite=True)
+    assert [f.name for f in out.glob("*.safetensors")] == ["resnet18-simsiam-spd-pcb2-seed3.safetensors"]
+    with pytest.raises(VisaError, match="no export: give a new folder"):
+        export(second, first.parent, overwrite=True)
+    assert first.is_file()
+    assert sorted(f.name for f in tmp_path.iterdir() if f.name.startswith(".")) == []
+
+
+def test_an_interrupted_export_leaves_the_old_one(tmp_path, monkeypatch):
+    first, second = pretraining(tmp_path / "a"), pretraining(tmp_path / "b", scope="pcb2")
+    file = export(first, tmp_path / "out")
+    rename = Path.rename
+
+    def fail(self, target):
+        if ".partial." in self.name:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(KeyboardInterrupt):
+        export(second, tmp_path / "out", overwrite=True)
+    with pytest.raises(KeyboardInterrupt):
+        export(second, tmp_path / "new")
+    assert file.is_file() and sorted(f.name for f in tmp_path.iterdir() if f.is_dir()) == ["a", "b", "out"]
+
+
+def test_mistakes_are_told_in_a_sentence(tmp_path):
+    weights = pretraining(tmp_path / "run")
+    save_file(load_file(weights), tmp_path / "plain.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(weights.read_bytes()[:5000])
+    save_file({"a": torch.zeros(1)}, tmp_path / "arch.safetensors", {"visa": '{"settings": {"arch": "resnet19"}}'})
+    for name, said in {
+        "absent.safetensors": "no weights at",
+        "plain.safetensors": "says nothing of a pre-training",
+        "cut.safetensors": "says nothing of a pre-training",
+        "arch.safetensors": "unknown arch 'resnet19'",
+    }.items():
+        with pytest.raises(VisaError, match=said):
+            export(tmp_path / name, tmp_path / "out")
+    with pytest.raises(VisaError, match="neither torchvision nor timm knows"):
+        export(pretraining(tmp_path / "half", "resnet18_half"), tmp_path / "out")
+    with pytest.raises(VisaError, match="no export: give a new folder"):
+        export(weights, tmp_path / "plain.safetensors")
+    sidecar = weights.with_name(weights.name + ".json")
+    sidecar.write_text(sidecar.read_text().replace('"epochs": 2', '"epochs": 3'))
+    with pytest.raises(VisaError, match="different settings"):
+        export(weights, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

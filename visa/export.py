@@ -1,0 +1,208 @@
+"""Weights for others: a folder that torchvision, timm and anomalib load with one line each, and its model card."""
+
+import csv
+import json
+import os
+import re
+import shutil
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import torch
+import torchvision
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from visa.backbone import create_backbone, load_weights
+from visa.errors import VisaError
+from visa.model_card import model_card
+from visa.provenance import read_sidecar
+
+_UNTRAINED = (
+    "The classifier is not trained: it is all zeros, so that strict loading succeeds; its output means nothing."
+)
+_TRAINED = "The classifier is the trained one, its classes in the order of the training folder's sorted class names."
+
+
+def export(weights: Path, out: Path, overwrite: bool = False) -> Path:
+    """Write `out`/NAME.safetensors and its model card README.md from a pre-training's `backbone.safetensors`.
+
+    NAME is made of arch, method, scope (and `synthetic`) and seed. The file fits torchvision (`strict=True`) and timm
+    (`checkpoint_path`), a missing classifier being all zeros; a ResNet's folder also fits timm's and anomalib's
+    `local-dir:`. The card takes sidecar, `diagnosis.json` and `curves.csv` from beside `weights`. The folder appears
+    whole or not at all, the same bytes for the same input. Returns the path of the file.
+
+    Raises VisaError if `weights` is absent or no pre-training's, its arch is unknown, its sidecar is another run's, or
+    `out` holds another export (unless `overwrite`) or anything else (always).
+    """
+    record = _read_record(weights)
+    arch = record["settings"]["arch"]
+    tensors, classifier, expected = _whole_model(arch, weights)
+    name = _name(record)
+    about = {"visa": json.dumps({**record["metadata"], "classifier": classifier}, sort_keys=True)}
+    files = {
+        f"{name}.safetensors": save(tensors, about),
+        "README.md": model_card(record, name, classifier, expected).encode(),
+    }
+    if _in_torchvision(arch):
+        config = {"architecture": arch, "num_classes": 1000, "pretrained_cfg": expected}
+        files["config.json"] = (json.dumps(config, indent=1) + "\n").encode()
+    out = out.expanduser().resolve()
+    _write_folder(out, files, overwrite)
+    return out / f"{name}.safetensors"
+
+
+def _read_record(weights: Path) -> dict[str, Any]:
+    """What is known of the pre-training: its own metadata, then what lies beside the weights."""
+    metadata = _metadata(weights)
+    sidecar = read_sidecar(weights) or {}
+    if sidecar and sidecar.get("settings") != metadata["settings"]:
+        raise VisaError(f"{weights} and its sidecar are of different settings: run that pre-training again.")
+    try:
+        diagnosis = json.loads((weights.parent / "diagnosis.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        diagnosis = sidecar.get("diagnosis", {})
+    metadata = _without_paths(metadata)
+    return {
+        **_without_paths(sidecar),
+        **metadata,
+        "metadata": metadata,
+        "diagnosis": diagnosis,
+        "curve_end": _curve_end(weights.parent / "curves.csv"),
+    }
+
+
+def _metadata(weights: Path) -> dict[str, Any]:
+    if not weights.is_file():
+        raise VisaError(f"no weights at {weights}: give the backbone.safetensors of a pre-training.")
+    try:
+        with safe_open(weights, "pt") as content:
+            metadata = json.loads((content.metadata() or {})["visa"])
+        if isinstance(metadata["settings"]["arch"], str):
+            return {"pretraining": "unknown", "scope": "", "dataset": "", "synthetic": False, **metadata}
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        pass
+    raise VisaError(f"{weights} says nothing of a pre-training: give the backbone.safetensors that 03_pretrain wrote.")
+
+
+def _without_paths(value: Any) -> Any:
+    """The same with absolute paths cut down to their last part: a machine's folders are nobody's business."""
+    if isinstance(value, dict):
+        return {k: _without_paths(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(v) for v in value]
+    if isinstance(value, str) and (value.startswith(("/", "~")) or PureWindowsPath(value).is_absolute()):
+        return PureWindowsPath(value).name if "\\" in value else PurePosixPath(value).name
+    return value
+
+
+def _curve_end(path: Path, last: int = 10) -> dict[str, float]:
+    """Means of the last steps of a training curve, and the number of steps; empty where there is none."""
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = deque(csv.DictReader(stream), maxlen=last)
+    except OSError:
+        return {}
+    if not rows:
+        return {}
+    means: dict[str, float] = {}
+    for column in rows[-1].keys() - {"step", "lr"}:
+        values = [float(row[column]) for row in rows if row[column]]
+        means |= {column: sum(values) / len(values)} if values else {}
+    return {"steps": float(rows[-1]["step"]) + 1} | dict(sorted(means.items()))
+
+
+def _whole_model(arch: str, weights: Path) -> tuple[dict[str, Tensor], str, dict[str, Any]]:
+    """Weights of the model with its classifier of 1000 classes, what that is, and what input the model expects."""
+    backbone = create_backbone(arch)
+    if not arch.startswith("timm/") and not _in_torchvision(arch):
+        raise VisaError(f"{weights} is of {arch}, which neither torchvision nor timm knows: pre-train another `arch`.")
+    own = load_weights(backbone, weights).state_dict()
+    model = _with_classifier(arch)
+    reference = model.state_dict()
+    if unknown := sorted(own.keys() - reference.keys()):
+        raise VisaError(
+            f"{arch} has other weights with a classifier than without ({unknown[0]}): it cannot be exported."
+        )
+    head = {k: torch.zeros_like(v) for k, v in reference.items() if k not in own}
+    trained = _trained_head(weights, head)
+    whole = {**own, **(trained or head)}
+    config = getattr(model, "pretrained_cfg", {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)})
+    expected: dict[str, Any] = {"mean": list(config["mean"]), "std": list(config["std"])}
+    if _in_torchvision(arch):
+        expected |= {"num_classes": 1000, "classifier": "fc", "first_conv": "conv1"}
+    return {k: whole[k].contiguous() for k in reference}, _TRAINED if trained else _UNTRAINED, expected
+
+
+def _in_torchvision(arch: str) -> bool:
+    return arch in torchvision.models.list_models()
+
+
+def _with_classifier(arch: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        if _in_torchvision(arch):
+            model: nn.Module = torchvision.models.get_model(arch, weights=None)
+            return model
+        import timm
+
+        model = timm.create_model(arch.removeprefix("timm/"), pretrained=False)
+        return model
+
+
+def _trained_head(weights: Path, head: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The file's `fc` under the model's names, if it is trained and of 1000 classes; else nothing."""
+    names = {k: f"fc.{k.rpartition('.')[2]}" for k in head}
+    with safe_open(weights, "pt") as content:
+        there = set(content.keys())
+        found = {k: content.get_tensor(name) for k, name in names.items() if name in there}
+    fits = found.keys() == head.keys() and all(found[k].shape == head[k].shape for k in head)
+    sound = all(torch.isfinite(t).all() for t in found.values()) and any(t.any() for t in found.values())
+    return {k: t.to(head[k].dtype) for k, t in found.items()} if fits and sound else {}
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    """A name of letters, digits, `_`, `.` and single `-`, safe in every file system and on model hubs."""
+    settings = record["settings"]
+    parts = [settings["arch"], record["pretraining"], str(record["scope"])[:60]]
+    parts += ["synthetic"] if record["synthetic"] else []
+    parts += [f"seed{settings.get('seed', '')}"]
+    return "-".join(safe for p in parts if (safe := re.sub(r"[^A-Za-z0-9_.]+", "-", p).strip("-.")))
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes], overwrite: bool) -> None:
+    """The folder with these files alone, whole or not at all."""
+    present = {f.name: f for f in folder.iterdir()} if folder.is_dir() else {}
+    if present and present.keys() == files.keys() and all(present[n].read_bytes() == b for n, b in files.items()):
+        return
+    foreign = sorted(
+        name for name in present if name not in ("README.md", "config.json") and not _is_export(present[name])
+    )
+    if foreign or (folder.exists() and not folder.is_dir()):
+        raise VisaError(f"{folder} holds {foreign[0] if foreign else 'a file'}, no export: give a new folder.")
+    if present and not overwrite:
+        raise VisaError(f"{folder} holds another export: give a new folder, or overwrite it (--overwrite).")
+    partial, old = (folder.with_name(f".{os.getpid()}.{what}.{folder.name}") for what in ("partial", "old"))
+    try:
+        partial.mkdir(parents=True)
+        for name, content in files.items():
+            (partial / name).write_bytes(content)
+        if folder.is_dir():
+            folder.rename(old)
+        partial.rename(folder)
+    except BaseException:
+        if old.is_dir() and not folder.exists():
+            old.rename(folder)
+        raise
+    finally:
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_export(file: Path) -> bool:
+    try:
+        return file.suffix == ".safetensors" and "classifier" in _metadata(file)
+    except VisaError:
+        return False

@@ -1,0 +1,89 @@
+"""Lightning Fabric for one CPU, one GPU, several GPUs or several nodes."""
+
+import logging
+import os
+import warnings
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
+
+from visa.backbone import pick_device
+from visa.errors import VisaError
+
+
+def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
+    """A launched Fabric on `devices` processes, one a GPU, on each of `nodes` machines.
+
+    Started by torchrun, or by srun with several tasks, it joins them, and their numbers take the place of `devices`
+    and `nodes`; else it starts the other processes of this machine itself, as copies of the running command.
+    Precision belongs to `visa.pretrain.speed.Speed`. Raises VisaError for devices that are not there, and for several
+    in a notebook, which cannot be copied.
+    """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    chosen = pick_device(device)
+    started = _started()
+    devices, nodes = started or (devices, nodes)
+    _check(chosen, devices, nodes)
+    options: dict[str, Any] = {"devices": [chosen.index] if chosen.index is not None else devices}
+    if devices * nodes > 1:
+        options = {"devices": devices, "num_nodes": nodes, "strategy": _ddp(chosen)}
+    if not started:
+        options["plugins"] = [LightningEnvironment()]  # a SLURM job with a single task starts its processes itself
+    try:
+        fabric = Fabric(accelerator=chosen.type, **options)
+        fabric.launch()
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise VisaError(
+            f"{devices} x {nodes} processes cannot be started here ({reason}): start them with torchrun."
+        ) from error
+    return fabric
+
+
+def share(batch_size: int, fabric: Fabric) -> int:
+    """Images of a global batch that each process takes. Raises VisaError if they cannot be shared equally."""
+    if batch_size % fabric.world_size:
+        raise VisaError(
+            f"batch_size is {batch_size}, which {fabric.world_size} processes cannot share equally: "
+            f"give a multiple of {fabric.world_size}."
+        )
+    return batch_size // fabric.world_size
+
+
+def _started() -> tuple[int, int] | None:
+    """Processes a node and nodes, where torchrun or srun has started this process."""
+    env = os.environ
+    if TorchElasticEnvironment.detect():
+        local = int(env["LOCAL_WORLD_SIZE"])
+        return local, int(env["WORLD_SIZE"]) // local
+    if int(env.get("SLURM_NTASKS", 1)) > 1 and SLURMEnvironment.detect():
+        nodes = int(env.get("SLURM_NNODES", 1))
+        return int(env["SLURM_NTASKS"]) // nodes, nodes
+    return None
+
+
+def _check(device: torch.device, devices: int, nodes: int) -> None:
+    if devices < 1 or nodes < 1:
+        raise VisaError(f"devices is {devices} and nodes is {nodes}: give 1 or more.")
+    there = torch.cuda.device_count() if device.type == "cuda" else 1 if device.type == "mps" else devices
+    if devices > there:
+        raise VisaError(f"{devices} devices of kind {device.type} are asked for, and this machine has {there}.")
+    if devices * nodes > 1 and device.index is not None:
+        raise VisaError(
+            f"device {str(device)!r} is a single one: give {device.type!r} for {devices * nodes} processes."
+        )
+
+
+def _ddp(device: torch.device) -> DDPStrategy:
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its successor is absent before torch 2.15
+    return DDPStrategy(
+        process_group_backend="nccl" if device.type == "cuda" else "gloo",
+        broadcast_buffers=False,  # batch norm is synced, and MoCo's queue gets the same keys everywhere
+        find_unused_parameters=False,
+        gradient_as_bucket_view=True,
+    )
