@@ -16,12 +16,12 @@ STARTED = time.monotonic()
 VIEWS = {"simsiam": (2, 0), "mocov2": (1, 1), "simclr": (2, 0), "supervised": (1, 0)}  # learned from, looked at
 SPD_VIEWS = {"simsiam": 3, "mocov2": 3, "simclr": 3, "supervised": 2}
 SHOWN = (
-    *("pretraining", "input", "mode", "images_per_second", "of_network", "of_peak", "ratio", "step_ms", "views_ms"),
+    *("pretraining", "input", "mode", "images_per_second", "ratio", "of_network", "of_peak", "step_ms", "views_ms"),
     *("blend_percent", "memory_gib", "full_run_hours"),
 )
 MORE = (
-    *("batch", "bare_images_per_second", "ratio_strict", "blend_ms", "network_ms", "optimizer_ms", "rest_ms"),
-    *("repeats", "flops_per_image"),
+    *("batch", "bare_images_per_second", "ratio_with_optimizer", "blend_ms", "bare_ms", "optimizer_ms"),
+    *("rest_ms", "repeats", "flops_per_image"),
 )
 flops = cache(flops_per_image)
 

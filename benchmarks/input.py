@@ -21,10 +21,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from visa.pretrain.augment import STRONG, Draws, random_view
-from visa.pretrain.files import FolderFiles
-from visa.pretrain.images import ImageFolder
-from visa.pretrain.loader import default_workers
-from visa.pretrain.shards import ShardedImages, write_shards
+from visa.pretrain.input.files import FolderFiles
+from visa.pretrain.input.images import ImageFolder
+from visa.pretrain.input.loader import default_workers
+from visa.pretrain.input.shards import ShardedImages, write_shards
 
 NORMALIZE = transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 

@@ -1,11 +1,12 @@
-"""A training step of each method, with and without SPD, against its network alone. Claim: at least 0.85 (GPU: 0.9).
+"""A training step of each method, with and without SPD, against its network alone. Goal: at least 0.85 (GPU: 0.9).
 
     OMP_NUM_THREADS=2 python benchmarks/step.py --threads 2 --out runs/benchmarks/step.json
 
 `step` starts from uint8 images that lie on the device: all views with SmoothBlend, forward, backward, optimizer.
-`bare` is the same on views of random pixels that lie there ready: forward, backward, optimizer, so the optimizer is in
-both; `strict` sets the step against forward and backward alone. All parts take turns, `--repeats` times; times are
-medians, ratios medians of the repeats' ratios. The device runs them as `visa.pretrain.speed.fastest` finds best.
+`bare` is forward and backward alone, on views of random pixels that lie there ready; `ratio`, which the goal is for, is
+the step's images/s in those of `bare`. `ratio_with_optimizer` has the optimizer in both. All parts take turns,
+`--repeats` times; times are medians, ratios medians of the repeats' ratios. The device runs them as
+`visa.pretrain.speed.fastest` finds best.
 """
 
 import argparse
@@ -26,18 +27,20 @@ from visa.pretrain.augment import Draws
 from visa.pretrain.blend import draw_patches, smooth_blend
 from visa.pretrain.fabric import make_fabric
 from visa.pretrain.feed import seeded
-from visa.pretrain.loader import Batch
+from visa.pretrain.input.loader import Batch
 from visa.pretrain.methods import build
 from visa.pretrain.settings import METHODS, PretrainSettings, published
-from visa.pretrain.spd import SpdSettings, Views
+from visa.pretrain.spd import SpdSettings
 from visa.pretrain.speed import fastest
 from visa.pretrain.step import Speed, Step
+from visa.pretrain.views import Views
 from visa.provenance import machine, write_text
 
 CLASSES = 1000
+GOAL = {"cpu": 0.85, "cuda": 0.9}  # least `ratio`
 SHOWN = (
-    *("pretraining", "images_per_second", "bare_images_per_second", "ratio", "ratio_strict", "step_ms", "views_ms"),
-    *("blend_percent", "network_ms", "optimizer_ms", "rest_ms"),
+    *("pretraining", "images_per_second", "bare_images_per_second", "ratio", "ratio_with_optimizer", "step_ms"),
+    *("views_ms", "blend_percent", "bare_ms", "optimizer_ms", "rest_ms"),
 )
 
 
@@ -57,7 +60,7 @@ class Parts(Step):
         drawn = super().draw(self.batch, 0)
         second = None if drawn.second is None else torch.rand_like(drawn.second)
         spd: Any = drawn.spd and tuple(torch.rand_like(view) for view in drawn.spd)
-        return Views(torch.rand_like(drawn.first), second, drawn.labels, spd)
+        return Views(torch.rand_like(drawn.first), second, drawn.labels, spd, drawn.shuffle)
 
     def draw(self, batch: Batch, step: int) -> Views:
         return self.ready if self.on_ready_views else super().draw(batch, step)
@@ -65,7 +68,7 @@ class Parts(Step):
     def whole(self) -> None:
         self(self.batch, 0, 0.0)
 
-    def bare(self) -> None:
+    def ready_step(self) -> None:
         self.on_ready_views = True
         self(self.batch, 0, 0.0)
         self.on_ready_views = False
@@ -80,7 +83,7 @@ class Parts(Step):
             draws = Draws(seeded(0, "blend", 0, images.device))
             smooth_blend(images, draw_patches(len(images), images.shape[-1], params, draws), params.onto)
 
-    def network(self) -> None:
+    def bare(self) -> None:
         """Forward and backward."""
         with torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.speed.precision == "bf16-mixed"):
             loss = self.model(self.ready)["loss"]
@@ -109,7 +112,7 @@ def wait(device: torch.device) -> None:
 def measure(parts: Parts, repeats: int, limit: float = float("inf")) -> dict[str, Any]:
     """Rates, ratios and milliseconds of a step's parts; after `limit` seconds no further repeat begins."""
     device = parts.fabric.device
-    runs = {name: getattr(parts, name) for name in ("whole", "bare", "views", "blend", "network", "optim")}
+    runs = {name: getattr(parts, name) for name in ("whole", "ready_step", "views", "blend", "bare", "optim")}
     for run in runs.values():
         run()
     calls = 1 + int(0.3 / seconds(parts.whole, device)) if device.type == "cuda" else 1
@@ -122,19 +125,23 @@ def measure(parts: Parts, repeats: int, limit: float = float("inf")) -> dict[str
 
 
 def summary(taken: dict[str, list[float]], batch: int) -> dict[str, Any]:
-    whole, bare, views, blend, network, optim = (statistics.median(s) for s in taken.values())
+    whole, _, views, blend, bare, optim = (statistics.median(s) for s in taken.values())
+
+    def of_whole(part: str) -> float:
+        return statistics.median(p / w for p, w in zip(taken[part], taken["whole"], strict=True))
+
     return {
         "images_per_second": batch / whole,
         "bare_images_per_second": batch / bare,
-        "ratio": statistics.median(b / w for w, b in zip(taken["whole"], taken["bare"], strict=True)),
-        "ratio_strict": statistics.median(n / w for w, n in zip(taken["whole"], taken["network"], strict=True)),
+        "ratio": of_whole("bare"),
+        "ratio_with_optimizer": of_whole("ready_step"),
         "step_ms": 1e3 * whole,
         "views_ms": 1e3 * views,  # SmoothBlend among them
         "blend_ms": 1e3 * blend,
         "blend_percent": 100 * blend / whole,
-        "network_ms": 1e3 * network,
+        "bare_ms": 1e3 * bare,
         "optimizer_ms": 1e3 * optim,
-        "rest_ms": 1e3 * (whole - views - network - optim),
+        "rest_ms": 1e3 * (whole - views - bare - optim),
         "repeats": len(taken["whole"]),
     }
 
@@ -158,6 +165,11 @@ def print_trials(trials: list[dict[str, Any]], chosen: Speed) -> None:
         compiled = "compiled" if t["compile"] else "eager"
         print(f"  {t['precision']:11s} {memory:14s} {compiled:9s} threads {t['threads'] or 'as set':8}{result}")
     print(f"  taken: {chosen}\n", flush=True)
+
+
+def judged(ratio: float, device: torch.device) -> str:
+    goal = GOAL.get(device.type, GOAL["cpu"])
+    return f"{ratio:.3f} of forward and backward alone, {'at least' if ratio >= goal else 'below'} {goal}"
 
 
 def main() -> None:
@@ -186,7 +198,7 @@ def main() -> None:
                 parts = Parts(published(method, spd=spd, **shape), fabric, speed)
                 name = f"{method}+spd" if spd else method
                 rows.append({"pretraining": name, **measure(parts, options.repeats)})
-                print(f"{name}: {rows[-1]['ratio']:.3f} of the bare step", flush=True)
+                print(f"{name}: {judged(rows[-1]['ratio'], fabric.device)}", flush=True)
     print("\n" + table(rows, SHOWN))
     if options.out:
         asked = {**vars(options), "out": str(options.out)}

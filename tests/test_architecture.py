@@ -17,7 +17,7 @@ LEVELS = [
     ("pretrain",),
     ("report",),
     ("notebook", "plan"),
-    ("runner",),
+    ("runner", "cli_pretrain"),
     ("cli",),
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}

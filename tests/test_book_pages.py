@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from visa.data.synthetic.writer import write_mini_visa
 from visa.report import tables
 from visa.report.tables import COLUMNS
 
+BOOK = Path(fragments.__file__).parents[1]
 SOURCE = [
     {"cell_type": "markdown", "metadata": {}, "source": ["# Title\n", "Text."]},
     {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": "n: int = 1", "outputs": []},
@@ -103,7 +105,9 @@ def test_the_commands_of_the_results_pages_are_accepted(command, tmp_path, monke
     root = tmp_path / "VisA"
     write_mini_visa(root, ["fryum"], normal=12, anomaly=4, size=64, seed=0, workers=1, progress=False)
     monkeypatch.setenv("VISA_ROOT", str(root))
-    words = command.replace("PHOTOGRAPHS", str(root / "fryum")).split()
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    words = command.replace("PHOTOGRAPHS", str(photographs)).split()
     result = CliRunner().invoke(app, [*words[1:], "--dry-run"])
     assert result.exit_code == 0, result.output
     assert ("ablation" in result.output) is ("--ablation" in command)
@@ -184,7 +188,7 @@ def test_the_ablation_is_compared_with_its_reference(tmp_path):
 
 
 def test_what_the_results_page_says_of_fryum_is_in_its_files():
-    folder = Path(fragments.__file__).parents[1] / "results" / "fryum"
+    folder = BOOK / "results" / "fryum"
     metrics = tables.load_metrics([folder / "metrics.csv"])
     spd = tables.paired_difference(metrics, "simsiam+spd", "simsiam")
     assert (spd["low"] < 0).all() and (spd["high"] > 0).all() and (spd["n"] == 3).all()
@@ -205,3 +209,11 @@ def test_every_module_is_in_the_api():
     modules = [p.relative_to(package.parent).with_suffix("") for p in package.rglob("*.py") if p.stem != "__init__"]
     text = fragments.api()
     assert [str(m) for m in modules if f"automodule:: {'.'.join(m.parts)}\n" not in text] == []
+
+
+@pytest.mark.parametrize("page", sorted(BOOK.glob("results_*.md")), ids=lambda p: p.stem)
+def test_the_commit_that_a_results_page_names_made_its_files(page):
+    named = re.findall(r"commit `([0-9a-f]{7,40})`", page.read_text(encoding="utf-8"))
+    files = BOOK.glob(f"results/{page.stem.removeprefix('results_')}*/provenance.json")
+    made = {f: f.read_text(encoding="utf-8") for f in files}
+    assert [(f.parent.name, c) for f, text in made.items() for c in named if f'"commit": "{c}' not in text] == []

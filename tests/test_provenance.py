@@ -1,6 +1,7 @@
 """Digests change with what they stand for; files appear whole or not at all."""
 
 import json
+import os
 
 import pytest
 
@@ -34,6 +35,9 @@ def test_fingerprint_sees_new_changed_and_renamed_files(tmp_path):
     (tmp_path / "b").rename(tmp_path / "c")
     seen.add(folder_fingerprint(tmp_path))
     assert len(seen) == 4
+    without_times = folder_fingerprint(tmp_path, times=False)
+    os.utime(tmp_path / "a", (1, 1))
+    assert folder_fingerprint(tmp_path) not in seen and folder_fingerprint(tmp_path, times=False) == without_times
 
 
 def test_a_sidecar_says_what_made_its_output(tmp_path):

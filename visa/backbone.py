@@ -34,10 +34,21 @@ def create_backbone(arch: str, seed: int = 0) -> nn.Module:
             return _create_timm(arch.removeprefix("timm/"))
         check_choice("arch", arch, (*ARCHES, "timm/<name>"))
         if arch == "resnet18_half":
-            return _create_timm("resnet18", channels=(32, 64, 128, 256))
+            return _create_timm("resnet18", channels=(32, 64, 128, 256), zero_init_last=False)
         model: nn.Module = torchvision.models.get_model(arch, weights=None)
         model.fc = nn.Identity()
         return model
+
+
+def zero_init_residual(backbone: nn.Module) -> None:
+    """Set the scale of the last batch norm of every residual block to 0, so that each block begins as the identity.
+
+    Of a ResNet; a model of another kind keeps its weights.
+    """
+    for block in backbone.modules():
+        last = getattr(block, "bn3", None) or getattr(block, "bn2", None)
+        if isinstance(last, nn.BatchNorm2d) and hasattr(block, "downsample"):
+            nn.init.zeros_(last.weight)
 
 
 def feature_width(backbone: nn.Module) -> int:

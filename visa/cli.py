@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from visa import cli_pretrain
+from visa.cli_pretrain import Workers, parse_settings
 from visa.errors import VisaError, check_choice
 from visa.paths import data_root
 
@@ -21,7 +23,6 @@ app = typer.Typer(
 )
 
 Objects = Annotated[str, typer.Option(help="Objects, separated by commas, or all.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Parallel workers; default: one a core.")]
 
 
 @app.command()
@@ -102,71 +103,8 @@ def synth(
     typer.echo(write_mini_visa(root, names, normal, anomaly, size, seed, workers, progress=True))
 
 
-@app.command()
-def shards(
-    images: Annotated[Path, typer.Argument(help="An ImageNet-style folder of classes.")],
-    destination: Annotated[Path, typer.Argument(help="Folder of the shards.")],
-    side: Annotated[int, typer.Option(min=16, help="Short side of the stored images, in pixels.")] = 256,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality.")] = 90,
-    workers: Workers = None,
-) -> None:
-    """Pack images at their short side into WebDataset shards, for slow disks; an interrupted build goes on."""
-    from visa.pretrain.shards import write_shards
-
-    corrupt = write_shards(images, destination, side, quality, workers=workers, progress=True)
-    typer.echo(
-        f"shards: {destination}; {len(corrupt)} corrupt images left out{''.join(f'{chr(10)}  {c}' for c in corrupt)}"
-    )
-
-
-@app.command()
-def pretrain(
-    object: Annotated[str, typer.Option(help="Train on the normal images of an object, or of all.")] = "all",
-    images: Annotated[str, typer.Option(help="Train on a folder of classes, or of shards, instead.")] = "",
-    method: Annotated[str, typer.Option(help="simsiam, mocov2, simclr or supervised.")] = "simsiam",
-    spd: Annotated[bool, typer.Option(help="Add the SPD term.")] = True,
-    setting: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE; the rest is as published.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="Processes on this machine, one a device.")] = 1,
-    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
-    precision: Annotated[str, typer.Option(help="auto, 32-true or bf16-mixed.")] = "auto",
-    name: Annotated[str, typer.Option(help="The run's folder; default: the data set's name.")] = "",
-) -> None:
-    """Pre-train on one or many devices and machines; the same command goes on where it was stopped."""
-    from visa.data.source import open_source
-    from visa.pretrain.fabric import make_fabric
-    from visa.pretrain.session import run_pretraining, training_data
-    from visa.pretrain.settings import configured
-    from visa.runs import open_run, pretraining_name
-
-    settings = configured(method, spd, _settings(setting) | {"seed": seed})
-    source = open_source()
-    if not images and object != "all":
-        source.check_object(object)
-    target = open_run(name, source)
-    fabric = make_fabric(device, devices, nodes)
-    data = training_data(source, object, images, settings.image_size, fabric.device)
-    folder = target.pretrain_dir(pretraining_name(method, spd), data.scope, seed)
-    try:
-        run_pretraining(settings, data, folder, fabric, precision)  # type: ignore[arg-type]
-    except KeyboardInterrupt:
-        typer.echo("visa: interrupted; the same command goes on from its last checkpoint.", err=True)
-        raise typer.Exit(130) from None
-    if fabric.is_global_zero:
-        typer.echo(f"weights, curves and diagnosis: {folder}")
-
-
-@app.command()
-def export(
-    weights: Annotated[Path, typer.Argument(help="backbone.safetensors of a finished pre-training.")],
-    destination: Annotated[Path, typer.Argument(help="New folder for the weights and their model card.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
-) -> None:
-    """Write weights that torchvision, timm and anomalib load, with a model card."""
-    from visa.export import export as write
-
-    typer.echo(write(weights, destination, overwrite=overwrite))
+for _command in (cli_pretrain.shards, cli_pretrain.pretrain, cli_pretrain.export):
+    app.command()(_command)
 
 
 @app.command()
@@ -200,8 +138,8 @@ def run(
         seeds=[int(_value("seed", s, int)) for s in _list(seeds)],
         scope=scope,
         weights=[GivenWeights.parse(text) for text in weights or ()],
-        pretrain=_settings(pretrain),
-        score=_settings(score),
+        pretrain=parse_settings(pretrain),
+        score=parse_settings(score),
         ablation=ablation,
     )
     target = open_run(name, source)
@@ -265,28 +203,6 @@ def _choices(what: str, text: str, choices: Sequence[str]) -> list[str]:
     for value in names:
         check_choice(what, value, choices)
     return names
-
-
-def _settings(pairs: Sequence[str] | None) -> dict[str, object]:
-    settings: dict[str, object] = {}
-    for pair in pairs or ():
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise VisaError(f"{pair!r} is not of the form NAME=VALUE, as in epochs=20.")
-        settings[name] = _literal(text)
-    return settings
-
-
-def _literal(text: str) -> object:
-    """A bool, int or float if the text reads as one, else the text."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _value(what: str, text: str, kind: type[int]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from visa.data.source import Source
 from visa.errors import VisaError
-from visa.runs import Run
+from visa.runs import Run, folder_scope
 
 Settings = Mapping[str, object]
 
@@ -163,7 +163,7 @@ def _ablation_stage(run: Run, matrix: Matrix, common: Settings) -> Stage:
 def _shared_scope(matrix: Matrix) -> str:
     """What one pre-training for all objects was trained on; empty where each object has its own."""
     if folder := str(matrix.pretrain.get("pretrain_root", "")):
-        return Path(folder).expanduser().resolve().name
+        return folder_scope(folder)
     return "all" if matrix.scope == "all" else ""
 
 

@@ -37,10 +37,10 @@ def code_digest(*parts: str) -> str:
     return digest([(str(f.relative_to(PACKAGE)), file_digest(f)) for f in files])
 
 
-def folder_fingerprint(folder: Path) -> str:
-    """Digest of the names, sizes and times of the files below `folder`; quick, and blind to contents alone."""
-    files = sorted(f for f in folder.rglob("*") if f.is_file())
-    return digest([(str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns) for f in files])
+def folder_fingerprint(folder: Path, times: bool = True) -> str:
+    """Digest of the names, sizes and `times` of the files below `folder`; quick, and blind to contents alone."""
+    files = [(str(f.relative_to(folder)), f.stat()) for f in sorted(folder.rglob("*")) if f.is_file()]
+    return digest([(name, about.st_size, about.st_mtime_ns if times else 0) for name, about in files])
 
 
 def machine() -> dict[str, Any]:

@@ -64,7 +64,7 @@ def stage_key(stage: Stage, source: Source, upstream: dict[str, str]) -> str:
             "data": source.fingerprint(*stage.data),
             "reads": [upstream[name] for name in stage.reads],
             "weights": file_digest(Path(str(weights)).expanduser()) if weights else "",
-            "pretrain_root": folder_fingerprint(Path(str(folder)).expanduser()) if folder else "",
+            "pretrain_root": folder_fingerprint(Path(str(folder)).expanduser(), times=False) if folder else "",
         }
     )
 

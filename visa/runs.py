@@ -5,10 +5,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from visa.data.objects import OBJECTS
 from visa.data.source import Source
 from visa.errors import VisaError
 from visa.paths import runs_root
 from visa.provenance import write_text
+
+_PLAIN = r"\w[\w.+ -]*"
+_PARTS = ("train", "val", "images")  # names of folders that say nothing of the data
+_TAKEN = (*OBJECTS, "all", "object", "given")
 
 
 @dataclass(frozen=True)
@@ -41,20 +46,51 @@ def open_run(name: str, source: Source) -> Run:
     Raises VisaError for a name that is no plain folder name, and if the run holds results of another data set:
     mini-VisA's and VisA's never mix.
     """
-    if name and not re.fullmatch(r"\w[\w.+ -]*", name):
-        raise VisaError(f"run {name!r} is no plain folder name: use letters, digits, '.', '+', '-' and '_'.")
-    run = Run(runs_root() / (name or source.name.lower()))
-    about = run.root / "run.json"
-    if about.is_file():
-        made_from = json.loads(about.read_text(encoding="utf-8"))
-        if (made_from["dataset"], made_from["synthetic"]) != (source.name, source.synthetic):
-            raise VisaError(
-                f"run {run.root.name!r} holds results of {made_from['dataset']}, not of {source.name}: "
-                "give another name (visa run --name, parameter `run`), so that they do not mix."
-            )
-    else:
-        write_text(about, json.dumps({"dataset": source.name, "synthetic": source.synthetic}, indent=1) + "\n")
+    run, made_from = _opened(name, source.name, source.synthetic)
+    if (made_from["dataset"], made_from["synthetic"]) != (source.name, source.synthetic):
+        raise VisaError(
+            f"run {run.root.name!r} holds results of {made_from['dataset']}, not of {source.name}: "
+            "give another name (visa run --name, parameter `run`), so that they do not mix."
+        )
     return run
+
+
+def open_folder_run(name: str, scope: str) -> Run:
+    """The run `name` (default: the scope) for a pre-training on a folder of images; made if it is new.
+
+    It may be a data set's run: the folder's scope keeps the two apart. Raises VisaError as `open_run` for the name.
+    """
+    return _opened(name, scope, False)[0]
+
+
+def folder_scope(folder: str, name: str = "") -> str:
+    """What a pre-training on a folder of images was trained on: `name`, else the folder's own (`imagenet-train`).
+
+    Raises VisaError if the folder is absent, `name` is no plain folder name, or either name is taken in a run.
+    """
+    root = Path(folder).expanduser().resolve()
+    if not root.is_dir():
+        raise VisaError(f"there is no folder {folder!r} to pre-train on: check the path.")
+    own = f"{root.parent.name}-{root.name}" if root.name.lower() in _PARTS and root.parent.name else root.name
+    scope = name or own
+    if scope in ("", *_TAKEN) or (name and not re.fullmatch(_PLAIN, name)):
+        raise VisaError(
+            f"the images of {folder!r} cannot be called {scope!r}, which stands for something else or is no plain "
+            "name: rename the folder, or give another name (visa pretrain --dataset)."
+        )
+    return scope
+
+
+def _opened(name: str, dataset: str, synthetic: bool) -> tuple[Run, dict[str, object]]:
+    """The run, made if it is new, and what `run.json` says of it."""
+    if name and not re.fullmatch(_PLAIN, name):
+        raise VisaError(f"run {name!r} is no plain folder name: use letters, digits, '.', '+', '-' and '_'.")
+    run = Run(runs_root() / (name or dataset.lower()))
+    about = run.root / "run.json"
+    if not about.is_file():
+        write_text(about, json.dumps({"dataset": dataset, "synthetic": synthetic}, indent=1) + "\n")
+    made_from: dict[str, object] = json.loads(about.read_text(encoding="utf-8"))
+    return run, made_from
 
 
 def pretraining_name(method: str, spd: bool) -> str:

@@ -16,12 +16,11 @@ import pytest
 import torch
 from torch import nn
 
-from visa.pretrain import methods
+from visa.pretrain import methods, train
 from visa.pretrain.fabric import make_fabric
-from visa.pretrain.loader import Batch
+from visa.pretrain.input.loader import Batch
 from visa.pretrain.settings import METHODS, PretrainSettings
 from visa.pretrain.spd import SpdSettings
-from visa.pretrain.speed import fastest
 from visa.pretrain.train import pretrain
 
 TINY = PretrainSettings(arch="resnet18", epochs=2, batch_size=4, image_size=32, base_lr=0.5, spd=SpdSettings())
@@ -71,7 +70,7 @@ def create_tiny(arch, seed):
 
 def tiny_method(method, **changes):
     optimizer = "lars" if method == "simclr" else "sgd"
-    given = {"epochs": 2, "base_lr": 0.05, "optimizer": optimizer, "queue": 20} | changes
+    given = {"epochs": 2, "base_lr": 0.05, "optimizer": optimizer, "queue": 20, "bn_group": 2} | changes
     return PretrainSettings(method=method, batch_size=8, image_size=32, spd=SpdSettings(), **given)
 
 
@@ -90,6 +89,12 @@ def tiny(monkeypatch):
 def of_method():
     """Settings of a training of two epochs by a method's name."""
     return tiny_method
+
+
+@pytest.fixture
+def stopping_at():
+    """What makes images interrupt their training before a step."""
+    return interrupted_at
 
 
 @pytest.fixture
@@ -131,30 +136,33 @@ def member(folder):
     folder, rank, size = Path(folder), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
     fabric = make_fabric("cpu")
+    vars(train).update(MEASURED_FROM=1, fastest=None)  # several processes never measure
     found = {}
     for method in METHODS:
-        result = pretrain(TinyImages(), tiny_method(method), folder / f"{method}.pt", fabric)
+        images = TinyImages()
+        images.skipped = [f"{rank}.jpg: no JPEG"]
+        result = pretrain(images, tiny_method(method), folder / f"{method}.pt", fabric)
         found[method] = {"curves": result.curves, "skipped": result.skipped}
         if rank == 0:
             torch.save(result.method.state_dict(), folder / f"{method}.weights")
-    _, trials = fastest(tiny_method("simclr"), fabric.device, 16, images=0)
-    found["trials"] = [trial["error"] for trial in trials]
     if rank == 0:
         (folder / "found.json").write_text(json.dumps(found))
-    _stopped(folder / "stopped.pt", fabric)
+    with suppress(KeyboardInterrupt):
+        pretrain(interrupted_at(TinyImages(), 3), tiny_method("simsiam"), folder / "stopped.pt", fabric, save_every=0.0)
     torch.distributed.destroy_process_group()
 
 
-def _stopped(path, fabric):
-    class Stopping(TinyImages):
+def interrupted_at(images, step):
+    """Images of the kind of `images` that are interrupted before batch `step`."""
+
+    class Stopping(type(images)):
         def batches(self, order):
             for i, batch in enumerate(super().batches(order)):
-                if i == 3:
+                if i == step:
                     raise KeyboardInterrupt
                 yield batch
 
-    with suppress(KeyboardInterrupt):
-        pretrain(Stopping(), tiny_method("simsiam"), path, fabric, save_every=0.0)
+    return Stopping()
 
 
 if __name__ == "__main__":

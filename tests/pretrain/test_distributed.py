@@ -15,7 +15,8 @@ import visa
 from visa.errors import VisaError
 from visa.kernel import loopback_is_up
 from visa.pretrain.batch_norm import sync_batch_norm
-from visa.pretrain.fabric import make_fabric, share
+from visa.pretrain.fabric import _started, check_shareable, make_fabric
+from visa.pretrain.input.loader import default_workers
 from visa.pretrain.settings import METHODS
 from visa.pretrain.train import pretrain
 
@@ -52,12 +53,14 @@ def member(folder, rank):
 def test_losses_and_weights_are_those_of_one_process(two_processes, tiny, images, cpu, tmp_path, of_method, method):
     found = json.loads((two_processes / "found.json").read_text())[method]
     alone = pretrain(images, of_method(method), tmp_path / "c.pt", cpu)
-    assert len(found["curves"]) == len(alone.curves) == 4 and found["skipped"] == alone.skipped
+    assert len(found["curves"]) == len(alone.curves) == 4 and found["skipped"] == ["0.jpg: no JPEG", "1.jpg: no JPEG"]
     for both, one in zip(found["curves"], alone.curves, strict=True):
         for term in ("loss", "base", "spd", "lr"):
             assert both[term] == pytest.approx(one[term], abs=1e-4), (term, one["step"])
     weights = torch.load(two_processes / f"{method}.weights", weights_only=True)
     for name, value in alone.method.state_dict().items():
+        if method == "mocov2" and "running" in name:
+            continue  # each process keeps statistics of its own groups
         assert torch.allclose(weights[name].float(), value.float(), atol=1e-3), name
 
 
@@ -68,11 +71,6 @@ def test_one_process_goes_on_where_two_have_stopped(two_processes, tiny, images,
     for a, b in zip(resumed.curves, whole.curves, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
     assert resumed.curves[:3] != whole.curves[:3]  # the first three steps are the two processes'
-
-
-def test_processes_measure_together(two_processes):
-    errors = json.loads((two_processes / "found.json").read_text())["trials"]
-    assert len(errors) >= 2 and not any(errors)
 
 
 def test_synced_norms_keep_names_weights_and_what_they_do_in_evaluation():
@@ -87,11 +85,11 @@ def test_synced_norms_keep_names_weights_and_what_they_do_in_evaluation():
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(cpu):
-    assert share(7, cpu) == 7
+    check_shareable(7, cpu)
     three = type("Three", (), {"world_size": 3})()
-    assert share(6, three) == 2
+    check_shareable(6, three)
     with pytest.raises(VisaError, match=r"batch_size is 7, .*multiple of 3"):
-        share(7, three)
+        check_shareable(7, three)
 
 
 @pytest.mark.parametrize("asked,said", [({"devices": 0}, "1 or more"), ({"nodes": 0}, "1 or more")])
@@ -109,3 +107,26 @@ def test_absent_gpus_are_told(monkeypatch, there):
     with pytest.raises(VisaError, match="a single one"):
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
         make_fabric("cuda:1", devices=4)
+
+
+def test_only_a_step_of_srun_is_joined(monkeypatch):
+    """SLURM_NTASKS and SLURM_PROCID are set for a plain command of a batch job, too."""
+    for name, value in {"NTASKS": "4", "NNODES": "2", "PROCID": "0", "LOCALID": "0", "JOB_NAME": "train"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert make_fabric("cpu").world_size == 1
+    for name, value in {"NUM_TASKS": "4", "NUM_NODES": "2"}.items():
+        monkeypatch.setenv(f"SLURM_STEP_{name}", value)
+    assert _started() == (2, 2)
+    monkeypatch.delenv("SLURM_PROCID")
+    assert _started() is None
+
+
+def test_processes_that_start_each_other_share_the_cores(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    make_fabric("cpu")
+    assert default_workers() == 8, "a number from before counts no more"
+    with monkeypatch.context() as patch:
+        patch.setattr("visa.pretrain.fabric.Fabric.launch", lambda fabric: None)
+        make_fabric("cpu", devices=2)
+    assert default_workers() == 4

@@ -1,6 +1,7 @@
 """Training images from a folder: labels, order, workers, decoders against the exact way, and corrupt files."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from PIL import Image
 
 from visa.data.dataset import read_image
 from visa.errors import VisaError
-from visa.pretrain import loader
-from visa.pretrain.decode import decode, square
-from visa.pretrain.images import ImageFolder, ImagesInMemory, folder_images
-from visa.pretrain.loader import EncodedImages
+from visa.pretrain.input import loader
+from visa.pretrain.input.decode import decode, square
+from visa.pretrain.input.files import FolderFiles
+from visa.pretrain.input.images import ImageFolder, ImagesInMemory, folder_images
+from visa.pretrain.input.loader import EncodedImages
 
 CPU = torch.device("cpu")
 
@@ -52,6 +54,25 @@ def test_labels_are_the_sorted_class_folders(tmp_path):
     batch = only(images, range(13))
     assert batch.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 5
     assert batch.images.shape == (13, 3, 16, 16) and batch.images.dtype == torch.uint8
+
+
+def test_a_fingerprint_is_of_paths_and_sizes_alone(tmp_path):
+    write_folder(tmp_path)
+    file = tmp_path / "class0" / "0.jpg"
+    seen = [FolderFiles(tmp_path).fingerprint()]
+    os.utime(file, (1, 1))
+    (tmp_path / "class0" / "notes.txt").write_text("no image")
+    assert FolderFiles(tmp_path).fingerprint() == seen[0]
+    file.write_bytes(file.read_bytes() + b"1")
+    seen.append(FolderFiles(tmp_path).fingerprint())
+    file.rename(tmp_path / "class1" / "a.jpg")
+    seen.append(FolderFiles(tmp_path).fingerprint())
+    assert len(set(seen)) == 3
+
+
+def test_what_workers_hold_ready_is_bounded():
+    assert loader.prefetched(16, 32, 252) == 2 and loader.prefetched(16, 512, 252) == 1
+    assert loader.prefetched(0, 32, 252) is None
 
 
 def test_in_a_flat_folder_every_image_is_its_own_class(tmp_path):

@@ -122,3 +122,11 @@ def test_feature_std_tells_spread_from_collapse():
     spread = torch.randn(4000, 32, generator=torch.Generator().manual_seed(0))
     assert 0.97 < float(feature_std(spread)) < 1.03
     assert float(feature_std(torch.ones(16, 32))) < 1e-3
+
+
+def test_autocast_does_not_round_the_logits(queue):
+    z1, z2 = embeddings(2, seed=4)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = nt_xent(z1, z2, 0.1), info_nce(z1, z2, queue, 0.1)
+    exact = nt_xent(z1, z2, 0.1), info_nce(z1, z2, queue, 0.1)
+    assert all(torch.equal(a, b) for a, b in zip(mixed, exact, strict=True))

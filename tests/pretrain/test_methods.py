@@ -4,13 +4,15 @@ import pytest
 import torch
 from torch import nn
 
+from visa.backbone import stage_maps
 from visa.errors import VisaError
 from visa.pretrain import methods
 from visa.pretrain.augment import Draws
 from visa.pretrain.losses import spd_cross_entropy, spd_loss
 from visa.pretrain.methods import MoCoV2, SimCLR, SimSiam, Supervised, build
 from visa.pretrain.settings import METHODS, PretrainSettings, published
-from visa.pretrain.spd import SpdSettings, Views, draw_views
+from visa.pretrain.spd import SpdSettings
+from visa.pretrain.views import Views, draw_views
 
 SIDE = 16
 
@@ -53,7 +55,9 @@ def settings(method, **changes):
 def views(count=8, seed=0, spd=True):
     g = torch.Generator().manual_seed(seed)
     first, second, *three = torch.rand(5, count, 3, SIDE, SIDE, generator=g).unbind()
-    return Views(first, second, torch.arange(count) % 4, tuple(three) if spd else None)
+    return Views(
+        first, second, torch.arange(count) % 4, tuple(three) if spd else None, torch.randperm(count, generator=g)
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -82,7 +86,7 @@ def test_with_and_without_spd_start_from_the_same_weights(method):
 def test_the_order_of_the_batch_does_not_matter(method):
     order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
     v = views()
-    shuffled = Views(v.first[order], v.second[order], v.labels[order], tuple(x[order] for x in v.spd))
+    shuffled = Views(v.first[order], v.second[order], v.labels[order], tuple(x[order] for x in v.spd), v.shuffle)
     one, two = (build(settings(method, spd=SpdSettings()), 4).train()(x) for x in (v, shuffled))
     for name in ("loss", "base", "spd"):
         assert torch.isclose(one[name], two[name], atol=1e-5), name
@@ -179,7 +183,7 @@ def test_joint_pass_shares_batch_statistics():
 def test_supervised_spd_is_an_auxiliary_classifier_on_a_layer(layer):
     learner = build(settings("supervised", spd=SpdSettings(head_layer=layer)), 4).eval()
     v = views()
-    maps = methods.stage_maps(learner.backbone, methods.normalize(torch.cat(v.spd[1:]), learner.backbone), (layer,))
+    maps = stage_maps(learner.backbone, methods.normalize(torch.cat(v.spd[1:]), learner.backbone), (layer,))
     logits = learner.spd.head(maps[layer].mean((2, 3)))
     assert torch.isclose(learner(v)["spd"], spd_cross_entropy(*logits.chunk(2)), atol=1e-5)
     learner(v)["spd"].backward()
@@ -234,3 +238,23 @@ def test_the_negative_differs_from_its_clean_view_in_a_patch_only():
     share = ((negative - anchor).abs().amax(1) > 1e-3).float().mean((1, 2))
     assert ((share > 0) & (share < 0.5)).all()
     assert ((positive - anchor).abs().amax(1) > 1e-3).float().mean() > 0.5
+
+
+def test_moco_s_keys_share_no_group_with_their_queries():
+    moco = MoCoV2(SmallNet(), queue=20, bn_group=2).train()
+    v = views(spd=False)
+    normed = methods.normalize(v.second[v.shuffle], moco.backbone)
+    with torch.no_grad():
+        expected = torch.cat([moco.key_projector(moco.key_backbone(part)) for part in normed.split(2)])
+    keys = moco._keys(v.second, v.shuffle)
+    assert torch.allclose(keys[v.shuffle], nn.functional.normalize(expected, dim=1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "zeros"), [("simsiam", True), ("simclr", True), ("mocov2", False), ("supervised", False)]
+)
+def test_residual_branches_start_at_zero_where_the_paper_says_so(monkeypatch, method, zeros):
+    monkeypatch.undo()
+    blocks = build(settings(method, arch="resnet18"), 4).backbone.layer3
+    for block in blocks:
+        assert bool((block.bn2.weight == 0).all()) is zeros and bool((block.bn1.weight == 1).all())

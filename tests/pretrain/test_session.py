@@ -1,18 +1,23 @@
 """From images to files: what notebook 3 and `visa pretrain` leave behind, for every method."""
 
 import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+from visa import cli
 from visa.backbone import load_backbone
 from visa.data.source import open_source
 from visa.errors import VisaError
 from visa.pretrain.ablation import REFERENCE, variants
 from visa.pretrain.fabric import make_fabric
-from visa.pretrain.session import in_processes, is_finished, run_pretraining, run_random, training_data
+from visa.pretrain.session import folder_data, in_processes, is_finished, run_pretraining, run_random, training_data
 from visa.pretrain.settings import METHODS, configured
 from visa.provenance import read_sidecar
 
@@ -56,9 +61,68 @@ def test_an_absent_folder_is_named(mini_root):
         training_data(open_source(str(mini_root)), "all", "nowhere", 32)
 
 
-def test_a_failed_process_is_told(tmp_path):
+def test_a_failed_process_is_told(mini_root):
     with pytest.raises(VisaError, match="exit code 2"):
-        in_processes(["--method", "byol"])
+        in_processes(["--method", "byol"], open_source(str(mini_root)))
+
+
+def test_processes_train_on_the_data_of_the_notebook(mini_root, monkeypatch):
+    seen = {}
+    monkeypatch.setenv("VISA_ROOT", "another")
+    monkeypatch.setattr(subprocess, "run", lambda *_, env: subprocess.CompletedProcess(seen.update(env) or "", 0))
+    in_processes([], open_source(str(mini_root)))
+    assert seen["VISA_ROOT"] == str(mini_root)
+
+
+def test_a_checkpoint_of_other_code_or_data_is_named_and_goes_on_when_asked(data, tmp_path, capsys):
+    settings, cpu = configured("simsiam", False, SMALL), make_fabric("cpu")
+    run_pretraining(settings, data, tmp_path, cpu)
+    (old,) = tmp_path.glob("checkpoint-*.pt")
+    trained = (tmp_path / "curves.csv").read_bytes()
+    assert "anew" not in capsys.readouterr().out
+    changed, longer = replace(data, fingerprint="changed"), replace(settings, epochs=2)
+    with pytest.raises(VisaError, match="other settings"):
+        run_pretraining(longer, changed, tmp_path, cpu, resume_from=old)
+    with pytest.raises(VisaError, match=r"no checkpoint 'absent\.pt'"):
+        run_pretraining(settings, changed, tmp_path, cpu, resume_from=Path("absent.pt"))
+    (tmp_path / "curves.csv").unlink()
+    run_pretraining(settings, changed, tmp_path, cpu, resume_from=old)
+    assert (tmp_path / "curves.csv").read_bytes() == trained and is_finished(settings, changed, tmp_path)
+    run_pretraining(replace(settings, seed=1), data, tmp_path, cpu)
+    said = capsys.readouterr().out
+    assert said.count("begins anew") == 1 and "checkpoint-" in said
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder `imagenet/train` of two classes of eight images."""
+    for i in range(16):
+        file = tmp_path / "imagenet" / "train" / f"class{i % 2}" / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (16 * i, 255 - 8 * i, 60)).save(file)
+    return tmp_path / "imagenet" / "train"
+
+
+def test_a_folder_is_named_by_what_it_holds(photos, tmp_path):
+    found = folder_data(str(photos), 32, workers=1)
+    assert found.scope == found.dataset == "imagenet-train" and not found.synthetic
+    assert folder_data(str(photos), 32, dataset="photographs").scope == "photographs"
+    taken = photos.rename(tmp_path / "pcb1")
+    for name in ("", "all", "fryum", "a/b"):
+        with pytest.raises(VisaError, match="cannot be called"):
+            folder_data(str(taken), 32, dataset=name)
+
+
+def test_pretraining_on_a_folder_opens_no_visa(photos, tmp_path, capsys):
+    settings = [f"--set={k}={v}" for k, v in (SMALL | {"epochs": 1}).items()]
+    arguments = ["pretrain", "--images", str(photos), "--device", "cpu", "--workers", "1", *settings]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert not ended.value.code and "weights, curves and diagnosis" in capsys.readouterr().out
+    run = tmp_path / "runs" / "imagenet-train"
+    assert json.loads((run / "run.json").read_text()) == {"dataset": "imagenet-train", "synthetic": False}
+    assert (run / "pretrain/simsiam+spd/imagenet-train/seed0/backbone.safetensors").is_file()
+    assert not (tmp_path / "data").exists(), "nothing is rendered"
 
 
 @pytest.mark.parametrize(

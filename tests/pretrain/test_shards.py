@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from visa.errors import VisaError
-from visa.pretrain import loader, shards
-from visa.pretrain.files import FolderFiles
-from visa.pretrain.images import folder_images
-from visa.pretrain.shard_files import ShardFiles
-from visa.pretrain.shards import ShardedImages, write_shards
+from visa.pretrain.input import loader, shards
+from visa.pretrain.input.files import FolderFiles
+from visa.pretrain.input.images import folder_images
+from visa.pretrain.input.shard_files import ShardFiles
+from visa.pretrain.input.shards import ShardedImages, write_shards
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_folder_of_something_else_is_refused(root, tmp_path):
 
 
 def test_an_epoch_reads_a_few_shards_at_a_time(root, tmp_path, monkeypatch):
-    monkeypatch.setattr("visa.pretrain.shard_files.WINDOW", 2)
+    monkeypatch.setattr("visa.pretrain.input.shard_files.WINDOW", 2)
     write(root, tmp_path / "out")
     images = ShardedImages(tmp_path / "out", 24)
     first, again = (images.epoch(torch.Generator().manual_seed(1)).tolist() for _ in range(2))
@@ -150,7 +150,7 @@ def test_an_epoch_reads_a_few_shards_at_a_time(root, tmp_path, monkeypatch):
 
 
 def test_shards_are_read_by_offset_with_few_open_at_a_time(root, tmp_path, monkeypatch):
-    monkeypatch.setattr("visa.pretrain.shard_files.OPEN", 2)
+    monkeypatch.setattr("visa.pretrain.input.shard_files.OPEN", 2)
     write(root, tmp_path / "out")
     files = ShardFiles(tmp_path / "out")
     found = [files.read(i) for i in range(18)] + [files.read(0)]

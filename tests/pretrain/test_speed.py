@@ -7,7 +7,8 @@ import torch
 
 from visa.errors import VisaError
 from visa.pretrain import speed, train
-from visa.pretrain.speed import Speed, default_speed, fastest
+from visa.pretrain.speed import fastest
+from visa.pretrain.step import Speed, default_speed
 from visa.pretrain.train import pretrain
 
 CPU = torch.device("cpu")
@@ -37,6 +38,14 @@ def test_each_change_that_pays_is_kept(rates, tiny):
 def test_a_gain_within_the_noise_changes_nothing(rates, tiny):
     rates(lambda s: 100 + s.channels_last)
     assert fastest(tiny, CPU)[0] == Speed()
+
+
+def test_a_given_precision_is_kept_while_the_rest_is_measured(rates, tiny):
+    rates(lambda s: 10 + 5 * s.channels_last + 5 * (s.precision == "bf16-mixed"))
+    assert fastest(tiny, CPU)[0] == Speed("bf16-mixed", channels_last=True)
+    for precision in ("32-true", "bf16-mixed"):
+        found, table = fastest(tiny, CPU, precision=precision)
+        assert found.channels_last and {row["precision"] for row in table} == {precision}
 
 
 def test_what_fails_is_left_out_and_told(rates, tiny):
@@ -86,12 +95,38 @@ def test_long_new_runs_measure_and_a_resumed_one_goes_on_as_it_began(tiny, image
     assert pretrain(images, tiny, tmp_path / "long.pt", cpu).speed == chosen
     monkeypatch.setattr(train, "fastest", lambda *_: pytest.fail("measured again"))
     assert pretrain(images, tiny, tmp_path / "long.pt", cpu).speed == chosen
-    assert pretrain(images, tiny, tmp_path / "named.pt", cpu, Speed()).speed == Speed()
+    assert pretrain(images, tiny, tmp_path / "named.pt", cpu, speed=Speed()).speed == Speed()
+
+
+def test_a_run_killed_before_its_first_step_keeps_what_it_measured(
+    tiny, cpu, images, tmp_path, monkeypatch, stopping_at
+):
+    chosen = Speed(channels_last=True)
+    monkeypatch.setattr(train, "MEASURED_FROM", 8)
+    monkeypatch.setattr(train, "fastest", lambda *_: (chosen, []))
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(stopping_at(images, 0), tiny, tmp_path / "c.pt", cpu)
+    monkeypatch.setattr(train, "fastest", lambda *_: pytest.fail("measured again"))
+    result = pretrain(images, tiny, tmp_path / "c.pt", cpu)
+    assert result.speed == chosen and len(result.curves) == 8
+
+
+def test_another_precision_is_taken_under_way_and_told(tiny, cpu, images, tmp_path, capsys, stopping_at):
+    began, other = Speed(channels_last=True), Speed("bf16-mixed", channels_last=True)
+    checkpoint = tmp_path / "c.pt"
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(stopping_at(images, 3), tiny, checkpoint, cpu, speed=began, save_every=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(stopping_at(images, 1), tiny, checkpoint, cpu, "32-true", save_every=0.0)
+    assert "goes on with" not in capsys.readouterr().out
+    assert pretrain(images, tiny, checkpoint, cpu, "bf16-mixed").speed == other
+    assert f"began with {began} and goes on with {other}" in capsys.readouterr().out
+    assert pretrain(images, tiny, checkpoint, cpu, "32-true").speed == other, "finished: nothing goes on"
 
 
 def test_channels_last_and_bf16_train_as_well(tiny, images, cpu, tmp_path):
-    plain = pretrain(images, tiny, tmp_path / "a.pt", cpu, Speed()).curves
+    plain = pretrain(images, tiny, tmp_path / "a.pt", cpu, speed=Speed()).curves
     for name, choice, tolerance in (("b", Speed(channels_last=True), 1e-4), ("c", Speed("bf16-mixed"), 0.1)):
-        curves = pretrain(images, tiny, tmp_path / f"{name}.pt", cpu, choice).curves
+        curves = pretrain(images, tiny, tmp_path / f"{name}.pt", cpu, speed=choice).curves
         close = [math.isclose(a["loss"], b["loss"], abs_tol=tolerance) for a, b in zip(plain, curves, strict=True)]
         assert all(close[:3]), "rounding grows from step to step"

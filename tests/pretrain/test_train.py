@@ -17,7 +17,7 @@ from visa.pretrain.diagnose import diagnose
 from visa.pretrain.methods import SimSiam
 from visa.pretrain.settings import PretrainSettings
 from visa.pretrain.spd import SpdSettings
-from visa.pretrain.speed import Speed
+from visa.pretrain.step import Speed
 from visa.pretrain.train import pretrain
 
 SCRIPT = Path(__file__).parent / "conftest.py"
@@ -78,7 +78,7 @@ def test_a_run_stopped_in_the_middle_of_a_step_resumes_to_the_same_bits(
 
 
 @pytest.mark.parametrize("method", ["mocov2", "simclr", "supervised"])
-def test_every_method_resumes_to_the_same_bits(tiny, images, cpu, tmp_path, method):
+def test_every_method_resumes_to_the_same_bits(tiny, images, cpu, tmp_path, method, stopping_at):
     settings = replace(tiny, method=method, queue=10, optimizer="lars" if method == "simclr" else "sgd")
     whole = pretrain(images, settings, tmp_path / "whole.pt", cpu)
     with pytest.raises(KeyboardInterrupt):
@@ -87,18 +87,9 @@ def test_every_method_resumes_to_the_same_bits(tiny, images, cpu, tmp_path, meth
     assert same_bits(resumed, whole) and resumed.curves == whole.curves
 
 
-def stopping_at(images, step):
-    class Stopping(type(images)):
-        def batches(self, order):
-            for i, batch in enumerate(super().batches(order)):
-                if i == step:
-                    raise KeyboardInterrupt
-                yield batch
-
-    return Stopping()
-
-
-def test_a_corrupt_newest_checkpoint_costs_only_the_steps_since_the_one_before(tiny, images, cpu, tmp_path, capsys):
+def test_a_corrupt_newest_checkpoint_costs_only_the_steps_since_the_one_before(
+    tiny, images, cpu, tmp_path, capsys, stopping_at
+):
     whole = pretrain(images, tiny, tmp_path / "whole.pt", cpu)
     with pytest.raises(KeyboardInterrupt):
         pretrain(stopping_at(images, 5), tiny, tmp_path / "cut.pt", cpu, save_every=0.0)
@@ -108,13 +99,49 @@ def test_a_corrupt_newest_checkpoint_costs_only_the_steps_since_the_one_before(t
     assert "cannot be read" in capsys.readouterr().out
 
 
-def test_a_finished_run_is_not_trained_again(tiny, images, cpu, tmp_path):
+def test_a_finished_run_is_not_trained_again(tiny, images, cpu, tmp_path, stopping_at):
     first = pretrain(images, tiny, tmp_path / "c.pt", cpu)
     content = torch.load(tmp_path / "c.pt", weights_only=True)
     assert content["optimizer"] is None and not previous(tmp_path / "c.pt").exists()
     again = pretrain(stopping_at(images, 0), tiny, tmp_path / "c.pt", cpu)
     assert same_bits(again, first) and again.curves == first.curves
     assert (again.seconds, again.images_per_second) == (first.seconds, first.images_per_second)
+
+
+def test_corrupt_images_met_before_an_interruption_are_not_forgotten(tiny, images, cpu, tmp_path, stopping_at):
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(stopping_at(images, 5), tiny, tmp_path / "c.pt", cpu, save_every=0.0)
+    images.skipped = ["another.jpg: no JPEG"]
+    for _ in ("resumed", "finished"):
+        assert pretrain(images, tiny, tmp_path / "c.pt", cpu).skipped == [
+            "another.jpg: no JPEG",
+            "corrupt.jpg: no JPEG",
+        ]
+        images.skipped = []
+
+
+def test_checkpoints_that_take_long_are_written_rarely(tiny, images, cpu, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(train, "save", lambda path, content: written.append(content["step"]))
+    monkeypatch.setattr(train, "PAUSE", 1e12)
+    pretrain(images, tiny, tmp_path / "c.pt", cpu, save_every=1e-9)
+    assert written == [1]
+
+
+def test_the_result_is_the_method_as_it_was_built(tiny, images, cpu, tmp_path, monkeypatch):
+    """Judged elsewhere than where it was trained, a compiled backbone would be compiled again."""
+    called = []
+
+    def compiled(part, dynamic):
+        part._compiled_call_impl = lambda x: called.append(part) or part._call_impl(x)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compiled)
+    moco = replace(tiny, method="mocov2", queue=10)
+    result = pretrain(images, moco, tmp_path / "c.pt", cpu, speed=Speed(compile=True))
+    assert len(set(called)) == 2, "queries and keys"
+    called.clear()
+    diagnose(result.method, images.images, 32, SpdSettings())
+    assert not called
 
 
 def test_the_result_tells_what_happened(tiny, images, cpu, tmp_path):
@@ -183,9 +210,9 @@ def test_the_term_that_is_not_finite_is_named_and_the_last_good_checkpoint_stays
 
     def breaking(*z):
         calls.append(1)
-        return methods.cosine(z[0], z[1]).mean() * (math.inf if len(calls) == 6 else 1)
+        return torch.cosine_similarity(z[0], z[1]).mean() * (math.inf if len(calls) == 6 else 1)
 
-    monkeypatch.setattr(methods, "spd_loss", breaking)
+    monkeypatch.setattr("visa.pretrain.spd_term.spd_loss", breaking)
     with pytest.raises(VisaError, match=r"'spd' of the loss is -?inf at step 5 of 8"):
         pretrain(images, tiny, tmp_path / "c.pt", cpu, save_every=0.0)
     good = torch.load(tmp_path / "c.pt", weights_only=True)

@@ -85,7 +85,7 @@ def check_jitter(jitter: tuple[float, float, float, float]) -> None:
 
 
 STRONG = View((0.2, 1.0), (0.4, 0.4, 0.4, 0.1), jitter_p=0.8, grey_p=0.2, blur_p=0.5, blur_sigma=(0.1, 2.0))
-"""SimSiam's and MoCo v2's view (Chen & He 2021, section 4; Chen et al. 2020)."""
+"""SimSiam's and MoCo v2's view (Chen & He 2021, appendix A; Chen et al. 2020b)."""
 
 WEAK = View((0.8, 1.0), (0.1, 0.1, 0.1, 0.02), jitter_p=0.8, grey_p=0.0, blur_p=0.5, blur_sigma=(0.1, 1.0))
 """The weak global augmentation of SPD's positive and negative; its strength is not given in the paper's body."""

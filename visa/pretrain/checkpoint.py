@@ -72,7 +72,10 @@ def load(path: Path, key: str) -> Content | None:
 
 
 def load_shared(path: Path, key: str, fabric: Fabric) -> Content | None:
-    """`load` by the first process, for all of them: they need no common disk, and go on from the same step."""
+    """`load` by the first process, for all of them, so that they go on from the same step.
+
+    Checkpoints need not be seen by the other processes: the first alone reads and writes them.
+    """
     content, mistake = None, ""
     if fabric.global_rank == 0:
         try:

@@ -19,9 +19,9 @@ from visa.errors import VisaError
 def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
     """A launched Fabric on `devices` processes, one a GPU, on each of `nodes` machines.
 
-    Started by torchrun, or by srun with several tasks, it joins them, and their numbers take the place of `devices`
-    and `nodes`; else it starts the other processes of this machine itself, as copies of the running command.
-    Precision belongs to `visa.pretrain.speed.Speed`. Raises VisaError for devices that are not there, and for several
+    Started by torchrun, or by srun as one of several tasks, it joins the others, and their numbers take the place of
+    `devices` and `nodes`; else it starts this machine's other processes itself, as copies of the running command.
+    Precision belongs to `visa.pretrain.step.Speed`. Raises VisaError for devices that are not there, and for several
     in a notebook, which cannot be copied.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -33,7 +33,8 @@ def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabri
     if devices * nodes > 1:
         options = {"devices": devices, "num_nodes": nodes, "strategy": _ddp(chosen)}
     if not started:
-        options["plugins"] = [LightningEnvironment()]  # a SLURM job with a single task starts its processes itself
+        options["plugins"] = [LightningEnvironment()]  # a command of a SLURM job without srun starts them itself
+        os.environ["LOCAL_WORLD_SIZE"] = str(devices)  # as torchrun sets it: they share this machine's cores
     try:
         fabric = Fabric(accelerator=chosen.type, **options)
         fabric.launch()
@@ -45,14 +46,13 @@ def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabri
     return fabric
 
 
-def share(batch_size: int, fabric: Fabric) -> int:
-    """Images of a global batch that each process takes. Raises VisaError if they cannot be shared equally."""
+def check_shareable(batch_size: int, fabric: Fabric) -> None:
+    """Raise VisaError if the processes cannot share a global batch equally."""
     if batch_size % fabric.world_size:
         raise VisaError(
             f"batch_size is {batch_size}, which {fabric.world_size} processes cannot share equally: "
             f"give a multiple of {fabric.world_size}."
         )
-    return batch_size // fabric.world_size
 
 
 def _started() -> tuple[int, int] | None:
@@ -61,9 +61,10 @@ def _started() -> tuple[int, int] | None:
     if TorchElasticEnvironment.detect():
         local = int(env["LOCAL_WORLD_SIZE"])
         return local, int(env["WORLD_SIZE"]) // local
-    if int(env.get("SLURM_NTASKS", 1)) > 1 and SLURMEnvironment.detect():
-        nodes = int(env.get("SLURM_NNODES", 1))
-        return int(env["SLURM_NTASKS"]) // nodes, nodes
+    tasks = int(env.get("SLURM_STEP_NUM_TASKS", 1))  # of srun's step; SLURM_NTASKS is set for a plain command, too
+    if tasks > 1 and "SLURM_PROCID" in env and SLURMEnvironment.detect():
+        nodes = int(env.get("SLURM_STEP_NUM_NODES", 1))
+        return tasks // nodes, nodes
     return None
 
 

@@ -8,8 +8,8 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Generator
 
-from visa.pretrain.images import Images
-from visa.pretrain.loader import Batch
+from visa.pretrain.input.images import Images
+from visa.pretrain.input.loader import Batch
 from visa.pretrain.settings import PretrainSettings
 from visa.provenance import digest
 

@@ -25,10 +25,11 @@ def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
 
     Queries and keys N,D are normalised here, the queue's keys are unit vectors; no gradient reaches the keys.
     """
-    q, k = F.normalize(q, dim=1), F.normalize(k.detach(), dim=1)
-    positive = (q * k).sum(1, keepdim=True)
-    logits = torch.cat([positive, q @ queue.detach().T], dim=1) / temperature
-    return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
+    with _in_float32(q):
+        q, k = F.normalize(q.float(), dim=1), F.normalize(k.detach().float(), dim=1)
+        positive = (q * k).sum(1, keepdim=True)
+        logits = torch.cat([positive, q @ queue.detach().T], dim=1) / temperature
+        return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
@@ -36,9 +37,10 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
 
     Row i of z1 and of z2, N,D, are views of one image; each of the 2N embeddings is told from the 2N - 2 others.
     """
-    z = F.normalize(torch.cat([z1, z2]), dim=1)
-    logits = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
-    return F.cross_entropy(logits, torch.arange(len(z), device=z.device).roll(len(z1)))
+    with _in_float32(z1):
+        z = F.normalize(torch.cat([z1, z2]).float(), dim=1)
+        logits = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
+        return F.cross_entropy(logits, torch.arange(len(z), device=z.device).roll(len(z1)))
 
 
 def spd_loss(z_anchor: Tensor, z_negative: Tensor, z_positive: Tensor) -> Tensor:
@@ -58,3 +60,8 @@ def spd_cross_entropy(clean: Tensor, blended: Tensor) -> Tensor:
     """
     labels = torch.arange(2, device=clean.device).repeat_interleave(len(clean))
     return F.cross_entropy(torch.cat([clean, blended]), labels)
+
+
+def _in_float32(z: Tensor) -> torch.autocast:
+    """Autocast switched off: divided by a small temperature, bfloat16's rounding of a cosine is no longer small."""
+    return torch.autocast("cpu" if z.is_meta else z.device.type, enabled=False)

@@ -8,18 +8,18 @@ import copy
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visa.backbone import create_backbone, feature_width, load_weights, normalize, stage_maps
+from visa.backbone import create_backbone, feature_width, load_weights, normalize, zero_init_residual
 from visa.errors import VisaError
-from visa.pretrain.batch_norm import sum_over_processes
-from visa.pretrain.losses import cosine, info_nce, nt_xent, simsiam_loss, spd_cross_entropy, spd_loss
+from visa.pretrain.losses import info_nce, nt_xent, simsiam_loss
+from visa.pretrain.processes import gathered, own_rows
 from visa.pretrain.settings import PretrainSettings
-from visa.pretrain.spd import SpdSettings, Views
-
-Terms = dict[str, Tensor]
+from visa.pretrain.spd import SpdSettings
+from visa.pretrain.spd_term import SpdTerm, Terms
+from visa.pretrain.split_batch_norm import split_batch_norm
+from visa.pretrain.views import Views
 
 
 def build(settings: PretrainSettings, classes: int) -> nn.Module:
@@ -30,13 +30,16 @@ def build(settings: PretrainSettings, classes: int) -> nn.Module:
     backbone = create_backbone(settings.arch, settings.seed)
     if settings.weights:
         load_weights(backbone, Path(settings.weights))
+    elif settings.method in ("simsiam", "simclr"):  # Chen & He 2021, appendix A; SimCLR's released code
+        zero_init_residual(backbone)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         match settings.method:
             case "simsiam":
                 return SimSiam(backbone, settings.spd)
             case "mocov2":
-                return MoCoV2(backbone, settings.spd, settings.temperature, settings.queue, settings.key_momentum)
+                s = settings
+                return MoCoV2(backbone, s.spd, s.temperature, s.queue, s.key_momentum, s.bn_group)
             case "simclr":
                 return SimCLR(backbone, settings.spd, settings.temperature)
             case _:
@@ -47,7 +50,7 @@ class SimSiam(nn.Module):
     """SimSiam (Chen & He 2021), with the SPD term where `spd` is given.
 
     Projector: three layers of 2048 with batch norm, the last without affine parameters. Predictor: 2048-512-2048
-    (section 4 and appendix D there).
+    (section 3 there).
     """
 
     def __init__(
@@ -79,11 +82,14 @@ class MoCoV2(nn.Module):
     """MoCo v2 (He et al. 2020; Chen et al. 2020b), with the SPD term on the query's z where `spd` is given.
 
     Projector: two layers, hidden as wide as the features, output 128, ReLU and no batch norm. The key encoder follows
-    the query's by `momentum` a step and fills a queue of unit keys, which serve as negatives.
+    the query's by `momentum` a step and fills a queue of unit keys, which serve as negatives. Batch norm works on
+    groups of `bn_group` images, and keys are encoded in another order than queries: in one common group the statistics
+    alone would tell an image's key from the queue's (He et al. 2020, section 3.3, shuffling BN).
     """
 
     queue: Tensor
     queue_at: Tensor
+    syncs_batch_norm = False
 
     def __init__(
         self,
@@ -92,14 +98,15 @@ class MoCoV2(nn.Module):
         temperature: float = 0.2,
         queue: int = 65536,
         momentum: float = 0.999,
+        bn_group: int = 32,
         dim: int = 128,
     ) -> None:
         super().__init__()
-        self.temperature, self.momentum = temperature, momentum
+        self.temperature, self.momentum, self.bn_group = temperature, momentum, bn_group
         width = feature_width(backbone)
-        self.backbone = backbone
+        self.backbone = split_batch_norm(backbone, bn_group)
         self.projector = nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, dim))
-        self.key_backbone = copy.deepcopy(backbone).requires_grad_(False)
+        self.key_backbone = copy.deepcopy(self.backbone).requires_grad_(False)
         self.key_projector = copy.deepcopy(self.projector).requires_grad_(False)
         self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
         self.register_buffer("queue_at", torch.zeros((), dtype=torch.long))
@@ -112,14 +119,20 @@ class MoCoV2(nn.Module):
     def forward(self, views: Views) -> Terms:
         """Loss terms; in training mode the key encoder takes its step and the batch's keys enter the queue."""
         q = self.embed(views.first)
-        with torch.no_grad():
-            if self.training:
-                self._follow()
-            k = F.normalize(_project(self.key_backbone, self.key_projector, _second(views)), dim=1)
-        base = info_nce(q, k, self.queue.clone(), self.temperature)
         if self.training:
-            self._enqueue(gathered(k))
+            self._follow()
+        keys = self._keys(_second(views), views.shuffle)
+        base = info_nce(q, own_rows(keys), self.queue.clone(), self.temperature)
+        if self.training:
+            self._enqueue(keys)
         return self.spd.add({"base": base, "feature_std": feature_std(q)}, self, views)
+
+    @torch.no_grad()
+    def _keys(self, images: Tensor, shuffle: Tensor) -> Tensor:
+        """Unit keys of the images of all processes, in their order, encoded in the order of `shuffle`."""
+        shuffled = own_rows(gathered(images)[shuffle])
+        keys = F.normalize(_project(self.key_backbone, self.key_projector, shuffled), dim=1)
+        return gathered(keys)[shuffle.argsort()]
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -160,7 +173,7 @@ class SimCLR(nn.Module):
 
     def forward(self, views: Views) -> Terms:
         """Loss terms; the negatives of an image are the other images of all processes."""
-        z1, z2 = self.embed(views.first), self.embed(_second(views))
+        z1, z2 = self.embed(torch.cat([views.first, _second(views)])).chunk(2)  # one batch, as in the released code
         base = nt_xent(gathered(z1), gathered(z2), self.temperature)
         return self.spd.add({"base": base, "feature_std": feature_std(z1)}, self, views)
 
@@ -189,56 +202,6 @@ class Supervised(nn.Module):
         return self.spd.add({"base": base, "accuracy": accuracy}, self, views)
 
 
-class SpdTerm(nn.Module):
-    """The SPD term of any method: L_SPD of its embeddings, or the cross-entropy of an auxiliary classifier."""
-
-    def __init__(self, spd: SpdSettings | None, backbone: nn.Module) -> None:
-        super().__init__()
-        self.settings = spd
-        self.head = None
-        if spd and spd.form == "cross-entropy":
-            self.head = nn.Linear(_layer_width(backbone, spd.head_layer), 2)
-
-    def add(self, terms: Terms, method: "SimSiam | MoCoV2 | SimCLR | Supervised", views: Views) -> Terms:
-        """`terms` with `loss`, and with `spd` (and its classifier's `spd_accuracy`) where there is one."""
-        if not (self.settings and views.spd):
-            return {"loss": terms["base"], **terms}
-        spd = self._classified(method.backbone, views.spd) if self.head else self._compared(method, views.spd)
-        return {"loss": terms["base"] + self.settings.eta * spd["spd"], **terms, **spd}
-
-    def _compared(
-        self, method: "SimSiam | MoCoV2 | SimCLR | Supervised", images: tuple[Tensor, Tensor, Tensor]
-    ) -> Terms:
-        assert self.settings
-        parts = method.embed(torch.cat(images)).chunk(3) if self.settings.joint_pass else map(method.embed, images)
-        z_anchor, z_positive, z_negative = parts
-        gap = (cosine(z_anchor, z_negative) - cosine(z_anchor, z_positive)).detach()
-        return {"spd": spd_loss(z_anchor, z_negative, z_positive), "spd_triplet": (gap < 0).float().mean()}
-
-    def _classified(self, backbone: nn.Module, images: tuple[Tensor, Tensor, Tensor]) -> Terms:
-        assert self.settings and self.head
-        _, positive, negative = images
-        layer, head = self.settings.head_layer, self.head
-
-        def logits(x: Tensor) -> Tensor:
-            pooled = stage_maps(backbone, normalize(x, backbone), (layer,))[layer].mean((2, 3))
-            answers: Tensor = head(pooled)
-            return answers.float()
-
-        joint = self.settings.joint_pass
-        clean, blended = logits(torch.cat([positive, negative])).chunk(2) if joint else map(logits, images[1:])
-        right = torch.cat([clean.argmax(1) == 0, blended.argmax(1) == 1]).float().mean()
-        return {"spd": spd_cross_entropy(clean, blended), "spd_accuracy": right.detach()}
-
-
-def gathered(z: Tensor) -> Tensor:
-    """Rows of all processes, in their order, with the gradient flowing back to each; z itself where there is one."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return z
-    before, after = dist.get_rank() * len(z), (dist.get_world_size() - 1 - dist.get_rank()) * len(z)
-    return sum_over_processes(F.pad(z, (0, 0, before, after)))
-
-
 def feature_std(z: Tensor) -> Tensor:
     """Collapse monitor: mean standard deviation of unit-length embeddings N,D, times sqrt(D).
 
@@ -261,11 +224,3 @@ def _second(views: Views) -> Tensor:
 
 def _layer(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     return nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU(inplace=True)
-
-
-def _layer_width(backbone: nn.Module, layer: str) -> int:
-    was = backbone.training
-    with torch.no_grad():
-        width = stage_maps(backbone.eval(), torch.zeros(1, 3, 64, 64), (layer,))[layer].shape[1]
-    backbone.train(was)
-    return width

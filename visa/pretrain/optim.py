@@ -12,8 +12,8 @@ from visa.pretrain.settings import PretrainSettings
 def build_optimizer(method: nn.Module, settings: PretrainSettings) -> torch.optim.Optimizer:
     """SGD, or LARS (You et al. 2017), over the trainable weights of `method`.
 
-    LARS leaves biases and the scales of norms without weight decay and without its layer-wise rate (Chen et al. 2020,
-    appendix B.6 and the authors' code). The groups of a `predictor` bear the flag `constant_lr`: SimSiam's keeps the
+    LARS leaves biases and the scales of norms without weight decay and without its layer-wise rate, as SimCLR's
+    released code does (Chen et al. 2020). The groups of a `predictor` bear the flag `constant_lr`: SimSiam's keeps the
     peak rate (Chen & He 2021, section 4.2).
     """
     groups = [

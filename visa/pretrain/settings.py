@@ -22,8 +22,9 @@ class PretrainSettings:
     `batch_size` is that of all processes together; `base_lr` is for a batch of 256 and scales with it. The rate rises
     linearly over `warmup_epochs`, then falls along half a cosine, or by a tenth at a third and at two thirds of the
     epochs ("steps"). `image_size`: side S of the views, in pixels. `spd` None: the base method alone. `strong`: views
-    of the base loss. `temperature`, `queue` (keys), `key_momentum`: of MoCo v2 and SimCLR, unused elsewhere.
-    `weights`: a file to start from. Raises VisaError for a value below what makes sense.
+    of the base loss. `temperature` is MoCo v2's and SimCLR's; `queue` (keys), `key_momentum` and `bn_group` (images
+    that share batch-norm statistics) are MoCo v2's. `weights`: a file to start from.
+    Raises VisaError for a value below what makes sense.
     """
 
     method: str = "simsiam"
@@ -43,6 +44,7 @@ class PretrainSettings:
     temperature: float = 0.2
     queue: int = 65536
     key_momentum: float = 0.999
+    bn_group: int = 32
     weights: str = ""
 
     def __post_init__(self) -> None:
@@ -55,6 +57,8 @@ class PretrainSettings:
         for name, bound in least.items():
             if not getattr(self, name) >= bound:
                 raise VisaError(f"{name} is {getattr(self, name)}: give {bound} or more.")
+        if self.bn_group < 2:
+            raise VisaError(f"bn_group is {self.bn_group}: give 2 images or more.")
         if self.method == "mocov2" and self.queue < self.batch_size:
             raise VisaError(f"queue is {self.queue}: give {self.batch_size} (batch_size) or more.")
 
@@ -65,11 +69,12 @@ class PretrainSettings:
 
 
 PUBLISHED: dict[str, dict[str, Any]] = {
-    # Chen & He 2021, section 4: batch 512, no warm-up; appendix D: heads
+    # Chen & He 2021, section 4 (batch 512, no warm-up)
     "simsiam": {"epochs": 100, "batch_size": 512, "base_lr": 0.05, "weight_decay": 1e-4},
-    # He et al. 2020, section 3.3 (queue, momentum), Chen et al. 2020b (MoCo v2: MLP head, views, cosine, temperature)
+    # He et al. 2020, sections 3.3 and 4 (queue, momentum, eight GPUs of 32 images with batch norms of their own);
+    # Chen et al. 2020b (MoCo v2: MLP head, views, cosine, temperature)
     "mocov2": {"epochs": 200, "batch_size": 256, "base_lr": 0.03, "weight_decay": 1e-4, "temperature": 0.2},
-    # Chen et al. 2020, section 2.2 and appendix B.6: LARS, 0.3 * batch / 256, ten epochs of warm-up
+    # Chen et al. 2020, section 2.3: LARS, 0.3 * batch / 256, ten epochs of warm-up
     "simclr": {
         "epochs": 100,
         "batch_size": 4096,

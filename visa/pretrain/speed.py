@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
-from visa.pretrain.loader import Batch
+from visa.pretrain.input.loader import Batch
 from visa.pretrain.methods import build
 from visa.pretrain.settings import PretrainSettings
 from visa.pretrain.step import Speed, Step, default_speed
-
-__all__ = ["Speed", "default_speed", "fastest"]
 
 COMPILE_PAYS = 1200.0  # seconds of training ahead; compilation itself takes minutes
 _MARGIN = 1.03  # a change must win by more than measurements scatter
@@ -23,30 +21,33 @@ _TIMED = 2
 
 
 def fastest(
-    settings: PretrainSettings, device: torch.device, classes: int = 2, images: float = float("inf")
+    settings: PretrainSettings,
+    device: torch.device,
+    classes: int = 2,
+    images: float = float("inf"),
+    precision: str | None = None,
 ) -> tuple[Speed, list[dict[str, Any]]]:
-    """The fastest way found to run the steps of `settings` on `device`, and a table of what was measured.
+    """The fastest way found to run `settings` in one process on `device`, and a table of what was measured.
 
     Starts from `default_speed` and keeps each change that pays, one after another: on a CPU channels_last, one thread
     a physical core, and bfloat16 where the CPU computes in it; on CUDA the plain memory format; on both compilation,
-    if training `images` images takes longer than COMPILE_PAYS. In a group of processes each
-    measures its part of a batch, and the first decides for all.
-    Table: a row for each trial, the fields of Speed, `images_per_second` of all together, and `error` if it failed.
+    if training `images` images takes longer than COMPILE_PAYS. A given `precision` is kept.
+    Table: a row for each trial, the fields of Speed, `images_per_second`, and `error` if it failed.
     """
-    best, table = default_speed(device), []
+    best, table = default_speed(device, precision), []
     best_rate = 0.0
-    for change in ({}, *_changes(device)):
+    for change in ({}, *_changes(device, precision)):
         if change.get("compile") and best_rate and images / best_rate < COMPILE_PAYS:
             continue
         trial = replace(best, **change)
-        rate, error = _agreed(_try(settings, device, classes, trial))
+        rate, error = _try(settings, device, classes, trial)
         table.append({**asdict(trial), "images_per_second": rate, "error": error})
         if rate > best_rate * (_MARGIN if change else 1):
             best, best_rate = trial, rate
     return best, table
 
 
-def _changes(device: torch.device) -> list[dict[str, Any]]:
+def _changes(device: torch.device, precision: str | None) -> list[dict[str, Any]]:
     compiled = {"compile": True}
     if device.type == "cuda":
         return [{"channels_last": False}, compiled]
@@ -54,7 +55,7 @@ def _changes(device: torch.device) -> list[dict[str, Any]]:
         return [{"channels_last": True}]
     cores = _physical_cores()
     threads = [{"threads": cores}] if 0 < cores < _threads() else []
-    bf16 = [{"precision": "bf16-mixed"}] if _computes_in_bf16() else []
+    bf16 = [{"precision": "bf16-mixed"}] if not precision and _computes_in_bf16() else []
     return [{"channels_last": True}, *threads, *bf16, compiled]
 
 
@@ -74,9 +75,8 @@ def _try(settings: PretrainSettings, device: torch.device, classes: int, speed: 
 
 def _measure(settings: PretrainSettings, device: torch.device, classes: int, speed: Speed) -> float:
     devices: Any = [device.index or 0] if device.type == "cuda" else 1
-    fabric = Fabric(accelerator=device.type, devices=devices)  # of this process alone
-    parts, side = _processes(), settings.image_size
-    n = settings.batch_size // parts
+    fabric = Fabric(accelerator=device.type, devices=devices, plugins=[LightningEnvironment()])
+    side, n = settings.image_size, settings.batch_size
     n = min(n, _CPU_BATCH) if device.type == "cpu" else n
     step = Step(build(settings, classes), settings, fabric, speed)
     pixels = torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, device=device)
@@ -87,20 +87,7 @@ def _measure(settings: PretrainSettings, device: torch.device, classes: int, spe
         _, terms = step(batch, i, 0.0)
         float(terms["loss"])  # waits for the device
         seconds.append(time.perf_counter() - started)
-    return n * parts / min(seconds[1:])
-
-
-def _processes() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _agreed(found: tuple[float, str]) -> tuple[float, str]:
-    """What the first process found: all must go through the same trials, whose collectives wait for each other."""
-    if _processes() == 1:
-        return found
-    box = [found]
-    dist.broadcast_object_list(box)
-    return box[0]
+    return n / min(seconds[1:])
 
 
 def _threads() -> int:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -13,10 +12,10 @@ from visa.errors import check_choice
 from visa.pretrain.augment import Draws
 from visa.pretrain.batch_norm import sync_batch_norm
 from visa.pretrain.feed import seeded
-from visa.pretrain.loader import Batch
+from visa.pretrain.input.loader import Batch
 from visa.pretrain.optim import build_optimizer, set_lr
 from visa.pretrain.settings import PretrainSettings
-from visa.pretrain.spd import Views, draw_views
+from visa.pretrain.views import Views, draw_views
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -26,10 +25,11 @@ class Speed:
     """How a device runs the steps; it changes results by rounding alone.
 
     `precision`: float32, or bfloat16 by autocast where torch holds it safe; `channels_last`: memory format of the
-    weights, which activations follow; `compile`: torch.compile of the backbone; `threads`: of the CPU, 0 leaves them.
+    weights, which activations follow; `compile`: torch.compile of the backbones; `threads`: of the CPU, 0 leaves them.
+    Raises VisaError for a precision not in PRECISIONS.
     """
 
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: str = "32-true"
     channels_last: bool = False
     compile: bool = False
     threads: int = 0
@@ -50,25 +50,29 @@ class Speed:
             torch.backends.cudnn.benchmark = benchmark
 
 
-def default_speed(device: torch.device) -> Speed:
-    """What is usually fastest: bfloat16 (where the GPU computes in it) and channels_last on CUDA, else float32."""
+def default_speed(device: torch.device, precision: str | None = None) -> Speed:
+    """What is usually fastest: bfloat16 (where the GPU computes in it) and channels_last on CUDA, else float32.
+
+    `precision` takes the place of that choice.
+    """
     if device.type != "cuda":
-        return Speed()
+        return Speed(precision or "32-true")
     bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    return Speed("bf16-mixed" if bf16 else "32-true", channels_last=True)
+    return Speed(precision or ("bf16-mixed" if bf16 else "32-true"), channels_last=True)
 
 
 class Step:
     """A training step of `method` on this process's part of a global batch."""
 
     def __init__(self, method: nn.Module, settings: PretrainSettings, fabric: Fabric, speed: Speed) -> None:
-        if fabric.world_size > 1:
+        if fabric.world_size > 1 and getattr(method, "syncs_batch_norm", True):
             method = sync_batch_norm(method, fabric.device)
         if speed.channels_last:
             method = method.to(memory_format=torch.channels_last)
         if speed.compile:
-            backbone: nn.Module = method.backbone  # type: ignore[assignment]
-            backbone.compile(dynamic=False)  # two or three batch sizes, each fixed
+            for name, part in method.named_children():
+                if name in ("backbone", "key_backbone"):
+                    part.compile(dynamic=False)  # two or three batch sizes, each fixed
         self.method, self.settings, self.fabric, self.speed = method.train(), settings, fabric, speed
         self.optimizer = build_optimizer(method, settings)
         self.model = fabric.setup_module(method)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from tqdm import tqdm
 from visa.errors import VisaError
 from visa.pretrain import methods
 from visa.pretrain.checkpoint import Content, is_finite, load_shared, save, save_final
-from visa.pretrain.fabric import share
+from visa.pretrain.fabric import check_shareable
 from visa.pretrain.feed import Order, all_skipped, on_device
-from visa.pretrain.images import Images
+from visa.pretrain.input.images import Images
 from visa.pretrain.settings import PretrainSettings
 from visa.pretrain.speed import fastest
 from visa.pretrain.step import Speed, Step, default_speed
@@ -33,6 +33,9 @@ COLLAPSE_STEPS = 100
 MEASURED_FROM = 500
 """A new run of so many steps begins by measuring what is fastest; for a shorter one that would not pay."""
 
+PAUSE = 50
+"""Times as long as saving took, a run trains before it saves again: checkpoints cost a fiftieth of its time at most."""
+
 _GROUP = 20  # steps between two looks at the loss on a GPU, which must not wait for it at each
 
 
@@ -40,8 +43,9 @@ _GROUP = 20  # steps between two looks at the loss on a GPU, which must not wait
 class Result:
     """A finished pre-training.
 
-    `method` with its heads, in evaluation mode; `curves`: a row of loss terms a step, means over processes; `seconds`
-    spent training; `images_per_second` of all processes together; `skipped`: corrupt images; `speed`: how it ran.
+    `method` with its heads, on the CPU in evaluation mode; `curves`: a row of loss terms a step, means over processes,
+    which the first process alone has; `seconds` spent training; `images_per_second` of all processes together;
+    `skipped`: corrupt images; `speed`: how it ran.
     """
 
     method: nn.Module
@@ -57,52 +61,62 @@ def pretrain(
     settings: PretrainSettings,
     checkpoint: Path,
     fabric: Fabric,
+    precision: str | None = None,
     speed: Speed | None = None,
     save_every: float = 30.0,
 ) -> Result:
     """Train the method of `settings`, on from `checkpoint` if there is one (see `checkpoint_path`).
 
-    A checkpoint is written between two steps, every `save_every` seconds: an interruption or a kill costs no more than
-    that. Batches and views depend on seed and step alone: on a CPU a resumed run ends with the same bits as an
-    undisturbed one, and any number of processes may go on with it. Without `speed` a run goes on as it began; a new
-    one of MEASURED_FROM steps or more takes what `fastest` finds, a shorter one `default_speed`.
+    A checkpoint is written between two steps, every `save_every` seconds, or more rarely where that would cost more
+    than a fiftieth of the time (after every step if 0): an interruption or a kill costs no more than the steps since.
+    Batches and views depend on seed and step alone: on a CPU a resumed run ends with the same bits as an undisturbed
+    one, and any number of processes may go on with it.
+    A run goes on at the speed it began with. A new one takes `default_speed`; in a single process one of MEASURED_FROM
+    steps or more takes what `fastest` finds. `precision` fixes that part of it, `speed` all.
     Raises VisaError if there are too few images, processes cannot share a batch equally, the checkpoint has other
     settings, or the loss is not finite or the embeddings collapse, with what was seen and what to try.
     """
     if len(images) < settings.batch_size:
         raise VisaError(f"{len(images)} images make no batch of {settings.batch_size}: set a smaller batch_size.")
-    share(settings.batch_size, fabric)
+    check_shareable(settings.batch_size, fabric)
     key = digest(asdict(settings))
     content = load_shared(checkpoint, key, fabric)
-    speed = speed or _stored_speed(content, fabric) or _new_speed(images, settings, fabric)
+    speed = _speed(content, images, settings, fabric, precision, speed)
     with speed.applied():
         step = Step(methods.build(settings, images.classes), settings, fabric, speed)
-        run = _Run(step, len(images) // settings.batch_size, checkpoint, key)
+        run = _Run(step, images, checkpoint, key)
         if content:
             run.restore(content)
-        run.train(images, save_every)
-    return Result(step.method.eval(), run.curves, run.seconds, run.rate, all_skipped(images, fabric), speed)
+        elif run.steps >= MEASURED_FROM:
+            run.save()  # killed before the next one, it would measure again, and might find another speed
+        run.train(save_every)
+    curves = run.rows() if fabric.is_global_zero else []
+    return Result(_plain(step.method, settings, images), curves, run.seconds, run.rate, sorted(run.skipped), speed)
 
 
 class _Run:
     """A training under way: what a checkpoint holds, and the steps whose terms are still on the device."""
 
-    def __init__(self, step: Step, per_epoch: int, checkpoint: Path, key: str) -> None:
-        self.step, self.per_epoch, self.checkpoint, self.key = step, per_epoch, checkpoint, key
-        self.steps = step.settings.epochs * per_epoch
+    def __init__(self, step: Step, images: Images, checkpoint: Path, key: str) -> None:
+        self.step, self.images, self.checkpoint, self.key = step, images, checkpoint, key
+        self.per_epoch = len(images) // step.settings.batch_size
+        self.steps = step.settings.epochs * self.per_epoch
         self.at, self.seconds, self.rate = 0, 0.0, 0.0
-        self.curves: list[dict[str, float]] = []
+        self.columns: list[str] = []
+        self.curves = torch.empty(0)  # a row for each of all steps, a column for each of `columns`
+        self.skipped: set[str] = set()
         self.waiting: list[tuple[float, dict[str, Tensor]]] = []
+        self.saved, self.saving = time.monotonic(), 0.0
 
-    def train(self, images: Images, save_every: float) -> None:
+    def train(self, save_every: float) -> None:
         settings, fabric = self.step.settings, self.step.fabric
         if self.at == self.steps:
             return
-        order = Order(images, settings, self.at, fabric.global_rank, fabric.world_size)
+        order = Order(self.images, settings, self.at, fabric.global_rank, fabric.world_size)
         group = 1 if fabric.device.type == "cpu" else _GROUP
-        saved, clock = time.monotonic(), _Clock(self.at, self.seconds)
+        clock = _Clock(self.at, self.seconds)
         with _bar(self, fabric) as bar:
-            for batch in on_device(images.batches(order), fabric.device):
+            for batch in on_device(self.images.batches(order), fabric.device):
                 self.waiting.append(self.step(batch, self.at, self.at / self.per_epoch))
                 self.at += 1
                 if self.at % group and self.at < self.steps:
@@ -110,9 +124,9 @@ class _Run:
                 bar.update(len(self.waiting) * settings.batch_size)
                 self.look()
                 self.seconds, self.rate = clock.read(self.at, settings.batch_size)
-                if time.monotonic() - saved > save_every and self.at < self.steps:
+                pause = save_every and max(save_every, PAUSE * self.saving)
+                if time.monotonic() - self.saved > pause and self.at < self.steps:
                     self.save()
-                    saved = time.monotonic()
         self.finish()
 
     def look(self) -> None:
@@ -120,36 +134,45 @@ class _Run:
         names = list(self.waiting[0][1])
         table = torch.stack([torch.stack([terms[name] for name in names]) for _, terms in self.waiting])
         means: Tensor = self.step.fabric.all_reduce(table, reduce_op="mean")  # type: ignore[assignment]
-        rows: list[list[float]] = means.tolist()
-        first = self.at - len(rows)
-        for i, ((lr, _), values) in enumerate(zip(self.waiting, rows, strict=True)):
-            row = {"step": float(first + i), "lr": lr, **dict(zip(names, values, strict=True))}
+        first = self.at - len(self.waiting)
+        if not self.columns:
+            self._set_curves(["step", "lr", *names])
+        for i, ((lr, _), values) in enumerate(zip(self.waiting, means.tolist(), strict=True), first):
+            row = {"step": float(i), "lr": lr, **dict(zip(names, values, strict=True))}
             self._check_finite(row)
-            self.curves.append(row)
+            self.curves[i] = torch.tensor([row[name] for name in self.columns], dtype=torch.float64)
         self.waiting.clear()
         self._check_collapse()
 
+    def rows(self) -> list[dict[str, float]]:
+        """The curves, a row for each step done."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.curves[: self.at].tolist()]
+
     def save(self) -> None:
         """Write a checkpoint if all weights are finite; if not, the next step's loss says so to every process."""
+        started = time.monotonic()
         if self.step.fabric.global_rank == 0 and self._is_finite():
             save(self.checkpoint, self.content() | {"optimizer": self.step.optimizer.state_dict()})
+        self.saved = time.monotonic()
+        self.saving = self.saved - started
 
     def finish(self) -> None:
         if not self._is_finite():
             raise VisaError(self._diverged("a weight", self.at - 1))
+        self.skipped.update(all_skipped(self.images, self.step.fabric))
         if self.step.fabric.global_rank == 0:
             save_final(self.checkpoint, self.content())
         self.step.fabric.barrier()
 
     def content(self) -> Content:
-        columns = list(self.curves[0])
         return {
             "key": self.key,
             "step": self.at,
             "seconds": self.seconds,
             "rate": self.rate,
-            "columns": columns,
-            "curves": torch.tensor([[row[c] for c in columns] for row in self.curves], dtype=torch.float64),
+            "columns": self.columns,
+            "curves": self.curves[: self.at].clone(),  # a part of a tensor would be saved whole
+            "skipped": sorted({*self.skipped, *self.images.skipped}),
             "method": self.step.method.state_dict(),
             "optimizer": None,
             "speed": asdict(self.step.speed),
@@ -161,7 +184,13 @@ class _Run:
         if content["optimizer"]:
             self.step.optimizer.load_state_dict(content["optimizer"])
         self.at, self.seconds, self.rate = content["step"], content["seconds"], content["rate"]
-        self.curves = [dict(zip(content["columns"], row, strict=True)) for row in content["curves"].tolist()]
+        self.skipped = set(content["skipped"])
+        if self.at:
+            self._set_curves(content["columns"])
+            self.curves[: self.at] = content["curves"]
+
+    def _set_curves(self, columns: list[str]) -> None:
+        self.columns, self.curves = columns, torch.zeros(self.steps, len(columns), dtype=torch.float64)
 
     def _is_finite(self) -> bool:
         states = self.step.optimizer.state.values()
@@ -180,11 +209,13 @@ class _Run:
         )
 
     def _check_collapse(self) -> None:
-        last = self.curves[-COLLAPSE_STEPS:]
-        warm = last[0]["step"] >= self.step.settings.warmup_epochs * self.per_epoch
-        if len(last) == COLLAPSE_STEPS and warm and all(row.get("feature_std", 1.0) < COLLAPSED for row in last):
+        first = self.at - COLLAPSE_STEPS
+        if "feature_std" not in self.columns or first < max(0, self.step.settings.warmup_epochs * self.per_epoch):
+            return
+        spread = self.curves[first : self.at, self.columns.index("feature_std")]
+        if bool((spread < COLLAPSED).all()):
             raise VisaError(
-                f"the embeddings have collapsed: feature_std is {last[-1]['feature_std']:.3f}, and was below "
+                f"the embeddings have collapsed: feature_std is {float(spread[-1]):.3f}, and was below "
                 f"{COLLAPSED} for {COLLAPSE_STEPS} steps up to step {self.at - 1} (1 is healthy, 0 means that all "
                 "images embed alike): try a lower base_lr, a larger batch_size, or another seed."
             )
@@ -219,13 +250,38 @@ def _bar(run: _Run, fabric: Fabric) -> Any:
     )
 
 
-def _stored_speed(content: Content | None, fabric: Fabric) -> Speed | None:
-    return Speed(**content["speed"]) if content and content["device"] == fabric.device.type else None
+def _plain(method: nn.Module, settings: PretrainSettings, images: Images) -> nn.Module:
+    """The trained method as it was built: not compiled, its batch norms not synced, on the CPU."""
+    plain = methods.build(replace(settings, weights=""), images.classes)
+    plain.load_state_dict(method.state_dict())
+    return plain.eval()
 
 
-def _new_speed(images: Images, settings: PretrainSettings, fabric: Fabric) -> Speed:
-    seen = len(images) // settings.batch_size * settings.batch_size * settings.epochs
-    if seen < MEASURED_FROM * settings.batch_size:
-        return default_speed(fabric.device)
-    found, _ = fastest(settings, fabric.device, max(images.classes, 2), seen)
+def _speed(
+    content: Content | None,
+    images: Images,
+    settings: PretrainSettings,
+    fabric: Fabric,
+    precision: str | None,
+    speed: Speed | None,
+) -> Speed:
+    """How to go on or to begin; that a run goes on otherwise than it began is told."""
+    stored = None
+    if content and not content["optimizer"]:
+        return Speed(**content["speed"])  # it is finished
+    if content and content["device"] == fabric.device.type:
+        stored = Speed(**content["speed"])
+    if stored and not speed:
+        speed = replace(stored, precision=precision or stored.precision)
+    speed = speed or _new_speed(images, settings, fabric, precision)
+    if stored and speed != stored and fabric.is_global_zero:
+        print(f"The training began with {stored} and goes on with {speed}.")
+    return speed
+
+
+def _new_speed(images: Images, settings: PretrainSettings, fabric: Fabric, precision: str | None) -> Speed:
+    steps = len(images) // settings.batch_size * settings.epochs
+    if steps < MEASURED_FROM or fabric.world_size > 1:  # of several processes each might find another
+        return default_speed(fabric.device, precision)
+    found, _ = fastest(settings, fabric.device, max(images.classes, 2), steps * settings.batch_size, precision)
     return found

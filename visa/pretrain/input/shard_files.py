@@ -4,7 +4,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from visa.errors import VisaError
 from visa.paths import written_whole
+from visa.provenance import digest
 
 PLAN, INDEX = "shards.json", "index.npz"
 WINDOW = 8  # shards whose images are shuffled together
@@ -58,7 +59,7 @@ class ShardFiles:
                 f"{len(missing)} of {len(plan.shards)} shards are missing in {self.out}, the first {missing[0]}: "
                 "write_shards goes on where it stopped."
             )
-        self.shards = plan.shards
+        self.plan, self.shards = plan, plan.shards
         self._number, label, self._shard, self._offset, self._length = index(self.out, plan)
         self.labels = torch.from_numpy(label) if plan.classes else torch.arange(len(label))
         self.classes = len(plan.classes) or len(label)
@@ -92,6 +93,10 @@ class ShardFiles:
         shards = torch.randperm(len(groups), generator=generator).tolist()
         windows = [torch.cat([groups[s] for s in shards[i : i + WINDOW]]) for i in range(0, len(shards), WINDOW)]
         return torch.cat([rows[torch.randperm(len(rows), generator=generator)] for rows in windows])
+
+    def fingerprint(self) -> str:
+        """Digest of what the shards were made of, and of the images in them."""
+        return digest([asdict(self.plan), self._number.tolist()])
 
     def _descriptor(self, shard: int) -> int:
         if shard not in self._open:

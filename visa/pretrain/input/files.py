@@ -1,5 +1,6 @@
 """Image files in a fixed order: those below an ImageNet-style folder, or some of any others."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,10 @@ class Files(Protocol):
         """A permutation of the indices, in an order that is quick to read."""
         ...
 
+    def fingerprint(self) -> str:
+        """Digest of what the images are, blind to when their files were written."""
+        ...
+
 
 class FolderFiles:
     """The images below a folder of class folders, sorted by class folder, then by path.
@@ -54,7 +59,8 @@ class FolderFiles:
                 "move them into folders of their class, or take the folders away."
             )
         paths = sorted(loose) if loose else [path for _, paths in classes for path in paths]
-        self.names = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
+        self.names = np.array([os.fsencode(path) for path, _ in paths], dtype=np.bytes_)
+        self.file_sizes = np.array([size for _, size in paths], dtype=np.int64)
         self.flat = not classes
         self.class_names = [name for name, _ in classes]
         sizes = torch.tensor([len(paths) for _, paths in classes], dtype=torch.int64)
@@ -76,6 +82,10 @@ class FolderFiles:
     def epoch(self, generator: Generator) -> Tensor:
         """A permutation of the indices, drawn from `generator`."""
         return torch.randperm(len(self), generator=generator)
+
+    def fingerprint(self) -> str:
+        """Digest of the images' paths below the folder and of their sizes."""
+        return hashlib.sha256(self.names.tobytes() + self.file_sizes.tobytes()).hexdigest()[:16]
 
 
 class Kept:
@@ -104,9 +114,13 @@ class Kept:
         order = place[self.files.epoch(generator)]
         return order[order >= 0]
 
+    def fingerprint(self) -> str:
+        """Digest of all the files, kept or not."""
+        return self.files.fingerprint()
 
-def _listed(folder: str) -> tuple[list[str], list[str]]:
-    """Names of the images and of the folders in a folder; none if it is absent."""
+
+def _listed(folder: str) -> tuple[list[tuple[str, int]], list[str]]:
+    """Names and sizes of the images, and names of the folders, in a folder; none if it is absent."""
     images, folders = [], []
     if not Path(folder).is_dir():
         return [], []
@@ -115,15 +129,22 @@ def _listed(folder: str) -> tuple[list[str], list[str]]:
             if entry.name.startswith("."):
                 continue
             if entry.name.lower().endswith(IMG_EXTENSIONS):
-                images.append(entry.name)
+                images.append((entry.name, _size(entry)))
             elif entry.is_dir():
                 folders.append(entry.name)
     return images, folders
 
 
-def _below(folder: str, name: str) -> Iterator[str]:
-    """The images at any depth below a folder, as paths that begin with `name`."""
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a link to nothing: reading it will say so
+        return -1
+
+
+def _below(folder: str, name: str) -> Iterator[tuple[str, int]]:
+    """The images at any depth below a folder: paths that begin with `name`, and sizes."""
     images, folders = _listed(folder)
-    yield from (f"{name}/{image}" for image in images)
+    yield from ((f"{name}/{image}", size) for image, size in images)
     for inner in folders:
         yield from _below(f"{folder}/{inner}", f"{name}/{inner}")

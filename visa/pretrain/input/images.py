@@ -11,11 +11,9 @@ from visa.data.dataset import load_images
 from visa.data.source import Source
 from visa.data.splits import read_split, select, split_file
 from visa.errors import VisaError
-from visa.pretrain.files import Files, FolderFiles, Kept
-from visa.pretrain.loader import BUDGET, CPU, Batch, EncodedImages
-from visa.pretrain.shard_files import ShardFiles, is_sharded
-
-__all__ = ["HELD_OUT", "Batch", "ImageFolder", "Images", "ImagesInMemory", "folder_images", "object_images"]
+from visa.pretrain.input.files import Files, FolderFiles, Kept
+from visa.pretrain.input.loader import BUDGET, CPU, Batch, EncodedImages
+from visa.pretrain.input.shard_files import ShardFiles, is_sharded
 
 HELD_OUT = 100  # images kept from training to judge what was learned
 
@@ -96,8 +94,8 @@ def folder_images(
     decoder: str = "cpu",
     device: torch.device = CPU,
     budget: float = BUDGET,
-) -> tuple[Images, Tensor]:
-    """Every image below an ImageNet-style folder, or in a folder of shards (`visa.pretrain.shards`).
+) -> tuple[EncodedImages, Tensor]:
+    """Every image below an ImageNet-style folder, or in a folder of shards (`visa.pretrain.input.shards`).
 
     One in twenty is held out, 5 to HELD_OUT (uint8 N,3,side,side): spread evenly over the sorted paths, and so over
     the classes; corrupt ones are left out. `workers`, `decoder`, `device` and `budget`: see EncodedImages.

@@ -1,5 +1,6 @@
 """Batches of encoded images: read and decoded by worker processes, corrupt ones replaced and reported."""
 
+import itertools
 import os
 import sys
 import time
@@ -12,13 +13,14 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from visa.errors import VisaError, check_choice
-from visa.pretrain.decode import decode, decode_on, for_device
-from visa.pretrain.files import Files
+from visa.pretrain.input.decode import decode, decode_on, for_device
+from visa.pretrain.input.files import Files
 
 DECODERS = ("cpu", "device", "auto")
 BUDGET = 0.001  # share of images that may be corrupt
 BUDGET_LEAST = 10  # that many may be corrupt however few the images are
 TRIAL = 48  # images that "auto" decodes both ways
+AHEAD = 2**30  # bytes of images that the workers together may hold ready
 CPU = torch.device("cpu")
 
 
@@ -76,12 +78,14 @@ class EncodedImages:
         """
         if self.decoder == "auto":
             self.decoder = self._faster()
+        lists = iter(order)
+        first: Any = next(lists, None)
         loader: DataLoader[Any] = DataLoader(
             _Reader(self.files, self.side, self.decoder == "device", self.allowed),
-            batch_sampler=order,  # type: ignore[arg-type]
+            batch_sampler=itertools.chain([] if first is None else [first], lists),  # type: ignore[arg-type]
             num_workers=self.workers,
             collate_fn=_as_it_is,  # type: ignore[arg-type]
-            prefetch_factor=2 if self.workers else None,
+            prefetch_factor=prefetched(self.workers, 0 if first is None else len(first), self.side),
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else every call would draw from the global one
         )
@@ -193,6 +197,13 @@ def too_many_corrupt(skipped: Sequence[str], images: int, allowed: int) -> VisaE
         f"{len(skipped)} of {images} images cannot be decoded, the first {skipped[0]}: "
         f"fetch them again or delete them (up to {allowed} are skipped)."
     )
+
+
+def prefetched(workers: int, batch: int, side: int) -> int | None:
+    """Batches that each worker makes ahead: 2, or 1 where all of them would be more than `AHEAD` bytes."""
+    if not workers:
+        return None
+    return 2 if 2 * workers * batch * 3 * side * side <= AHEAD else 1
 
 
 def default_workers() -> int:

@@ -1,6 +1,5 @@
 """A folder of images as WebDataset shards, small and quick to read from slow disks: written once, resumable."""
 
-import hashlib
 import io
 import itertools
 import json
@@ -19,10 +18,10 @@ from tqdm import tqdm
 
 from visa.errors import VisaError
 from visa.paths import written_whole
-from visa.pretrain.decode import UNREADABLE, decode_exact, is_plain_jpeg, reason
-from visa.pretrain.files import FolderFiles
-from visa.pretrain.loader import BUDGET, EncodedImages, corrupt_allowed, default_workers, too_many_corrupt
-from visa.pretrain.shard_files import PLAN, Plan, ShardFiles, index, is_sharded, members, read_plan
+from visa.pretrain.input.decode import UNREADABLE, decode_exact, is_plain_jpeg, reason
+from visa.pretrain.input.files import FolderFiles
+from visa.pretrain.input.loader import BUDGET, EncodedImages, corrupt_allowed, default_workers, too_many_corrupt
+from visa.pretrain.input.shard_files import PLAN, Plan, ShardFiles, index, is_sharded, members, read_plan
 
 CHUNK = 16  # images that a worker hands over at once
 
@@ -49,7 +48,7 @@ def write_shards(
     out, files = Path(out), FolderFiles(root)
     if not len(files):
         raise VisaError(f"no images below {str(root)!r}: give the folder that holds the class folders.")
-    plan = Plan(len(files), files.class_names, side, quality, per_shard, _source(files))
+    plan = Plan(len(files), files.class_names, side, quality, per_shard, files.fingerprint())
     _claim(out, plan)
     todo, corrupt = _left(out, plan)
     chunks = [numbers[i : i + CHUNK] for numbers in todo.values() for i in range(0, len(numbers), CHUNK)]
@@ -118,14 +117,6 @@ def _smaller(data: bytes, side: int, quality: int) -> bytes:
     stream = io.BytesIO()
     whole.resize(size, Image.Resampling.BILINEAR).save(stream, "JPEG", quality=quality)
     return stream.getvalue()
-
-
-def _source(files: FolderFiles) -> str:
-    found = hashlib.sha256(files.names.tobytes())
-    for number in range(len(files)):
-        path = Path(files.name(number))
-        found.update(str(path.stat().st_size if path.exists() else -1).encode() + b" ")
-    return found.hexdigest()[:16]
 
 
 def _claim(out: Path, plan: Plan) -> None:
