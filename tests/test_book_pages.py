@@ -217,3 +217,18 @@ def test_the_commit_that_a_results_page_names_made_its_files(page):
     files = BOOK.glob(f"results/{page.stem.removeprefix('results_')}*/provenance.json")
     made = {f: f.read_text(encoding="utf-8") for f in files}
     assert [(f.parent.name, c) for f, text in made.items() for c in named if f'"commit": "{c}' not in text] == []
+
+
+def test_what_the_methods_page_says_of_z_is_in_its_files():
+    folder = BOOK / "results" / "methods_fryum"
+    if not (folder / "diagnosis.csv").is_file():
+        pytest.skip("the methods' results are not stored")
+    text = (BOOK / "results_methods.md").read_text(encoding="utf-8")
+    table = pd.read_csv(folder / "diagnosis.csv").set_index(["pretraining", "seed"])
+    for measure in ("triplet", "cos_blend"):
+        for seed in (0, 1):
+            without, spd = (table.loc[(name, seed), measure] for name in ("simsiam", "simsiam+spd"))
+            assert f"{without:.3f} to {spd:.3f}" in text, (measure, seed)
+    assert table["triplet"].max() == pytest.approx(0.17, abs=1e-6)
+    difference = table.loc["mocov2+spd", "triplet"] - table.loc["mocov2", "triplet"]
+    assert difference.loc[[0, 1]].tolist() == pytest.approx([-0.01, -0.01])
