@@ -232,3 +232,24 @@ def test_what_the_methods_page_says_of_z_is_in_its_files():
     assert table["triplet"].max() == pytest.approx(0.17, abs=1e-6)
     difference = table.loc["mocov2+spd", "triplet"] - table.loc["mocov2", "triplet"]
     assert difference.loc[[0, 1]].tolist() == pytest.approx([-0.01, -0.01])
+
+
+def test_what_the_ablation_page_says_is_in_its_file():
+    file = BOOK / "results" / "ablation" / "ablation.csv"
+    if not file.is_file():
+        pytest.skip("the ablation's results are not stored")
+    text = (BOOK / "results_ablation.md").read_text(encoding="utf-8")
+    results = pd.read_csv(file)
+    mean = results.groupby(["variant", "measure"])["value"].mean()
+    told = [("no SPD", "cos_blend"), ("reference", "cos_blend"), ("large patches", "feature_std")]
+    told += [(v, m) for v in ("reference", "large patches") for m in ("triplet", "probe_auroc")]
+    told += [("cross-entropy", "probe_auroc")]
+    assert [pair for pair in told if f"{mean[pair]:.3f}" not in text] == []
+    to_none = tables.differences_to(results, "no SPD").set_index(["variant", "measure"])
+    low, high = to_none["low"]["reference"], to_none["high"]["reference"]
+    assert high["cos_blend"] < 0 and high["cos_weak"] < 0
+    assert all(low[m] < 0 < high[m] for m in ("triplet", "probe_auroc", "probe_accuracy"))
+    to_reference = tables.differences_to(results, "reference").set_index(["variant", "measure"])
+    assert f"{to_reference['mean']['cross-entropy', 'probe_auroc']:.3f} above" in text
+    same = to_reference.loc[(["hard edge", "faint colour", "eta 0.1", "eta 1.0"], ["probe_auroc", "probe_accuracy"]), :]
+    assert ((same["low"] < 0) & (same["high"] > 0)).all()
