@@ -14,7 +14,8 @@ import pytest
 
 from visa.data.source import open_source
 from visa.errors import VisaError
-from visa.plan import GivenWeights, Matrix, plan
+from visa.plan import METHODS, GivenWeights, Matrix, plan
+from visa.pretrain.settings import METHODS as TRAINABLE
 from visa.provenance import read_sidecar
 from visa.runner import check_parameters, stage_key
 from visa.runs import Run
@@ -227,3 +228,7 @@ def test_the_command_line_verifies_and_prepares(mini_root, tmp_path):
     done = visa(tmp_path, mini_root, "prepare", *data)
     assert done.returncode == 0 and "absent: pcb1" in done.stdout
     assert len(list((tmp_path / "tree/1cls/fryum/train/good").iterdir())) == 16
+
+
+def test_the_plan_knows_every_method():
+    assert METHODS == TRAINABLE  # the plan must not import torch to know them

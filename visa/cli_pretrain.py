@@ -69,7 +69,7 @@ def pretrain(
         data = training_data(source, object, "", settings.image_size)
     folder = run.pretrain_dir(pretraining_name(method, spd), data.scope, seed)
     try:
-        run_pretraining(settings, data, folder, fabric, precision, resume_from=resume_from)  # type: ignore[arg-type]
+        run_pretraining(settings, data, folder, fabric, precision, resume_from=resume_from)
     except KeyboardInterrupt:
         typer.echo("visa: interrupted; the same command goes on from its last checkpoint.", err=True)
         raise typer.Exit(130) from None

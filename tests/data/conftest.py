@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visa.data.objects import SETUPS
+from visa.data.objects import SPLIT_TYPES
 
 HEIGHT, WIDTH = 8, 12
 CLASSES = {0: "burnt", 1: "corner or edge breakage", 2: "other"}  # of fryum: class ids 1, 2 and 8
@@ -45,7 +45,7 @@ def write_tables(root: Path) -> None:
     (root / "fryum" / "image_anno.csv").write_text("\n".join(rows) + "\n")
     (root / "dataset.json").write_text('{"synthetic": true}')
     (root / "split_csv").mkdir()
-    for setup in SETUPS:
+    for setup in SPLIT_TYPES:
         rows = ["object,split,label,image,mask", "candle,train,normal,candle/Data/Images/Normal/0000.JPG,"]
         rows += [f"fryum,{'train' if i < 2 else 'test'},normal,{image}," for i, image in enumerate(normal)]
         for i, (image, mask) in enumerate(anomaly):

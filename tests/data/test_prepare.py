@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visa.data.objects import OBJECTS, SETUPS
+from visa.data.objects import OBJECTS, SPLIT_TYPES
 from visa.data.prepare import Summary, prepare
 from visa.errors import VisaError
 
@@ -48,7 +48,7 @@ def save(tmp_path: Path) -> Path:
     return tmp_path / "prepared"
 
 
-@pytest.mark.parametrize("setup", SETUPS)
+@pytest.mark.parametrize("setup", SPLIT_TYPES)
 def test_the_tree_is_the_reference_scripts(tiny_root, save, setup):
     summary = run(tiny_root, save, setup)
     assert summary == Summary(save / setup, ("fryum",), ("candle",), written=10, kept=0)
@@ -144,7 +144,7 @@ def test_wrong_choices_are_told(tiny_root, save):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("setup", SETUPS)
+@pytest.mark.parametrize("setup", SPLIT_TYPES)
 def test_real_fryum_becomes_the_recorded_tree(real_root, reference, save, setup):
     lines = (reference / f"prepare_{setup}.sha256").read_text().splitlines()
     recorded = {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from visa.data.objects import OBJECTS, SETUPS
+from visa.data.objects import OBJECTS, SPLIT_TYPES
 from visa.data.splits import is_synthetic, present_objects, read_split, select, split_file
 from visa.errors import VisaError
 
@@ -82,7 +82,7 @@ def test_a_missing_file_and_an_unknown_setup_name_the_choices(tmp_path):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("setup", SETUPS)
+@pytest.mark.parametrize("setup", SPLIT_TYPES)
 def test_official_split_files_have_the_published_sizes(real_root, setup):
     samples = read_split(split_file(real_root, setup))
     assert Counter((s.split, s.label) for s in samples) == SIZES[setup]

@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from visa.data.objects import OBJECTS, SETUPS
+from visa.data.objects import OBJECTS, SPLIT_TYPES
 from visa.data.splits import read_split, select, split_file
 from visa.data.synthetic import DEFAULT_OBJECTS, classes_of, render, write_mini_visa, writer
 from visa.errors import VisaError
@@ -37,7 +37,7 @@ def contents(root):
 
 
 def test_files_bear_the_names_of_visa(root):
-    expected = {"dataset.json", *(f"split_csv/{s}.csv" for s in SETUPS)}
+    expected = {"dataset.json", *(f"split_csv/{s}.csv" for s in SPLIT_TYPES)}
     for name in SETTINGS["objects"]:
         expected.add(f"{name}/image_anno.csv")
         expected |= {f"{name}/Data/Images/Normal/{i:03d}.JPG" for i in range(NORMAL)}

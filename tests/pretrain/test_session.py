@@ -103,6 +103,17 @@ def photos(tmp_path):
     return tmp_path / "imagenet" / "train"
 
 
+def test_a_classifier_does_not_go_on_with_other_classes(photos, tmp_path):
+    settings, cpu = configured("supervised", False, SMALL | {"epochs": 1}), make_fabric("cpu")
+    run_pretraining(settings, folder_data(str(photos), 32, workers=1), tmp_path / "two", cpu)
+    (old,) = (tmp_path / "two").glob("checkpoint-*.pt")
+    (photos / "third").mkdir()
+    (photos / "class0" / "0.png").rename(photos / "third" / "0.png")
+    with pytest.raises(VisaError, match="2 classes, and these images have 3"):
+        run_pretraining(settings, folder_data(str(photos), 32, workers=1), tmp_path / "three", cpu, resume_from=old)
+    assert not list((tmp_path / "three").glob("*"))
+
+
 def test_a_folder_is_named_by_what_it_holds(photos, tmp_path):
     found = folder_data(str(photos), 32, workers=1)
     assert found.scope == found.dataset == "imagenet-train" and not found.synthetic

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-SETUPS = ("1cls", "2cls_highshot", "2cls_fewshot")
+SPLIT_TYPES = ("1cls", "2cls_highshot", "2cls_fewshot")
 
 
 @dataclass(frozen=True)

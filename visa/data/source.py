@@ -4,7 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from visa.data.objects import OBJECTS
-from visa.data.splits import description, is_synthetic, present_objects
+from visa.data.splits import (
+    Sample,
+    description,
+    is_synthetic,
+    present_objects,
+    read_split,
+    read_table,
+    select,
+    split_file,
+)
 from visa.data.synthetic.writer import DEFAULT_OBJECTS, write_mini_visa
 from visa.errors import VisaError, check_choice
 from visa.paths import data_root, visa_root
@@ -28,6 +37,16 @@ class Source:
             check_choice("object", name, self.objects)
         where = "mini-VisA, which stands in for VisA: set VISA_ROOT" if self.synthetic else f"{self.root}"
         raise VisaError(f"object {name!r} is not in {where}; present: {', '.join(self.objects)}.")
+
+    def samples(self, split_type: str, **wanted: str) -> list[Sample]:
+        """The rows of a split (1cls, 2cls_highshot, 2cls_fewshot) whose fields equal `wanted`, as `select` has it."""
+        return select(read_split(split_file(self.root, split_type)), **wanted)
+
+    def defects(self, object: str) -> dict[str, tuple[str, ...]]:
+        """Names of the defect classes of each anomalous image of an object, by the image's path."""
+        rows = read_table(self.root / object / "image_anno.csv", ("image", "label"))
+        labels = {str(row["image"]): str(row["label"]) for row in rows}
+        return {image: tuple(label.split(",")) for image, label in labels.items() if label != "normal"}
 
     def fingerprint(self, *names: str) -> str:
         """Digest of the objects' files and of the split files; changes when the data do."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from visa.data.objects import SETUPS
+from visa.data.objects import SPLIT_TYPES
 from visa.errors import VisaError, check_choice
 
 COLUMNS = ("object", "split", "label", "image", "mask")
@@ -29,7 +29,7 @@ class Sample:
 
 def split_file(root: Path, setup: str) -> Path:
     """The split file of `setup` (1cls, 2cls_highshot or 2cls_fewshot) in a VisA root."""
-    check_choice("setup", setup, SETUPS)
+    check_choice("setup", setup, SPLIT_TYPES)
     return root / "split_csv" / f"{setup}.csv"
 
 
@@ -40,7 +40,7 @@ def read_split(file: Path) -> list[Sample]:
     unknown split or label, an image twice, or an anomaly without a mask.
     """
     if not file.is_file():
-        raise VisaError(f"no split file at {file}: a VisA root holds split_csv/ with {', '.join(SETUPS)}.")
+        raise VisaError(f"no split file at {file}: a VisA root holds split_csv/ with {', '.join(SPLIT_TYPES)}.")
     samples = [Sample(*(row[c] or "" for c in COLUMNS)) for row in read_table(file, COLUMNS)]
     if not samples:
         raise VisaError(f"{file} names no image: fetch the split file again.")

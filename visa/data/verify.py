@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from visa.data.dataset import read_image, read_mask
-from visa.data.objects import OBJECTS, SETUPS
+from visa.data.objects import OBJECTS, SPLIT_TYPES
 from visa.data.splits import Sample, is_synthetic, read_split, read_table, split_file
 from visa.errors import VisaError, check_choice
 
@@ -58,7 +58,7 @@ def verify(
     synthetic. Raises VisaError for an unknown object, or a root without its split files.
     """
     root = Path(root)
-    splits = {setup: read_split(split_file(root, setup)) for setup in SETUPS}
+    splits = {setup: read_split(split_file(root, setup)) for setup in SPLIT_TYPES}
     names = objects or list(dict.fromkeys(s.object for rows in splits.values() for s in rows))
     for name in names:
         check_choice("object", name, OBJECTS)

@@ -25,6 +25,11 @@ def sync_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     return model
 
 
+def after_norm(norm: nn.Module) -> nn.Module:
+    """What a norm of timm's does after normalising: drop-out and activation; nothing for torch's own."""
+    return nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
+
+
 class _OnCpu(_BatchNorm):
     """Batch norm over the images of all processes, N,C,... in each."""
 
@@ -36,7 +41,7 @@ class _OnCpu(_BatchNorm):
         synced.weight, synced.bias = norm.weight, norm.bias
         synced.running_mean, synced.running_var = norm.running_mean, norm.running_var
         synced.num_batches_tracked = norm.num_batches_tracked
-        synced.after = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
+        synced.after = after_norm(norm)
         return synced.train(norm.training)
 
     def _check_input_dim(self, input: Tensor) -> None:

@@ -37,7 +37,8 @@ def diagnose(method: Any, images: Tensor, side: int, spd: SpdSettings, seed: int
     `probe_accuracy`: see `probe_backbone`. Few images are drawn several times, to VIEWS of each kind.
     """
     method.eval()
-    z, z2, z_blend, z_own = (_batched(method.embed, view) for view in _views(images, side, spd, seed))
+    views = _views(images, side, spd, seed)
+    z, z2, z_blend, z_own = (_batched(method.embed, view) for view in views)
     weak, local = cosine(z, z2), cosine(z, z_blend)
     return {
         "cos_weak": float(weak.mean()),
@@ -45,7 +46,7 @@ def diagnose(method: Any, images: Tensor, side: int, spd: SpdSettings, seed: int
         "triplet": float((weak > local).float().mean()),
         "triplet_own": float((weak > cosine(z, z_own)).float().mean()),
         "feature_std": float(feature_std(z)),
-        **probe_backbone(method.backbone, images, side, spd, seed),
+        **_probe(method.backbone, views[1], views[2], len(images), seed),
     }
 
 
@@ -56,14 +57,8 @@ def probe_backbone(backbone: nn.Module, images: Tensor, side: int, spd: SpdSetti
     Half of the views are blended: chance is .5 for both. `images` are held-out, uint8 N,3,H,W; both views of an image
     lie in one fold.
     """
-    _, clean, blend, _ = _views(images, side, spd, seed)
-    backbone.eval()
-
-    def pooled(view: Tensor) -> Tensor:
-        features: Tensor = backbone(normalize(view, backbone))
-        return features
-
-    return _probe(_batched(pooled, clean), _batched(pooled, blend), len(images), seed)
+    _, clean, blended, _ = _views(images, side, spd, seed)
+    return _probe(backbone.eval(), clean, blended, len(images), seed)
 
 
 def _views(images: Tensor, side: int, spd: SpdSettings, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -75,8 +70,12 @@ def _views(images: Tensor, side: int, spd: SpdSettings, seed: int) -> tuple[Tens
     return w, w2, smooth_blend(w, patches, spd.blend.onto)[0], smooth_blend(w3, patches, spd.blend.onto)[0]
 
 
-def _probe(clean: Tensor, blended: Tensor, images: int, seed: int) -> dict[str, float]:
-    x = torch.cat([clean, blended]).cpu().numpy()
+def _probe(backbone: nn.Module, clean: Tensor, blended: Tensor, images: int, seed: int) -> dict[str, float]:
+    def pooled(view: Tensor) -> Tensor:
+        features: Tensor = backbone(normalize(view, backbone))
+        return features
+
+    x = torch.cat([_batched(pooled, clean), _batched(pooled, blended)]).cpu().numpy()
     y = np.repeat([0, 1], len(clean))
     folds = np.random.default_rng(seed).permutation(images) % 5
     image_fold = np.resize(folds, len(x))  # rows go through the images over and over

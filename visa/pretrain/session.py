@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -81,7 +81,7 @@ def run_pretraining(
     data: TrainingData,
     folder: Path,
     fabric: Fabric,
-    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto",
+    precision: str = "auto",
     judge: SpdSettings | None = None,
     resume_from: Path | None = None,
 ) -> None:
@@ -121,6 +121,11 @@ def _begin(
         steps = settings.epochs * (len(data.images) // settings.batch_size)
         if content["step"] > steps:
             raise VisaError(f"{str(resume_from)!r} is of step {content['step']}, and these images make {steps} in all.")
+        if settings.method == "supervised" and content["classes"] != data.images.classes:
+            raise VisaError(
+                f"{str(resume_from)!r} was trained on {content['classes']} classes, and these images have "
+                f"{data.images.classes}: go on with as many."
+            )
         if fabric.is_global_zero:
             save(checkpoint, content)
     elif absent and fabric.is_global_zero:
@@ -141,12 +146,12 @@ def write_pretraining(
     diagnosis: Mapping[str, float],
     key: str,
     **facts: object,
-) -> Path:
+) -> None:
     """Write `backbone.safetensors`, its JSON sidecar, `curves.csv` (a row a step) and `diagnosis.json`.
 
     `method` has a `backbone`, and a `classifier` where it was trained with labels: it is kept as `fc`. `key`
     identifies settings, data and code. `facts` (dataset, images, seconds, ...) go into the sidecar, and the weights'
-    own metadata name settings and data. Returns the path of the weights.
+    own metadata name settings and data.
     """
     if curves:
         write_rows(folder / "curves.csv", list(curves[0]), curves)
@@ -155,7 +160,6 @@ def write_pretraining(
     classifier: nn.Module | None = getattr(method, "classifier", None)
     save_weights(method.backbone, weights, {"settings": asdict(settings), **facts}, classifier)
     write_sidecar(weights, key, asdict(settings), diagnosis=dict(diagnosis), **facts)
-    return weights
 
 
 def is_finished(settings: PretrainSettings, data: TrainingData, folder: Path) -> bool:

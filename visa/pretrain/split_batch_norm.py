@@ -2,8 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
+
+from visa.pretrain.batch_norm import after_norm
 
 
 def split_batch_norm(model: nn.Module, group: int) -> nn.Module:
@@ -30,7 +31,7 @@ class _SplitBatchNorm(nn.BatchNorm2d):
         split = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         split.load_state_dict(norm.state_dict())
         split.group = group
-        split.after = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
+        split.after = after_norm(norm)
         return split.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:

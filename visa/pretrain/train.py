@@ -168,6 +168,7 @@ class _Run:
         return {
             "key": self.key,
             "step": self.at,
+            "classes": self.images.classes,
             "seconds": self.seconds,
             "rate": self.rate,
             "columns": self.columns,

@@ -20,7 +20,7 @@ import PIL.Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from visa.data.objects import SETUPS
+from visa.data.objects import SPLIT_TYPES
 from visa.data.splits import COLUMNS, Sample, split_file
 from visa.data.synthetic.scene import KINDS, MODULES, classes_of, render
 from visa.errors import VisaError, check_choice
@@ -43,7 +43,7 @@ class _Settings:
 
     def info(self) -> dict[str, Any]:
         """What `dataset.json` says."""
-        counts = {s: _training_counts(s, self.normal, self.anomaly) for s in SETUPS}
+        counts = {s: _training_counts(s, self.normal, self.anomaly) for s in SPLIT_TYPES}
         fields = asdict(self) | {"objects": list(self.objects), "training_images_an_object": counts}
         return {"name": "mini-VisA", "synthetic": True, "generator_version": VERSION, **fields}
 
@@ -195,7 +195,7 @@ def _write_tables(root: Path, settings: _Settings) -> None:
         rows = [(_image(settings, name, k, i), label, _mask(settings, name, k, i)) for k, i, label in labels]
         _write_csv(root / name / "image_anno.csv", ("image", "label", "mask"), rows, "\n")
     (root / "split_csv").mkdir()
-    for setup in SETUPS:
+    for setup in SPLIT_TYPES:
         samples = [astuple(s) for name in settings.objects for s in _split(settings, setup, name)]
         _write_csv(split_file(root, setup), COLUMNS, samples, "\r\n")
     (root / INFO).write_text(json.dumps(settings.info(), indent=2) + "\n", encoding="utf-8")
