@@ -20,10 +20,10 @@ def shadowing_visa() -> str | None:
 def instrument_distributions() -> list[str]:
     """Installed distributions that bring an instrument module `visa` of their own (`visa`, PyVISA before 1.11)."""
     found = []
-    for dist in distributions():
-        name = (dist.metadata["Name"] or "").lower()
-        if name == "visa" or (name == "pyvisa" and any(str(f) == "visa.py" for f in dist.files or ())):
-            found.append(f"{name} {dist.version}")
+    for name in ("visa", "pyvisa"):
+        for dist in distributions(name=name):
+            if name == "visa" or any(str(f) == "visa.py" for f in dist.files or ()):
+                found.append(f"{name} {dist.version}")
     return sorted(set(found))
 
 

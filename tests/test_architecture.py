@@ -18,6 +18,7 @@ LEVELS = [
     ("report",),
     ("notebook", "plan"),
     ("runner", "cli_pretrain"),
+    ("cli_score",),
     ("cli",),
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}

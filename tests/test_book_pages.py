@@ -78,7 +78,7 @@ def save(folder, **tables):
 def figures_of(values, detectors=(("1cls", "padim"),)):
     """Rows of metrics.csv, one value a seed."""
     return [
-        ("VisA", "fryum", setup, name, seed, detector, "image", metric, value)
+        ("VisA", "fryum", setup, 0, name, seed, detector, "", "image", metric, value)
         for name, pair in values.items()
         for setup, detector in detectors
         for metric in ("auroc", "au_pr", "f1_max")
@@ -141,7 +141,7 @@ def test_many_methods_have_an_overview_and_short_tables(tmp_path):
     names = ["random", "simsiam", "simsiam+spd", "mocov2", "mocov2+spd", "simclr"]
     values = {name: (0.5 + k / 10, 0.6 + k / 10) for k, name in enumerate(names)}
     values["mocov2+spd"] = (0.7, 0.9)  # of mocov2: .8, .9
-    detectors = [("1cls", "padim"), ("1cls", "patchcore"), ("2cls_fewshot", "probe-10")]
+    detectors = [("1cls", "padim"), ("1cls", "patchcore"), ("2cls_10shot", "probe")]
     learned = [
         (n, s, 0.1 * k + 0.1 * s * (k % 2), "" if n == "random" else 0.2) for k, n in enumerate(names) for s in (0, 1)
     ]
@@ -161,7 +161,7 @@ def test_many_methods_have_an_overview_and_short_tables(tmp_path):
     assert "| 10-shot probe AU-PR |" in text
     assert "| pretraining | seeds | padim AU-ROC | padim AU-PR | patchcore AU-ROC | patchcore AU-PR |" in text
     assert "F1-max" not in text and "all are in `metrics.csv`" in text
-    svgs = {f"methods_fryum_image_{setup}_au_pr.svg" for setup in ("1cls", "2cls_fewshot")}
+    svgs = {f"methods_fryum_image_{setup}_au_pr.svg" for setup in ("1cls", "2cls_10shot")}
     svgs |= {f"methods_fryum_{method}_curves.svg" for method in ("simsiam", "mocov2", "simclr")}
     assert set(made) == {"results_methods_fryum.md", *svgs}
     assert all(f"generated/{file}" in text for file in svgs)
@@ -192,10 +192,10 @@ def test_what_the_results_page_says_of_fryum_is_in_its_files():
     metrics = tables.load_metrics([folder / "metrics.csv"])
     spd = tables.paired_difference(metrics, "simsiam+spd", "simsiam")
     assert (spd["low"] < 0).all() and (spd["high"] > 0).all() and (spd["n"] == 3).all()
-    trained = tables.paired_difference(metrics, "simsiam", "random").set_index(["detector", "level", "metric"])
+    trained = tables.paired_difference(metrics, "simsiam", "random").set_index(["setup", "detector", "level", "metric"])
     for detector in ("padim", "patchcore"):
-        assert trained.loc[(detector, "pixel", "ap"), "low"] > 0
-    assert (trained.loc[["probe-5", "probe-10"], "mean"] < 0).all()
+        assert trained.loc[("1cls", detector, "pixel", "ap"), "low"] > 0
+    assert (trained.loc[["2cls_5shot", "2cls_10shot"], "mean"] < 0).all()
     assert pd.read_csv(folder / "diagnosis.csv")["triplet"].max() < 0.15
     ours = metrics[metrics["pretraining"] == "imagenet"].groupby(["detector", "level", "metric"])["value"].mean()
     peers = pd.read_csv(folder.parents[1] / "reference" / "peers_fryum.csv", index_col="detector")

@@ -48,14 +48,16 @@ class TestFinishedRun:
             assert weights.is_file() and read_sidecar(weights)["dataset"] == "mini-VisA"
             scores = run / "scores/fryum" / pretraining / "fryum/seed0"
             for detector in ("padim", "patchcore"):
-                assert (scores / detector / "scores.npz").is_file()
-                assert (scores / detector / "maps/scale.json").is_file()
+                assert (scores / "1cls" / detector / "draw0/scores.npz").is_file()
+                assert (scores / "1cls" / detector / "maps/scale.json").is_file()
+            assert {p.name for p in scores.glob("*/probe/draw*")} == {f"draw{i}" for i in range(5)}
         names = {p.name for p in (run / "results").iterdir()}
         assert names >= {"metrics.csv", "summary.csv", "summary.tex", "curves.csv", "stages.csv", "provenance.json"}
 
     def test_metrics_cover_detectors_and_levels(self, mini_runs):
         table = pd.read_csv(mini_runs / "mini-visa/results/metrics.csv")
-        assert set(table["detector"]) == {"padim", "patchcore", "probe-5"}, "6 anomalies are too few for probe-10"
+        assert set(table["detector"]) == {"padim", "patchcore", "probe"}
+        assert set(table["setup"]) == {"1cls", "2cls_highshot", "2cls_5shot"}, "6 anomalies are too few for 10 shots"
         assert set(table["pretraining"]) == {"random", "simsiam+spd"} and set(table["dataset"]) == {"mini-VisA"}
         assert set(table.loc[table["level"] == "pixel", "metric"]) == {"auroc", "au_pr", "ap", "f1_max", "au_pro"}
 
@@ -205,7 +207,8 @@ def test_given_weights_need_name_arch_and_file(text):
         (["synth", "/proc/none/x", "--objects", "fryum"], "Check the path"),
         (["run", "--name", "a/b"], "no plain folder name"),
         (["run", "--pretrain", "epochs"], "NAME=VALUE"),
-        (["prepare", "--split-type", "3cls"], "unknown setup '3cls'"),
+        (["prepare", "--split-type", "3cls"], "unknown split type '3cls'"),
+        (["run", "--setups", "2cls"], "unknown setup '2cls'"),
         (["verify", "/nowhere"], "no split file"),
         (["synth", "x", "--objects", "pcb2"], "pcb2"),
     ],

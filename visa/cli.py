@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from visa import cli_pretrain
+from visa import cli_pretrain, cli_score
 from visa.cli_pretrain import Workers, parse_settings
 from visa.errors import VisaError, check_choice
 from visa.paths import data_root
@@ -38,11 +38,11 @@ def download(
 
 @app.command()
 def verify(
-    root: Annotated[Path, typer.Argument(help="A VisA root.")],
+    root: Annotated[Path, typer.Argument(help="A VisA root, or a folder of your own data.")],
     objects: Objects = "all",
     workers: Workers = None,
 ) -> None:
-    """Check a VisA root: annotations, split files, images and masks. Exit code 1 if something is wrong."""
+    """Check a root: annotations, split files, images and masks. Exit code 1 if something is wrong."""
     from visa.data.verify import verify as check
 
     reports = check(root, _names(objects), workers=workers, progress=True)
@@ -69,13 +69,12 @@ def prepare(
 ) -> None:
     """Write the train/test tree of VisA's own script, with binary masks."""
     from visa.data.prepare import prepare as make
-    from visa.data.splits import split_file as own_split_file
 
     summary = make(
         split_type,
         data_folder,
         save_folder,
-        split_file or own_split_file(data_folder, split_type),
+        split_file,
         objects=_names(objects),
         link=link,
         workers=workers,
@@ -84,6 +83,19 @@ def prepare(
     typer.echo(f"{summary.folder}: {summary.written} files written, {summary.kept} up to date")
     if summary.absent:
         typer.echo(f"absent: {', '.join(summary.absent)} (no folder in {data_folder}), left out")
+    if summary.unmasked:
+        typer.echo(f"{summary.unmasked} anomalies have no mask: only whole images can be judged by them")
+
+
+@app.command()
+def splits(
+    root: Annotated[Path, typer.Argument(help="A folder of your own data without split files.")],
+) -> None:
+    """Write the splits that a folder of your own stands for as split_csv/, to see and to edit."""
+    from visa.data.own_splits import write_splits
+
+    for file in write_splits(root):
+        typer.echo(file)
 
 
 @app.command()
@@ -103,7 +115,7 @@ def synth(
     typer.echo(write_mini_visa(root, names, normal, anomaly, size, seed, workers, progress=True))
 
 
-for _command in (cli_pretrain.shards, cli_pretrain.pretrain, cli_pretrain.export):
+for _command in (cli_pretrain.shards, cli_pretrain.pretrain, cli_pretrain.export, cli_score.fit, cli_score.score):
     app.command()(_command)
 
 
@@ -113,7 +125,12 @@ def run(
     pretrainings: Annotated[
         str, typer.Option(help="Of random, and simsiam, mocov2, simclr, supervised, each also with +spd.")
     ] = "random,simsiam,simsiam+spd",
-    detectors: Annotated[str, typer.Option(help="Of padim, patchcore, probe.")] = "padim,patchcore,probe",
+    detectors: Annotated[
+        str, typer.Option(help="Of padim, patchcore, probe, and the slower classifier and unet.")
+    ] = "padim,patchcore,probe",
+    setups: Annotated[
+        str, typer.Option(help="Of 1cls (padim, patchcore), 2cls_highshot, 2cls_10shot, 2cls_5shot (the others).")
+    ] = "1cls,2cls_highshot,2cls_10shot,2cls_5shot",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
     scope: Annotated[str, typer.Option(help="Pre-train on each object, or once on all.")] = "object",
     weights: Annotated[list[str] | None, typer.Option(help="Other weights to score: NAME=ARCH:FILE.")] = None,
@@ -124,6 +141,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the stages and stop.")] = False,
 ) -> None:
     """Run all notebooks in order, from images to tables; what is up to date is skipped."""
+    from visa.data.setups import SETUPS
     from visa.data.source import open_source
     from visa.plan import DETECTORS, PRETRAININGS, GivenWeights, Matrix, plan
     from visa.runner import check_parameters, execute
@@ -135,6 +153,7 @@ def run(
         objects=[source.check_object(o) for o in _names(objects) or source.objects],
         pretrainings=_choices("pretraining", pretrainings, PRETRAININGS),
         detectors=_choices("detector", detectors, DETECTORS),
+        setups=_choices("setup", setups, SETUPS),
         seeds=[int(_value("seed", s, int)) for s in _list(seeds)],
         scope=scope,
         weights=[GivenWeights.parse(text) for text in weights or ()],

@@ -20,7 +20,7 @@ def visa_root() -> Path | None:
         return None
     root = Path(value).expanduser().resolve()
     if not root.is_dir():
-        raise VisaError(f"VISA_ROOT is {value!r}, which is no folder: point it at the folder that holds split_csv/.")
+        raise VisaError(f"VISA_ROOT is {value!r}, which is no folder: point it at VisA or at your own data.")
     return root
 
 

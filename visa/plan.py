@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from visa.data.setups import SETUPS
 from visa.data.source import Source
 from visa.errors import VisaError
 from visa.runs import Run, folder_scope
@@ -17,13 +18,14 @@ _CODE = {
     "01_data": ("data", *_FRAME),
     "02_prepare": ("data", *_FRAME),
     "03_pretrain": ("data", "pretrain", "backbone.py"),
-    "04_score": ("data", "detect", "backbone.py", "metrics.py"),
-    "05_results": _FRAME,
-    "06_ablation": ("data", "pretrain", "detect", "backbone.py", "metrics.py"),
+    "04_score": ("data", "detect", "backbone.py", "metrics"),
+    "05_results": ("data", "metrics", "detect/scores.py", *_FRAME),
+    "06_ablation": ("data", "pretrain", "detect", "backbone.py", "metrics"),
 }
 _ABLATION_TAKES = ("pretrain_root", "arch", "epochs", "batch_size", "image_size", "base_lr", "device", "precision")
-_PLANNED = ("object", "method", "spd", "seed", "run", "visa_root", "pretraining", "scope", "detectors")
-DETECTORS = ("padim", "patchcore", "probe")
+_PLANNED = ("object", "method", "spd", "seed", "run", "visa_root", "pretraining", "scope", "detectors", "setups")
+DETECTORS = ("padim", "patchcore", "probe", "classifier", "unet")
+DEFAULT_DETECTORS = ("padim", "patchcore", "probe")
 METHODS = ("simsiam", "mocov2", "simclr", "supervised")
 PRETRAININGS = ("random", *(f"{method}{spd}" for method in METHODS for spd in ("", "+spd")))
 DEFAULT_PRETRAININGS = ("random", "simsiam", "simsiam+spd")
@@ -80,7 +82,8 @@ class Matrix:
 
     objects: Sequence[str]
     pretrainings: Sequence[str] = DEFAULT_PRETRAININGS
-    detectors: Sequence[str] = DETECTORS
+    detectors: Sequence[str] = DEFAULT_DETECTORS
+    setups: Sequence[str] = SETUPS
     seeds: Sequence[int] = (0,)
     scope: str = "object"
     weights: Sequence[GivenWeights] = ()
@@ -89,7 +92,7 @@ class Matrix:
     ablation: bool = False
 
     def __post_init__(self) -> None:
-        named = {"objects": self.objects, "detectors": self.detectors, "seeds": self.seeds}
+        named = {"objects": self.objects, "detectors": self.detectors, "setups": self.setups, "seeds": self.seeds}
         named["weights"] = [w.name for w in self.weights]
         for what, values in named.items():
             if len(set(values)) != len(values) or (not values and what != "weights"):
@@ -168,7 +171,8 @@ def _shared_scope(matrix: Matrix) -> str:
 
 
 def _score_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
-    shared = {**common, **matrix.score, "detectors": ",".join(matrix.detectors)}
+    lists = {"detectors": ",".join(matrix.detectors), "setups": ",".join(matrix.setups)}
+    shared = {**common, **matrix.score, **lists}
     arch = {"arch": matrix.pretrain["arch"]} if "arch" in matrix.pretrain else {}
     stages = []
     for object in matrix.objects:

@@ -32,7 +32,9 @@ def file_digest(path: Path) -> str:
 
 
 def code_digest(*parts: str) -> str:
-    """Digest of the package's source below `parts` (`"data"`, `"metrics.py"`), so that changed code makes new keys."""
+    """Digest of the package's source below `parts` (`"data"`, `"backbone.py"`), so that changed code makes new keys."""
+    if absent := [part for part in parts if not _sources(PACKAGE / part)]:
+        raise ValueError(f"there is no code at {absent[0]}: its changes would go unseen")
     files = sorted(f for part in parts for f in _sources(PACKAGE / part))
     return digest([(str(f.relative_to(PACKAGE)), file_digest(f)) for f in files])
 

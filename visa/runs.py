@@ -7,13 +7,13 @@ from pathlib import Path
 
 from visa.data.objects import OBJECTS
 from visa.data.source import Source
+from visa.data.splits import PLAIN_NAME, RESERVED
 from visa.errors import VisaError
 from visa.paths import runs_root
 from visa.provenance import write_text
 
-_PLAIN = r"\w[\w.+ -]*"
 _PARTS = ("train", "val", "images")  # names of folders that say nothing of the data
-_TAKEN = (*OBJECTS, "all", "object", "given")
+_TAKEN = (*OBJECTS, *RESERVED)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def folder_scope(folder: str, name: str = "") -> str:
         raise VisaError(f"there is no folder {folder!r} to pre-train on: check the path.")
     own = f"{root.parent.name}-{root.name}" if root.name.lower() in _PARTS and root.parent.name else root.name
     scope = name or own
-    if scope in ("", *_TAKEN) or (name and not re.fullmatch(_PLAIN, name)):
+    if scope in ("", *_TAKEN) or (name and not re.fullmatch(PLAIN_NAME, name)):
         raise VisaError(
             f"the images of {folder!r} cannot be called {scope!r}, which stands for something else or is no plain "
             "name: rename the folder, or give another name (visa pretrain --dataset)."
@@ -83,7 +83,7 @@ def folder_scope(folder: str, name: str = "") -> str:
 
 def _opened(name: str, dataset: str, synthetic: bool) -> tuple[Run, dict[str, object]]:
     """The run, made if it is new, and what `run.json` says of it."""
-    if name and not re.fullmatch(_PLAIN, name):
+    if name and not re.fullmatch(PLAIN_NAME, name):
         raise VisaError(f"run {name!r} is no plain folder name: use letters, digits, '.', '+', '-' and '_'.")
     run = Run(runs_root() / (name or dataset.lower()))
     about = run.root / "run.json"

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import measured
+import metric_pages
 import pandas as pd
 
 import visa
@@ -27,6 +28,7 @@ STAGES = {  # the packages of the API page, in the order of the way through
     "Detection": ("detect",),
     "Report": ("report",),
 }
+PUBLIC = ("visa.metrics",)  # packages whose names are used from the package
 REST = "Running"
 
 
@@ -44,12 +46,16 @@ def fragments(book: Path) -> dict[str, str]:
     }
     for name, command in RESULTS.items():
         made |= measured.results(name, command, book / "results" / name)
+    made |= metric_pages.conventions(book / "results" / "metric_conventions")
+    made |= metric_pages.speed(book / "results" / "benchmarks" / "metrics.csv")
+    made |= metric_pages.growth(book / "results" / "growth")
     return made | measured.ablation(REFERENCE, ABLATION, book / "results" / "ablation")
 
 
 def api() -> str:
-    """An automodule directive for every module of the package, a heading a stage."""
-    modules = [m.name for m in pkgutil.walk_packages(visa.__path__, "visa.") if not m.ispkg]
+    """An automodule directive for every module and every package of PUBLIC, a heading a stage."""
+    found = pkgutil.walk_packages(visa.__path__, "visa.")
+    modules = [m.name for m in found if not m.ispkg or m.name in PUBLIC]
     sections, placed = [], set()
     for heading, parts in STAGES.items():
         chosen = [m for part in parts for m in modules if m.split(".")[1] == part]
@@ -77,6 +83,8 @@ def _csv(file: Path) -> pd.DataFrame:
 def _api_section(heading: str, modules: Iterable[str]) -> str:
     parts = [f"## {heading}\n"]
     for module in modules:
-        options = "   :members:\n   :ignore-module-all:"  # what a module passes on is listed where it is written
+        options = "   :members:"
+        if module not in PUBLIC:
+            options += "\n   :ignore-module-all:"  # what a module passes on is listed where it is written
         parts.append(f"### `{module}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n{options}\n```\n")
     return "\n".join(parts)

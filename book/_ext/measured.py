@@ -1,7 +1,7 @@
 """Bodies of the pages of measured results, from the files that a run left: tables, figures, provenance."""
 
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import matplotlib as mpl
@@ -19,7 +19,7 @@ GLANCE = {  # measure to label; of diagnosis.csv, then of metrics.csv as setup, 
     "probe_accuracy": "probe accuracy, blended or clean",
     "1cls patchcore image au_pr": "PatchCore image AU-PR",
     "1cls padim image au_pr": "PaDiM image AU-PR",
-    "2cls_fewshot probe-10 image au_pr": "10-shot probe AU-PR",
+    "2cls_10shot probe image au_pr": "10-shot probe AU-PR",
 }
 ON_Z = ("cos_weak", "cos_blend", "triplet", "feature_std")
 SHOWN = {"z": ("triplet", "cos_blend"), "backbone": ("probe_auroc", "probe-10_au_pr")}  # figure to measures
@@ -37,7 +37,7 @@ FOLDED = """::::{{dropdown}} {title}
 {text}
 ::::
 """
-AT_A_GLANCE = """The method with SPD minus the method without, paired by seed: mean and its 95 % interval.
+AT_A_GLANCE = """The method with SPD minus the method without, paired by seed (and draw): mean and its 95 % interval.
 Two weak views $w$, $w_2$ and $b$, the SmoothBlend of $w$, are of held-out normal images.
 `triplet`, the share with $\\cos(w, w_2) > \\cos(w, b)$, should rise, and `cos_blend`, the cosine of $w$ and $b$, fall.
 
@@ -68,8 +68,7 @@ def results(name: str, command: str, folder: Path) -> dict[str, str]:
     page = f"results_{name}.md"
     if not (folder / "metrics.csv").is_file():
         return {page: NO_RUN.format(what="results of this run", command=command)}
-    metrics = tables.load_metrics([folder / "metrics.csv"])
-    metrics["pretraining"] = metrics["pretraining"].astype(str)
+    metrics = tables.overall(tables.load_metrics([folder / "metrics.csv"])).astype({"pretraining": str})
     diagnoses = _optional(folder / "diagnosis.csv")
     with mpl.rc_context():
         figures.use_style()
@@ -97,9 +96,10 @@ def ablation(reference: str, command: str, folder: Path) -> dict[str, str]:
         figures.use_style()
         drawn = _difference_figures(differences, reference)
     means = tables.summary_table(measured.assign(metric=measured["measure"]), ["variant", "measure"])
+    compared = _by_place(differences, tables.mean_interval) + "\n" + "\n".join(text for _, _, text in drawn)
     sections = {
-        "Means over seeds": _by_place(means, _mean_sd),
-        f"Differences to `{reference}`": _by_place(differences, _interval) + "\n" + "\n".join(t for _, _, t in drawn),
+        "Means over seeds": _by_place(means, tables.mean_sd),
+        f"Differences to `{reference}`": compared,
         "Where the numbers come from": _provenance("ablation", folder),
     }
     return {page: _page(sections)} | {file: svg for file, svg, _ in drawn}
@@ -111,12 +111,6 @@ def _page(sections: Mapping[str, str]) -> str:
 
 def _optional(file: Path) -> pd.DataFrame:
     return pd.read_csv(file) if file.is_file() else pd.DataFrame()
-
-
-def _pairs(names: Iterable[str]) -> dict[str, str]:
-    """Pre-training with SPD to the same without."""
-    there = list(names)
-    return {name: name.removesuffix("+spd") for name in there if name.removesuffix("+spd") in set(there) - {name}}
 
 
 def _is_large(metrics: pd.DataFrame) -> bool:
@@ -133,14 +127,15 @@ def _selected(metrics: pd.DataFrame) -> pd.DataFrame:
 
 def _glance(metrics: pd.DataFrame, diagnoses: pd.DataFrame) -> str:
     """SPD minus base of every method, a line a measure, where there are several methods."""
-    pairs = _pairs(metrics["pretraining"].unique())
+    pairs = tables.spd_pairs(metrics["pretraining"].unique())
     if len(pairs) < 2:
         return ""
     names = metrics[["setup", "detector", "level", "metric"]].agg(" ".join, axis=1)
-    measured = metrics.assign(measure=names)[["pretraining", "seed", "measure", "value"]]
+    measured = metrics.assign(measure=names)[["pretraining", "seed", "draw", "measure", "value"]]
     if len(diagnoses):
         columns = [c for c in diagnoses if c in GLANCE]
-        measured = pd.concat([measured, diagnoses.melt(["pretraining", "seed"], columns, "measure")])
+        learned = diagnoses.assign(draw=0).melt(["pretraining", "seed", "draw"], columns, "measure")
+        measured = pd.concat([measured, learned])
     measured = measured[measured["measure"].isin(list(GLANCE))].rename(columns={"pretraining": "variant"})
     parts = []
     for name, base in pairs.items():
@@ -148,9 +143,10 @@ def _glance(metrics: pd.DataFrame, diagnoses: pd.DataFrame) -> str:
         if pair["variant"].nunique() == 2:
             parts.append(tables.differences_to(pair, base).assign(variant=base))
     differences = pd.concat(parts)
-    seeds = sorted(differences["n"].unique())
-    heading = f"Seeds in a pair: {', '.join(map(str, seeds))}.\n\n"
-    table = _wide(differences, "measure", "variant", _interval).reindex(
+    seeds = ", ".join(map(str, sorted(differences["n"].unique())))
+    of_one = " Of one seed, the interval is over draws." if (differences["over"] == "draws").any() else ""
+    heading = f"Seeds in a pair: {seeds}.{of_one}\n\n"
+    table = _wide(differences, "measure", "variant", tables.mean_interval).reindex(
         [m for m in GLANCE if m in set(differences["measure"])]
     )
     return AT_A_GLANCE + heading + tables.to_markdown(table.rename(GLANCE).reset_index(names="SPD minus base"))
@@ -167,7 +163,7 @@ def _tables_by_level(metrics: pd.DataFrame) -> str:
 
 def _differences(metrics: pd.DataFrame) -> str:
     """A table a setup and level, a line a method and detector."""
-    pairs = _pairs(metrics["pretraining"].unique())
+    pairs = tables.spd_pairs(metrics["pretraining"].unique())
     if not pairs:
         return "These results hold no pair of pre-trainings with and without SPD.\n"
     found = [tables.paired_difference(metrics, a, b).assign(difference=f"{a} − {b}") for a, b in pairs.items()]
@@ -259,15 +255,6 @@ def _wide(table: pd.DataFrame, rows: str, columns: str, cell: Cell) -> pd.DataFr
     wide = cells.pivot(index=rows, columns=columns, values="cell")
     wide = wide.loc[list(dict.fromkeys(table[rows])), list(dict.fromkeys(table[columns]))]
     return wide.fillna("–").rename_axis(columns=None)
-
-
-def _mean_sd(line: "pd.Series[float]") -> str:
-    return f"{line['mean']:.3f}" + (f"{NBSP}±{NBSP}{line['sd']:.3f}" if line["n"] > 1 else "")
-
-
-def _interval(line: "pd.Series[float]") -> str:
-    interval = f" [{line['low']:+.3f},{NBSP}{line['high']:+.3f}]" if line["n"] > 1 else ""
-    return f"{line['mean']:+.3f}{interval}".replace("-", "−")
 
 
 def _times(stages: pd.DataFrame) -> str:

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from visa.data.dataset import VisaDataset, load_images, read_image, read_mask
+from visa.data.dataset import VisaDataset, load_images, read_image, read_mask, resize_image
 from visa.data.splits import read_split, select, split_file
 from visa.errors import VisaError
 
@@ -102,6 +102,19 @@ def test_sixteen_bits_are_refused_not_clipped(tmp_path):
         read_image(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_jpeg_files_have_pillows_pixels_within_two_grey_levels(tmp_path, subsampling):
+    y, x = np.mgrid[0:300, 0:450]
+    noise = np.random.default_rng(0).normal(0, 12, (300, 450, 3))
+    picture = np.stack([x / 2, y / 2, 127 + 90 * np.sin(x / 9) * np.cos(y / 7)], axis=-1) + noise
+    Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(tmp_path / "a.jpg", quality=92, subsampling=subsampling)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert np.abs(rgb(tmp_path / "a.jpg") - np.array(image)).max() <= 2  # 0 with the same libjpeg-turbo
+        small = np.array(image.resize((64, 48), Image.Resampling.BILINEAR)).astype(int)
+    ours = resize_image(read_image(tmp_path / "a.jpg"), (48, 64)).permute(1, 2, 0).numpy()
+    assert np.abs(ours - small).max() <= 2
+
+
 def test_a_palettes_index_is_the_class_id(tmp_path):
     mask = Image.fromarray(np.array([[0, 2], [7, 0]], np.uint8), "P")
     mask.putpalette([255, 255, 255] + [9, 9, 9] * 7)
@@ -109,10 +122,21 @@ def test_a_palettes_index_is_the_class_id(tmp_path):
     assert read_mask(tmp_path / "a.png").tolist() == [[0, 2], [7, 0]]
 
 
-def test_a_colour_mask_is_refused(tmp_path, pixels):
+def test_a_colour_mask_is_refused_unless_it_is_grey(tmp_path, pixels):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     with pytest.raises(VisaError, match="one 8-bit channel"):
         read_mask(tmp_path / "a.png")
+    grey = np.array([[0, 255], [7, 0]], np.uint8)
+    Image.fromarray(grey).convert("RGB").save(tmp_path / "a.png")
+    assert read_mask(tmp_path / "a.png").tolist() == grey.tolist()
+    Image.fromarray(grey > 0).save(tmp_path / "a.png")
+    assert read_mask(tmp_path / "a.png").tolist() == [[0, 1], [1, 0]]
+
+
+def test_a_jpeg_mask_is_refused(tmp_path, pixels):
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "a.jpg")
+    with pytest.raises(VisaError, match="a JPEG file, which changes a mask's values"):
+        read_mask(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("kept", [0, 100, -30])

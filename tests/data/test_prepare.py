@@ -1,5 +1,7 @@
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +143,11 @@ def test_wrong_choices_are_told(tiny_root, save):
     with pytest.raises(VisaError, match="an anomaly for training, which 1cls has not"):
         prepare("1cls", tiny_root, save, tiny_root / "split_csv/2cls_highshot.csv")
     assert not save.exists()
+
+
+def test_preparing_starts_without_heavy_libraries():
+    code = "import sys, visa.data.prepare; assert not {'torch', 'numpy', 'cv2'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.real

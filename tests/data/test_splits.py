@@ -65,13 +65,19 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
         (HEADER + "fryum,train,normal,fryum/./a.JPG,\n", "no plain path: write 'fryum/a.JPG'"),
         (HEADER, "names no image"),
         (HEADER + NORMAL + NORMAL, "line 3: fryum/a.JPG stands there twice"),
-        (HEADER + "fryum,test,anomaly,fryum/a.JPG,\n", "a mask if and only if"),
-        (HEADER + "fryum,test,normal,fryum/a.JPG,fryum/a.png\n", "a mask if and only if"),
+        (HEADER + "fryum,test,normal,fryum/a.JPG,fryum/a.png\n", "a mask only if its label is anomaly"),
+        (HEADER + "../x,test,normal,fryum/a.JPG,\n", "cannot be called '../x'"),
+        (HEADER + "all,test,normal,fryum/a.JPG,\n", "cannot be called 'all'"),
     ],
 )
 def test_a_wrong_split_file_is_told_in_one_sentence(tmp_path, text, told):
     with pytest.raises(VisaError, match=told):
         read_split(written(tmp_path, text))
+
+
+def test_an_anomaly_may_lack_its_mask(tmp_path):
+    (sample,) = read_split(written(tmp_path, HEADER + "Schraube ü,test,anomaly,s/ä.png,\n"))
+    assert (sample.object, sample.image, sample.mask) == ("Schraube ü", "s/ä.png", "")
 
 
 def test_a_missing_file_and_an_unknown_setup_name_the_choices(tmp_path):

@@ -1,11 +1,14 @@
 """PaDiM against NumPy, on inputs whose answer is known, and through a file."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from visa.detect import padim, shared
 from visa.detect.padim import PaDiM
 from visa.errors import VisaError
 
@@ -45,6 +48,53 @@ def test_batches_do_not_matter_even_far_from_zero():
     whole = PaDiM(extract, 4).fit([train]).whiten
     parts = PaDiM(extract, 4).fit(train.split(5)).whiten
     torch.testing.assert_close(parts, whole, rtol=0, atol=0.01)
+
+
+def test_memory_does_not_grow_with_the_number_of_images():
+    """Images are taken from the batches in groups of at most 128, each given up before the next is made."""
+    held = []
+
+    def remembered(images):
+        held.append(weakref.ref(images))
+        return extract(images)
+
+    def batches():
+        for i in range(40):
+            assert sum(images() is not None for images in held) <= 2
+            yield noise(16, seed=i)
+
+    groups = []
+    by_position = padim._by_position
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(padim, "_by_position", lambda *x: groups.append(x) or by_position(*x))
+        PaDiM(remembered, n_channels=4).fit(batches())
+    assert [len(x) for x, _ in groups] == [128] * 5
+    assert len({ready.data_ptr() for _, ready in groups}) == 1
+
+
+def test_layers_sigma_and_a_size_that_is_not_square():
+    def two(images):
+        return extract(images)[:2]
+
+    train, test = torch.rand(10, 3, 16, 24), torch.rand(2, 3, 16, 24)
+    detector = PaDiM(two, n_channels=6, sigma=0).fit([train])
+    scores, maps = detector.score(test)
+    assert maps.shape == (2, 16, 24)
+    x, _ = detector._embed(test)
+    plain = (detector.whiten @ (x - detector.mean[:, None]).mT).norm(dim=1).T.reshape(2, 16, 24)
+    np.testing.assert_allclose(maps, plain, rtol=1e-6)
+    assert (PaDiM(two, 6, sigma=2).fit([train]).score(test)[0] < scores).all()
+    with pytest.raises(VisaError, match="16 x 24 positions, not 24 x 16"):
+        detector.score(test.mT)
+    with pytest.raises(VisaError, match="several sizes"):
+        PaDiM(two, 6).fit([train, train.mT])
+
+
+def test_gaussians_that_exceed_the_memory_are_told_in_one_sentence(monkeypatch):
+    monkeypatch.setattr(shared, "_memory", lambda device: 25_000.0)
+    PaDiM(extract, n_channels=4).fit([noise(2)])
+    with pytest.raises(VisaError, match=r"16 x 16 covariances of 5 channels need 0.0 GB"):
+        PaDiM(extract, n_channels=5).fit([noise(2)])
 
 
 def test_a_planted_patch_is_the_top_of_its_map():
@@ -93,6 +143,10 @@ def test_mistakes_are_told_in_one_sentence(tmp_path):
         PaDiM(extract, n_channels=3).fit([noise(1)])
     with pytest.raises(VisaError, match="at least two"):
         PaDiM(extract).fit([])
+    with pytest.raises(VisaError, match="raise epsilon"):
+        PaDiM(extract, n_channels=3, epsilon=0).fit([noise(2)])
+    with pytest.raises(VisaError, match="look for NaN"):
+        PaDiM(extract, n_channels=3).fit([noise(4) * torch.nan])
     with pytest.raises(VisaError, match="fit it"):
         PaDiM(extract).score(noise(1))
     with pytest.raises(VisaError, match="fit the detector first"):

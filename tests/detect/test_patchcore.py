@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from visa.detect import coreset
+from visa.detect.coreset import greedy_coreset
+from visa.detect.neighbors import distances, nearest_patches
 from visa.detect.padim import PaDiM
-from visa.detect.patchcore import PatchCore, greedy_coreset, nearest_patches
+from visa.detect.patchcore import PatchCore
 from visa.errors import VisaError
 
 
@@ -23,17 +26,30 @@ def noise(count, seed=0, size=64):
 def plain_greedy(x, count, start):
     picks, nearest = [start], torch.full((len(x),), torch.inf)
     while len(picks) < count:
-        nearest = torch.minimum(nearest, (x - x[picks[-1]]).norm(dim=1))
+        nearest = torch.minimum(nearest, distances(x[picks[-1]][None], x)[0])
         picks.append(int(nearest.argmax()))
     return picks
 
 
-@pytest.mark.parametrize("clustered", [False, True])
-def test_coreset_picks_equal_the_plain_greedy_ones(clustered):
+@pytest.mark.parametrize("active", [2**14, 100])
+@pytest.mark.parametrize("kind", ["blob", "clusters", "far", "grid"])
+def test_coreset_picks_equal_the_plain_greedy_ones(kind, active, monkeypatch):
+    monkeypatch.setattr(coreset, "_ACTIVE", active)  # with few points kept up to date, the others catch up often
     x = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
-    if clustered:  # where most of the work is skipped
+    if kind == "clusters":
         x = 0.05 * x + 5 * x[torch.arange(3000) % 20]
-    assert greedy_coreset(x, 150, start=7).tolist() == plain_greedy(x, 150, start=7)
+    if kind == "far":  # products alone would lose all digits
+        x = x + 300
+    if kind == "grid":  # many equal distances
+        x = x.round()[:, :4]
+    assert greedy_coreset(x, 250, start=7).tolist() == plain_greedy(x, 250, start=7)
+
+
+def test_picks_are_the_first_patch_once_all_distances_are_zero():
+    x = torch.eye(5).repeat(400, 1)
+    picks = greedy_coreset(x, 9, start=3).tolist()
+    assert sorted(picks[:5]) == [0, 1, 2, 3, 4]
+    assert picks[5:] == [0] * 4
 
 
 def test_coreset_covers_every_distinct_patch():
@@ -50,6 +66,22 @@ def test_neighbours_equal_brute_force_and_are_exact_near_zero():
     assert index.equal(plain.indices)
     far = bank + 1000
     assert nearest_patches(far, far)[0].max() == 0
+
+
+def test_neighbours_near_zero_are_exact_among_many_that_are_nearly_as_near():
+    """Products of rows of norm 10 know squares to about 1e-5; here neighbours are 1e-4 and 2e-4 away."""
+    rng = torch.Generator().manual_seed(1)
+    x = torch.randn(50, 100, generator=rng)
+    step = torch.nn.functional.normalize(torch.randn(50, 100, generator=rng), dim=1)
+    bank = torch.cat([x + 2e-4 * step, x - 1e-4 * step, torch.randn(4000, 100, generator=rng)])
+    distance, index = nearest_patches(x, bank)
+    assert index.tolist() == list(range(50, 100))
+    torch.testing.assert_close(distance, (x - bank[50:100]).norm(dim=1))
+
+
+def test_the_first_of_equal_neighbours_is_taken():
+    bank = torch.randn(30, 6, generator=torch.Generator().manual_seed(0)).repeat(200, 1)
+    assert nearest_patches(bank[:30], bank)[1].tolist() == list(range(30))
 
 
 def test_image_score_follows_equation_7():
@@ -92,6 +124,48 @@ def test_training_images_score_zero_where_the_bank_keeps_every_patch():
 def test_a_bank_of_one_patch_still_scores():
     scores, _ = PatchCore(extract, count=1).fit([noise(1)]).score(noise(1, seed=2))
     assert scores[0] > 0
+
+
+@pytest.mark.parametrize("neighbors", [0, 1])
+def test_without_neighbours_the_score_is_the_largest_distance(neighbors):
+    detector = PatchCore(extract, count=40, neighbors=neighbors, sigma=0).fit([noise(4)])
+    scores, maps = detector.score(noise(2, seed=8))
+    x, _ = detector._embed(noise(2, seed=8))
+    largest = nearest_patches(x, detector.bank)[0].view(2, -1).amax(1)
+    np.testing.assert_allclose(scores, largest)
+    assert maps.max() <= largest.max()
+    unsmoothed = PatchCore(extract, count=40, sigma=3).fit([noise(4)]).score(noise(2, seed=8))[1]
+    assert unsmoothed.max() < maps.max()
+
+
+def test_pooled_neighbourhoods_follow_the_authors_order():
+    """Each layer's 3 x 3 values, channel by channel, averaged to `pooled` numbers; then both layers' together."""
+    images = noise(1)
+    x, (h, w) = PatchCore(extract, pooled=9)._embed(images)
+    fine, coarse = extract(images)
+    padded = [torch.nn.functional.pad(m, (1, 1, 1, 1))[0] for m in (fine, coarse)]
+
+    def pooled(m, y, z):
+        return m[:, y : y + 3, z : z + 3].reshape(9, 3).mean(1)
+
+    grid = torch.stack([torch.stack([pooled(padded[1], y, z) for z in range(8)]) for y in range(8)])
+    grid = torch.nn.functional.interpolate(grid.permute(2, 0, 1)[None], size=(h, w), mode="bilinear")[0]
+    for y, z in ((0, 0), (5, 9), (15, 15)):
+        both = torch.cat([pooled(padded[0], y, z), grid[:, y, z]])
+        torch.testing.assert_close(x[y * w + z], both.view(9, 2).mean(1))
+
+
+def test_a_limit_bounds_what_is_held_and_samples_all_images_alike():
+    detector = PatchCore(extract, ratio=1.0, limit=300, seed=2).fit(noise(12).split(1))
+    assert len(detector.bank) == 300
+    places = detector.picks.sort().values
+    assert len(places.unique()) == 300
+    counts = torch.bincount(places // 256, minlength=12)
+    assert counts.min() > 8
+    x = torch.cat([detector._embed(b)[0] for b in noise(12).split(1)])
+    assert x[detector.picks].equal(detector.bank)
+    unbound = PatchCore(extract, ratio=0.1, seed=2, limit=10**6).fit([noise(2)])
+    assert unbound.picks.equal(PatchCore(extract, ratio=0.1, seed=2).fit([noise(2)]).picks)
 
 
 def test_ratio_and_seed_decide_the_coreset():

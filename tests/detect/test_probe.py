@@ -1,12 +1,16 @@
-"""The few-shot probe: what its draws hold, and that it separates what can be separated."""
+"""The probe: that it separates what can be separated, and sees each image once."""
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import avg_pool2d
 
-from visa.data.splits import Sample
-from visa.detect.probe import few_shot_draws, few_shot_scores, fit_probe, pooled_features
+from visa.backbone import create_backbone
+from visa.data.dataset import load_images
+from visa.data.setups import Split
+from visa.data.splits import Sample, read_split, select, split_file
+from visa.detect import probe
+from visa.detect.probe import PooledFeatures, fit_probe, pooled_features, score_probe
 from visa.errors import VisaError
 from visa.metrics import image_metrics
 
@@ -28,44 +32,52 @@ def separable(samples, seed=0):
     return features
 
 
-def test_draws_hold_k_training_images_of_each_class_and_no_test_image():
-    samples = rows()
-    draws = few_shot_draws(samples, k=5, draws=4, seed=1)
-    assert len(draws) == 4
-    for drawn in draws:
-        assert {s.split for s in drawn} == {"train"}
-        assert [s.label for s in drawn].count("normal") == [s.label for s in drawn].count("anomaly") == 5
-        assert len({s.image for s in drawn}) == 10
-    assert draws == few_shot_draws(samples, k=5, draws=4, seed=1)
-    assert draws[0] != draws[1]
-    assert draws != few_shot_draws(samples, k=5, draws=4, seed=2)
+def split_of(samples, setup="2cls_highshot"):
+    return Split(setup, "fryum", 0, *(tuple(select(samples, split=part)) for part in ("train", "test")))
+
+
+def features_of(samples, features):
+    rows = dict(zip((s.image for s in samples), features, strict=True))
+    return lambda wanted: np.stack([rows[s.image] for s in wanted])
 
 
 def test_probe_finds_the_feature_that_tells_anomalies_whatever_its_scale():
     samples = rows()
-    scores = few_shot_scores(separable(samples), samples, k=10, draws=3)
+    scores = score_probe(features_of(samples, separable(samples)), split_of(samples))
     labels = [s.label == "anomaly" for s in samples if s.split == "test"]
-    assert scores.shape == (3, 70)
-    assert all(image_metrics(s, labels)["auroc"] > 0.95 for s in scores)
+    assert scores.shape == (70,)
+    assert image_metrics(scores, labels)["auroc"] > 0.95
 
 
 def test_noise_tells_nothing():
     samples = rows(test=(300, 300))
     features = np.random.default_rng(0).normal(size=(len(samples), 20)).astype(np.float32)
     labels = [s.label == "anomaly" for s in samples if s.split == "test"]
-    aurocs = [image_metrics(s, labels)["auroc"] for s in few_shot_scores(features, samples, k=10)]
-    assert 0.4 < np.mean(aurocs) < 0.6
+    assert 0.4 < image_metrics(score_probe(features_of(samples, features), split_of(samples)), labels)["auroc"] < 0.6
 
 
 def test_test_images_do_not_reach_the_probe():
     samples = rows()
     features = separable(samples)
-    changed = features.copy()
-    changed[np.array([s.split == "test" for s in samples])] *= 3
-    first = few_shot_scores(features, samples, k=5)
-    again = few_shot_scores(np.vstack([features[:42], changed[42:45], features[45:]]), samples, k=5)
-    np.testing.assert_array_equal(first[:, 3:], again[:, 3:])
-    assert not np.array_equal(first[:, :3], again[:, :3])
+    first = score_probe(features_of(samples, features), split_of(samples))
+    changed = np.vstack([features[:42], 3 * features[42:45], features[45:]])
+    again = score_probe(features_of(samples, changed), split_of(samples))
+    np.testing.assert_array_equal(first[3:], again[3:])
+    assert not np.array_equal(first[:3], again[:3])
+
+
+def test_each_image_passes_the_backbone_once_however_many_splits_hold_it(mini_root, monkeypatch):
+    monkeypatch.setattr(probe, "SIZE", (64, 64))
+    samples = select(read_split(split_file(mini_root, "2cls_highshot")), object="fryum")
+    features = PooledFeatures(create_backbone("resnet18_half").eval(), mini_root)
+    seen = []
+    monkeypatch.setattr(probe, "load_images", lambda *a, **k: seen.append(len(a[1])) or load_images(*a, **k))
+    first = features(samples[:5])
+    again = features(samples[6:2:-1])
+    assert seen == [5, 2]
+    np.testing.assert_array_equal(again[-1], first[3])
+    np.testing.assert_allclose(features(samples[5:7])[1], again[0])
+    assert first.shape == (5, 2 * (64 + 128 + 256))
 
 
 def test_classes_of_unequal_size_are_balanced():
@@ -84,15 +96,6 @@ def test_pooled_features_are_mean_and_maximum_of_every_map():
 
 
 def test_mistakes_are_told_in_one_sentence():
-    samples = rows()
-    with pytest.raises(VisaError, match="k=13"):
-        few_shot_draws(samples, k=13)
-    with pytest.raises(VisaError, match="0 anomalous"):
-        few_shot_draws(rows(train=(30, 0)), k=5)
-    with pytest.raises(VisaError, match="one object"):
-        few_shot_draws([*samples, *rows(name="pcb1")], k=5)
-    with pytest.raises(VisaError, match="one row each"):
-        few_shot_scores(separable(samples)[1:], samples, k=5)
     with pytest.raises(VisaError, match="2-class"):
         fit_probe(np.eye(3), [0, 0, 0])
     with pytest.raises(VisaError, match="no images"):

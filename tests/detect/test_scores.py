@@ -19,16 +19,40 @@ def scores():
     masks[1:, 2:4, 5:7] = 1
     maps = rng.normal(size=(3, 8, 8)).astype(np.float32)
     image_scores = maps.max(axis=(1, 2))
-    return Scores(PATHS, np.array([0, 1, 1], np.uint8), image_scores, maps, masks, "1cls", "fryum", "PaDiM")
+    known = np.array([True, True, False])
+    labels = np.array([0, 1, 1], np.uint8)
+    return Scores(PATHS, labels, image_scores, maps, masks, known, "2cls_5shot", "fryum", "PaDiM", draw=3)
 
 
 def test_scores_come_back_equal(tmp_path, scores):
     save_scores(tmp_path / "new" / "scores.npz", scores)
     back = load_scores(tmp_path / "new" / "scores.npz")
-    assert (back.paths, back.setup, back.object, back.detector) == (PATHS, "1cls", "fryum", "PaDiM")
-    for name in ("labels", "image_scores", "maps", "masks"):
+    assert (back.paths, back.setup, back.object, back.detector) == (PATHS, "2cls_5shot", "fryum", "PaDiM")
+    assert back.draw == 3
+    for name in ("labels", "image_scores", "maps", "masks", "known"):
         np.testing.assert_array_equal(getattr(back, name), getattr(scores, name), strict=True)
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["scores.npz"]
+
+
+def test_scores_without_maps_come_back_without(tmp_path, scores):
+    save_scores(tmp_path / "scores.npz", replace(scores, maps=None, masks=None))
+    back = load_scores(tmp_path / "scores.npz")
+    assert back.maps is None and back.masks is None
+    np.testing.assert_array_equal(back.image_scores, scores.image_scores)
+
+
+def test_maps_that_half_precision_holds_take_half_the_room(tmp_path, scores):
+    rng = np.random.default_rng(0)
+    maps = rng.random((3, 80, 81), np.float32)
+    wide = replace(scores, maps=maps, masks=(maps > 0.9).astype(np.uint8))
+    rounded = replace(wide, maps=maps.astype(np.float16).astype(np.float32))
+    sizes = []
+    for s in (wide, rounded):
+        save_scores(tmp_path / "scores.npz", s)
+        np.testing.assert_array_equal(load_scores(tmp_path / "scores.npz").maps, s.maps, strict=True)
+        np.testing.assert_array_equal(load_scores(tmp_path / "scores.npz").masks, s.masks, strict=True)
+        sizes.append((tmp_path / "scores.npz").stat().st_size)
+    assert sizes[1] < 0.6 * sizes[0]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, scores, monkeypatch):
@@ -62,6 +86,9 @@ def test_files_that_hold_no_scores_are_refused(tmp_path, scores):
     np.savez(file, **fields)
     with pytest.raises(VisaError, match="maps"):
         load_scores(file)
+    np.savez(file, **{k: v for k, v in vars(scores).items() if k not in ("known", "draw")})  # of an older version
+    with pytest.raises(VisaError, match=r"holds no scores.*known"):
+        load_scores(file)
     np.savez(file, **fields, maps=np.array([print], object))  # a pickle, which could run code
     with pytest.raises(VisaError, match="holds no scores"):
         load_scores(file)
@@ -72,6 +99,10 @@ def test_parts_that_do_not_fit_are_refused(scores):
         replace(scores, labels=scores.labels[:2])
     with pytest.raises(VisaError, match="do not fit together"):
         replace(scores, masks=scores.masks[:, :4])
+    with pytest.raises(VisaError, match="2 known"):
+        replace(scores, known=scores.known[:2])
+    with pytest.raises(VisaError, match="masks None"):
+        replace(scores, masks=None)
 
 
 def test_full_maps_come_back_at_their_images_size_on_one_scale(tmp_path, scores):

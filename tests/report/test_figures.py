@@ -1,6 +1,5 @@
 import io
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,18 +12,7 @@ from visa.report.figures import (
     plot_roc_pr,
     plot_scores,
     show_maps,
-    use_style,
 )
-
-mpl.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def style():
-    with mpl.rc_context():
-        use_style()
-        yield
-        mpl.pyplot.close("all")
 
 
 @pytest.fixture
@@ -61,6 +49,23 @@ def test_roc_and_pr_of_a_perfect_detector_reach_the_corner():
     assert [1.0, 1.0] in pr.lines[0].get_xydata().tolist()
 
 
+def test_bands_hold_their_curves_and_shrink_with_more_images():
+    def widths(n):
+        rng = np.random.default_rng(0)
+        labels = np.repeat([0, 1], n)
+        scores = np.round(rng.normal(size=2 * n) + labels, 1)  # with ties
+        roc, pr = plot_roc_pr({"a": (scores, labels)}, resamples=200).axes
+        bands = [axis.collections[0].get_paths()[0].vertices for axis in (roc, pr)]
+        middle = [band[np.isclose(band[:, 0], 0.3), 1] for band in bands]
+        (line,) = [line.get_xydata() for line in roc.lines if line.get_label() == "a"]
+        assert middle[0].min() <= np.interp(0.3, *line.T) <= middle[0].max()
+        return [float(m.max() - m.min()) for m in middle]
+
+    few, many = widths(20), widths(2000)
+    assert all(0 < b < a / 4 for a, b in zip(few, many, strict=True))
+    assert not plot_roc_pr({"a": ([0.1, 0.2], [0, 1])}).axes[0].collections, "no band unless asked for"
+
+
 @pytest.mark.parametrize("channels_first", [True, False])
 def test_maps_share_one_scale_and_outline_only_anomalies(channels_first):
     images = np.zeros((2, 3, 8, 9) if channels_first else (2, 8, 9, 3), np.uint8)
@@ -75,12 +80,22 @@ def test_maps_share_one_scale_and_outline_only_anomalies(channels_first):
 
 def test_metric_by_pretraining_joins_the_values_of_a_seed():
     metrics = pd.DataFrame(
-        [("p", n, s, "image", "ap", v) for n, s, v in (("random", 0, 0.5), ("random", 1, 0.6), ("simsiam", 0, 0.7))],
-        columns=["detector", "pretraining", "seed", "level", "metric", "value"],
+        [
+            ("1cls", "p", n, s, "image", "ap", v)
+            for n, s, v in (("random", 0, 0.5), ("random", 1, 0.6), ("simsiam", 0, 0.7))
+        ],
+        columns=["setup", "detector", "pretraining", "seed", "level", "metric", "value"],
     )
     figure = plot_metric_by_pretraining(metrics, "image", "ap")
     np.testing.assert_equal([line.get_ydata().tolist() for line in figure.axes[0].lines], [[0.5, 0.7], [0.6, np.nan]])
     assert figure.axes[0].get_ylabel() == "image AP"
+    twice = pd.concat([metrics, metrics.assign(setup="2cls_5shot", draw=1, defect="", value=0.1)]).fillna(
+        {"defect": ""}
+    )
+    ignored = metrics.assign(defect="burnt", value=0.9)
+    figure = plot_metric_by_pretraining(pd.concat([twice, ignored]), "image", "ap")
+    assert [a.get_title() for a in figure.axes] == ["1cls\np", "2cls_5shot\np"], "a detector is not mixed over setups"
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [0.5, 0.7], "single defect classes stay out"
     with pytest.raises(VisaError, match="no pixel ap"):
         plot_metric_by_pretraining(metrics, "pixel", "ap")
 

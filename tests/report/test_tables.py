@@ -12,7 +12,9 @@ from visa.report.tables import (
     differences_to,
     intervals,
     load_metrics,
+    overall,
     paired_difference,
+    spd_pairs,
     spread,
     summary_table,
     to_latex,
@@ -20,8 +22,8 @@ from visa.report.tables import (
 )
 
 
-def row(pretraining, seed, value, object="fryum", metric="auroc", dataset="VisA", detector="padim"):
-    return (dataset, object, "1cls", pretraining, seed, detector, "image", metric, value)
+def row(pretraining, seed, value, object="fryum", metric="auroc", dataset="VisA", detector="padim", draw=0, defect=""):
+    return (dataset, object, "1cls", draw, pretraining, seed, detector, defect, "image", metric, value)
 
 
 def write(path, rows):
@@ -35,6 +37,75 @@ def metrics(tmp_path):
     values = {"simsiam": (0.80, 0.82, 0.84), "simsiam_spd": (0.81, 0.84, 0.87)}
     rows = [row(name, seed, v) for name, three in values.items() for seed, v in enumerate(three)]
     return load_metrics([write(tmp_path / "metrics.csv", rows)])
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    """Two pre-trainings, two seeds, two draws: differences 0.1 and 0.3 for seed 0, 0.4 and 0.6 for seed 1."""
+    base = {(0, 0): 0.1, (0, 1): 0.2, (1, 0): 0.3, (1, 1): 0.3}
+    gain = {(0, 0): 0.1, (0, 1): 0.3, (1, 0): 0.4, (1, 1): 0.6}
+    rows = [row("simsiam", s, v, draw=d) for (s, d), v in base.items()]
+    rows += [row("simsiam+spd", s, v + gain[s, d], draw=d) for (s, d), v in base.items()]
+    return load_metrics([write(tmp_path / "drawn.csv", rows)])
+
+
+def test_a_file_without_draws_and_defects_is_of_one_draw_and_all_anomalies(tmp_path):
+    columns = [c for c in COLUMNS if c not in ("draw", "defect")]
+    short = ["VisA", "fryum", "1cls", "random", "0", "padim", "image", "auroc", "0.5"]
+    (tmp_path / "metrics.csv").write_text(f"{','.join(columns)}\n{','.join(short)}\n", encoding="utf-8")
+    line = load_metrics([tmp_path / "metrics.csv"]).iloc[0]
+    assert (line["draw"], line["defect"], line["value"]) == (0, "", 0.5)
+
+
+def test_draws_are_averaged_before_seeds(drawn):
+    line = summary_table(drawn).iloc[0]
+    assert (line["mean"], line["n"], line["draws"]) == (pytest.approx(0.225), 2, 2)
+    assert line["sd"] == pytest.approx((0.3 - 0.15) / math.sqrt(2)), "of the seeds' means, 0.15 and 0.3"
+    assert line["sd_draws"] == pytest.approx(math.sqrt((0.1**2 / 2 + 0) / 2)), "root mean square of the seeds' own"
+
+
+def test_differences_pair_seed_and_draw_and_then_average_each_seed(drawn):
+    line = paired_difference(drawn, "simsiam+spd", "simsiam").iloc[0]
+    half = 12.706205 * 0.3 / 2  # t(0.975, 1), the seeds' mean differences 0.2 and 0.5
+    assert (line["mean"], line["low"], line["high"]) == pytest.approx((0.35, 0.35 - half, 0.35 + half), abs=1e-5)
+    assert (line["n"], line["draws"], line["over"]) == (2, 2, "seeds")
+
+
+def test_draws_that_only_one_side_has_are_no_pairs(drawn):
+    less = drawn[(drawn["pretraining"] == "simsiam") | (drawn["draw"] == 1)]
+    line = paired_difference(less, "simsiam+spd", "simsiam").iloc[0]
+    assert (line["mean"], line["draws"]) == (pytest.approx((0.3 + 0.6) / 2), 1)
+
+
+def test_of_one_seed_the_interval_is_over_draws_and_says_so(drawn):
+    one = drawn[drawn["seed"] == 0]
+    table = paired_difference(one, "simsiam+spd", "simsiam")
+    half = 12.706205 * 0.1  # differences 0.1 and 0.3
+    assert (table["low"][0], table["high"][0]) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-5)
+    assert (table["n"][0], table["draws"][0], table["over"][0]) == (1, 2, "draws")
+    cells = spread(summary_table(one), ["pretraining"])
+    assert cells.iloc[0].tolist() == ["simsiam", 1, 2, "0.150\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.071"]
+
+
+def test_single_defect_classes_stay_out_of_the_main_figures(tmp_path):
+    rows = [row(p, 0, 0.5 + k / 10) for k, p in enumerate(("a", "a+spd"))]
+    rows += [row(p, 0, 0.1 + k / 2, defect="burnt") for k, p in enumerate(("a", "a+spd"))]
+    metrics = load_metrics([write(tmp_path / "m.csv", rows)])
+    assert list(overall(metrics)["value"]) == [0.5, 0.6] and list(summary_table(metrics)["mean"]) == [0.5, 0.6]
+    assert paired_difference(metrics, "a+spd", "a")["mean"].tolist() == pytest.approx([0.1])
+    by_class = summary_table(metrics, ["pretraining", "defect"]).set_index(["pretraining", "defect"])["mean"]
+    assert by_class["a", "burnt"] == 0.1 and by_class["a", ""] == 0.5
+
+
+def test_pairs_are_found_among_the_names():
+    assert spd_pairs(["random", "simsiam+spd", "simsiam", "mocov2+spd"]) == {"simsiam+spd": "simsiam"}
+
+
+def test_the_mean_difference_over_objects_averages_them_first(tmp_path):
+    values = {("a", "x"): 0.2, ("a+spd", "x"): 0.3, ("a", "y"): 0.6, ("a+spd", "y"): 0.9}
+    rows = [row(p, 0, v, object=o) for (p, o), v in values.items()]
+    metrics = load_metrics([write(tmp_path / "m.csv", rows)])
+    assert paired_difference(metrics, "a+spd", "a", ["metric"])["mean"].tolist() == pytest.approx([0.2])
 
 
 def test_summary_is_mean_and_sample_deviation_over_seeds(metrics):
@@ -71,6 +142,9 @@ def test_balanced_keeps_what_every_pretraining_has(tmp_path):
     kept = balanced(load_metrics([write(tmp_path / "m.csv", rows)]))
     assert set(kept["object"]) == {"pcb1"} and set(kept["seed"]) == {0, 1} and len(kept) == 4
     summary_table(kept, ["pretraining", "metric"])
+    other = [row("a", 0, 0.5, object="fryum", detector="unet")]
+    both = balanced(load_metrics([write(tmp_path / "o.csv", [*rows, *other])]))
+    assert set(both.loc[both["detector"] == "unet", "object"]) == {"fryum"}, "only a was scored with it"
     assert balanced(load_metrics([write(tmp_path / "n.csv", [row("a", 0, 0.5), row("b", 1, 0.5)])])).empty
 
 
@@ -148,6 +222,7 @@ def test_latex_escapes_names_and_keeps_the_sign(metrics):
     assert r"simsiam\_spd" in text
     assert r"0.840~$\pm$~0.030" in text
     assert r"\toprule" in text
+    assert r"{95 \% of \_ \& \#.}" in to_latex(pd.DataFrame({"a": [1]}), "95 % of _ & #.", "tab:a"), "no comment"
 
 
 def test_markdown_survives_a_bar_in_a_name():
@@ -164,3 +239,5 @@ def test_differences_to_a_reference_pair_the_seeds():
     assert table.loc[1, "mean"] == pytest.approx(0.2) and math.isnan(table.loc[1, "low"])
     with pytest.raises(VisaError, match="reference"):
         differences_to(pd.DataFrame(rows), "refrence")
+    drawn = [r | {"draw": d, "value": r["value"] + (d if r["variant"] == "b" else 0)} for r in rows for d in (0, 1)]
+    assert differences_to(pd.DataFrame(drawn), "reference")["mean"][0] == pytest.approx(0.7)

@@ -1,31 +1,35 @@
 """VisA samples as tensors: image, label, anomaly mask and class ids, straight from the raw layout."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
+from torchvision.io import ImageReadMode, decode_jpeg
 from tqdm import tqdm
 
+from visa.data.cache import cached
+from visa.data.images import UNREADABLE, is_plain_jpeg, open_mask, open_upright, undecodable, upright_size
 from visa.data.splits import Sample
 from visa.errors import VisaError
-
-MASK_MODES = ("1", "L", "P")  # one 8-bit channel: the pixel, or the palette's index, is the class id
+from visa.provenance import code_digest
 
 
 class VisaDataset(Dataset[dict[str, Any]]):
-    """Samples of a VisA root; an item is a dict.
+    """Samples of a root; an item is a dict.
 
     `image` uint8 3 x H x W RGB, `label` 0 normal or 1 anomaly, `mask` uint8 H x W in {0, 1}, `classes` uint8 H x W
-    class ids with 0 the background, `path` the image's path relative to the root. A normal sample's mask is all zero.
+    class ids with 0 the background, `path` the image's path relative to the root, `known` whether the mask is the
+    truth. A normal sample's mask is all zero; so is that of an anomaly without one, and then `known` is False.
     `size` = (height, width) resizes the image (bilinear, antialiased) and the masks (nearest); without it, full size.
-    Raises VisaError for an unreadable file, an anomaly without a mask, or a mask that does not have its image's size.
+    Raises VisaError for an unreadable file, or a mask that does not have its image's size.
     """
 
     def __init__(self, root: Path, samples: Sequence[Sample], size: tuple[int, int] | None = None) -> None:
@@ -37,33 +41,36 @@ class VisaDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample = self.samples[index]
         image = read_image(self.root / sample.image)
-        classes = self._classes(sample, image)
+        shape = (image.shape[1], image.shape[2])
+        classes = _classes(self.root, sample, shape) if sample.mask else torch.zeros(shape, dtype=torch.uint8)
         if self.size is not None:
             image, classes = resize_image(image, self.size), resize_mask(classes, self.size)
-        mask = (classes > 0).to(torch.uint8)
-        label = int(sample.label == "anomaly")
-        return {"image": image, "label": label, "mask": mask, "classes": classes, "path": sample.image}
+        return {
+            "image": image,
+            "label": int(sample.label == "anomaly"),
+            "mask": (classes > 0).to(torch.uint8),
+            "classes": classes,
+            "path": sample.image,
+            "known": is_known(sample),
+        }
 
-    def _classes(self, sample: Sample, image: Tensor) -> Tensor:
-        if sample.label == "normal":
-            return torch.zeros(image.shape[1:], dtype=torch.uint8)
-        if not sample.mask:
-            raise VisaError(f"{self.root / sample.image} is an anomaly without a mask: name it in the split file.")
-        classes = read_mask(self.root / sample.mask)
-        if classes.shape != image.shape[1:]:
-            raise VisaError(
-                f"{self.root / sample.mask} is {_size(classes)} but its image {sample.image} is {_size(image)}: "
-                "a mask has its image's size."
-            )
-        return classes
+
+def is_known(sample: Sample) -> bool:
+    """Whether it is known which pixels of a sample are defective: it is normal, or has a mask."""
+    return sample.label == "normal" or bool(sample.mask)
 
 
 def read_image(path: Path) -> Tensor:
     """An image file as uint8 3 x H x W RGB, upright: EXIF rotation applied; grey, palette and CMYK converted.
 
+    Plain JPEG files (8 bits, RGB or grey, upright) are decoded by torchvision, faster than by Pillow and with the
+    same pixels where both have the same libjpeg-turbo; all else by Pillow.
     Raises VisaError if the file is absent, truncated, not an image, or has more than 8 bits a channel.
     """
-    image = _decode(path)
+    quick = _read_plain_jpeg(path)
+    if quick is not None:
+        return quick
+    image = open_upright(path)
     if image.mode.startswith(("I", "F")):  # Pillow would clip these to 255 without a word
         raise VisaError(f"{path} has more than 8 bits a channel ({image.mode}): save it with 8.")
     pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
@@ -71,31 +78,56 @@ def read_image(path: Path) -> Tensor:
 
 
 def read_mask(path: Path) -> Tensor:
-    """A mask file as uint8 H x W class ids, 0 the background.
-
-    Raises VisaError if the file is absent, truncated, or not an image with one 8-bit channel.
-    """
-    image = _decode(path)
-    if image.mode not in MASK_MODES:
-        raise VisaError(f"{path} has the mode {image.mode}: a mask has one 8-bit channel of class ids.")
-    return torch.from_numpy(np.array(image, dtype=np.uint8))
+    """A mask file as uint8 H x W class ids, 0 the background; raises VisaError as `open_mask`."""
+    return torch.from_numpy(np.array(open_mask(path)))
 
 
 def load_images(
-    root: Path, samples: Sequence[Sample], size: tuple[int, int], workers: int | None = None, progress: bool = False
+    root: Path,
+    samples: Sequence[Sample],
+    size: tuple[int, int],
+    workers: int | None = None,
+    progress: bool = False,
+    cache: bool = True,
 ) -> Tensor:
-    """The samples' images in memory, resized to (height, width): uint8 N x 3 x H x W, in the samples' order.
+    """The samples' images, resized to (height, width): uint8 N x 3 x H x W, in the samples' order.
 
-    Decodes in `workers` threads (Pillow lets go of the interpreter lock). Raises VisaError as `read_image` does.
+    Decodes in `workers` threads (the decoders let go of the interpreter lock). With `cache`, the next call for the
+    same files and size maps what this one made (see `visa.data.cache`). Raises VisaError as `read_image` does.
     """
-    images = torch.empty((len(samples), 3, *size), dtype=torch.uint8)
+    files = [Path(root) / s.image for s in samples]
 
-    def load(index: int) -> None:
-        images[index] = resize_image(read_image(Path(root) / samples[index].image), size)
+    def load(index: int) -> Tensor:
+        return resize_image(read_image(files[index]), size)
 
-    with ThreadPoolExecutor(workers) as pool:
-        list(tqdm(pool.map(load, range(len(samples))), "images", len(samples), disable=not progress))
-    return images
+    return _loaded(load, len(files), files, "images", (3, *size), workers, progress, cache)
+
+
+def load_masks(
+    root: Path,
+    samples: Sequence[Sample],
+    size: tuple[int, int],
+    workers: int | None = None,
+    progress: bool = False,
+    cache: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Masks as `VisaDataset` has them, uint8 N x H x W in {0, 1}, and whether each is known, bool N.
+
+    Images are opened for their size alone. `workers` and `cache` as in `load_images`; raises VisaError as VisaDataset.
+    """
+    root = Path(root)
+    masked = [s for s in samples if s.mask]
+
+    def load(index: int) -> Tensor:
+        sample = masked[index]
+        classes = _classes(root, sample, upright_size(root / sample.image))
+        return (resize_mask(classes, size) > 0).to(torch.uint8)
+
+    files = [root / path for s in masked for path in (s.mask, s.image)]
+    found = _loaded(load, len(masked), files, "masks", size, workers, progress, cache)
+    masks = torch.zeros((len(samples), *size), dtype=torch.uint8)
+    masks[torch.tensor([bool(s.mask) for s in samples], dtype=torch.bool)] = found
+    return masks, torch.tensor([is_known(s) for s in samples], dtype=torch.bool)
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -108,18 +140,59 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     return interpolate(mask[None, None], size=size, mode="nearest-exact")[0, 0]
 
 
-def _decode(path: Path) -> Image.Image:
-    """The decoded image, upright; whatever fails becomes a VisaError that names the file."""
+def _read_plain_jpeg(path: Path) -> Tensor | None:
+    """The pixels of a plain JPEG file, in the memory order that `resize_image` is fastest on; None for all else."""
     try:
-        with Image.open(path) as image:
-            ImageOps.exif_transpose(image, in_place=True)
-            image.load()
-            return image
-    except FileNotFoundError:
-        raise VisaError(f"no image at {path}: the data set is incomplete (visa verify lists what is absent).") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise VisaError(f"{path} cannot be decoded ({error}): fetch it again.") from error
+        data = bytearray(path.read_bytes())
+        with Image.open(io.BytesIO(data)) as image:
+            if not is_plain_jpeg(image):
+                return None
+        pixels: Tensor = decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), mode=ImageReadMode.RGB)
+        return pixels
+    except RuntimeError:  # let Pillow decide whether the file is broken
+        return None
+    except UNREADABLE as error:
+        raise undecodable(path, error) from error
 
 
-def _size(pixels: Tensor) -> str:
-    return f"{pixels.shape[-1]} x {pixels.shape[-2]}"
+def _classes(root: Path, sample: Sample, shape: tuple[int, int]) -> Tensor:
+    """The class ids of a sample's mask; VisaError if they have not their image's `shape`."""
+    classes = read_mask(root / sample.mask)
+    if classes.shape != shape:
+        raise VisaError(
+            f"{root / sample.mask} is {_size(classes.shape)} but its image {sample.image} is {_size(shape)}: "
+            "a mask has its image's size."
+        )
+    return classes
+
+
+def _loaded(
+    load: Callable[[int], Tensor],
+    count: int,
+    files: Sequence[Path],
+    what: str,
+    shape: tuple[int, ...],
+    workers: int | None,
+    progress: bool,
+    cache: bool,
+) -> Tensor:
+    """`load(i)` for i below `count`, uint8 N x `shape`, from the cache if it was made of the same `files`."""
+
+    def make() -> np.ndarray:
+        pixels = torch.empty((count, *shape), dtype=torch.uint8)
+
+        def fill(index: int) -> None:
+            pixels[index] = load(index)
+
+        with ThreadPoolExecutor(workers) as pool:
+            list(tqdm(pool.map(fill, range(count)), what, count, disable=not progress))
+        return pixels.numpy()
+
+    if not cache or not files:
+        return torch.from_numpy(make())
+    key = [what, shape, torch.__version__, code_digest("data/dataset.py", "data/images.py")]
+    return torch.from_numpy(cached([f.absolute() for f in files], key, make))
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[-1]} x {shape[-2]}"

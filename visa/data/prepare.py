@@ -2,36 +2,39 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
-import cv2
-from tqdm import tqdm
-
-from visa.data.dataset import read_mask
+from visa.data.images import open_mask
+from visa.data.layouts import root_samples
 from visa.data.objects import OBJECTS
-from visa.data.splits import Sample, read_split
+from visa.data.png import encode_mask
+from visa.data.splits import Sample, present_objects, read_split
 from visa.errors import VisaError, check_choice
 
 FOLDERS = {"normal": "good", "anomaly": "bad"}
 ONE_CLASS = ("train/good", "test/good", "test/bad", "ground_truth/bad")
 TWO_CLASS = ("train/good", "train/bad", "test/good", "test/bad", "ground_truth/train/bad", "ground_truth/test/bad")
 LEAVES = {"1cls": ONE_CLASS, "2cls_highshot": TWO_CLASS, "2cls_fewshot": TWO_CLASS}
-# Run lengths suit a binary mask: half the time of the usual strategy, and fewer bytes.
-PNG_OPTIONS = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The folder that was prepared, its objects, those absent as a whole, and how many files were written or kept."""
+    """The folder that was prepared, its objects, those absent as a whole, and how many files were written or kept.
+
+    `unmasked`: anomalies that have no mask, and so none in the tree.
+    """
 
     folder: Path
     objects: tuple[str, ...]
     absent: tuple[str, ...]
     written: int
     kept: int
+    unmasked: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def prepare(
     split_type: str,
     data_folder: Path,
     save_folder: Path,
-    split_file: Path,
+    split_file: Path | None = None,
     objects: Sequence[str] | None = None,
     link: bool = True,
     workers: int | None = None,
@@ -55,57 +58,98 @@ def prepare(
 ) -> Summary:
     """Write the split's tree under `save_folder/split_type`, as VisA's `prepare_data.py` does with its four options.
 
+    Without `split_file` the rows are the root's own, in any of its layouts (`visa.data.layouts.root_samples`).
+
     1cls gives `{train/good, test/good, test/bad, ground_truth/bad}` an object, the 2-class types
     `{train,test}/{good,bad}` and `ground_truth/{train,test}/bad`. Images keep their names and bytes; masks become
-    PNG with 0 and 255. The folders of `objects`, by default of all twelve, are made even where an object is absent.
+    PNG with 0 and 255. For VisA the folders of `objects`, by default of all twelve, are made even where an object is
+    absent. Images of MVTec-AD's folders, whose names repeat, are called by their folders too (`test-crack-000.png`).
 
     With `link` an image is a hard link where the file system allows one, and takes no room, but then it *is* the
     original: who edits one edits the other. Without, it is a copy. What is up to date (size and time) is kept.
     Raises VisaError, before anything is written, for an unknown choice, a missing or empty file of a present object,
-    a row that the layout has no folder for, or a file in the tree that is not in the split; and on its way for a mask
+    a row that the tree has no folder for, or a file in the tree that is not in the split; and on its way for a mask
     that cannot be read. Images are not decoded: `visa verify` does.
     """
     check_choice("split type", split_type, LEAVES)
-    for name in objects or ():
-        check_choice("object", name, OBJECTS)
     data_folder, folder = Path(data_folder), Path(save_folder) / split_type
-    samples = [s for s in read_split(Path(split_file)) if objects is None or s.object in objects]
-    named = tuple(dict.fromkeys(s.object for s in samples))
-    absent = tuple(o for o in named if not (data_folder / o).is_dir())
-    files = [f for s in samples if s.object not in absent for f in _files(split_type, data_folder, folder, s)]
-    made_for = dict.fromkeys((*(objects or OBJECTS), *named))
-    folders = [folder / o / leaf for o in made_for for leaf in LEAVES[split_type]]
+    rows = read_split(Path(split_file)) if split_file else root_samples(data_folder, split_type)
+    every, objects = _objects(rows, objects)
+    samples = [s for s in rows if s.object in objects]
+    present = present_objects(data_folder, samples)
+    absent = tuple(o for o in dict.fromkeys(s.object for s in samples) if o not in present)
+    samples = [s for s in samples if s.object in present]
+    files = [f for s in samples for f in _files(split_type, data_folder, folder, s)]
+    folders = [folder / o / leaf for o in every for leaf in LEAVES[split_type]]
     _check_sources(files)
     _check_targets(files, folders)
     for leaf in folders:
         leaf.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(workers) as pool:
-        made = pool.map(lambda file: _make(file, link), files)
-        written = sum(tqdm(made, "prepare", len(files), disable=not progress))
-    return Summary(folder, tuple(o for o in named if o not in absent), absent, written, len(files) - written)
+        written = sum(_shown(pool.map(lambda file: _make(file, link), files), len(files), progress))
+    unmasked = sum(s.label == "anomaly" and not s.mask for s in samples)
+    return Summary(folder, tuple(present), absent, written, len(files) - written, unmasked)
+
+
+def _shown(made: Iterable[bool], total: int, progress: bool) -> Iterable[bool]:
+    """The same, with a progress bar on a terminal."""
+    if not (progress and sys.stderr.isatty()):
+        return made
+    from tqdm import tqdm  # a tenth of the time that an object takes
+
+    return tqdm(made, "prepare", total)
+
+
+def _objects(rows: list[Sample], chosen: Sequence[str] | None) -> tuple[Sequence[str], Sequence[str]]:
+    """The objects to make folders for, and those whose rows to take; VisaError for an unknown one."""
+    named = list(dict.fromkeys(s.object for s in rows))
+    known = list(dict.fromkeys((*OBJECTS, *named))) if OBJECTS.keys() >= set(named) else named
+    for name in chosen or ():
+        check_choice("object", name, known)
+    return chosen or known, chosen or named
 
 
 def _files(split_type: str, data_folder: Path, folder: Path, sample: Sample) -> list[_File]:
-    """The image of a sample and, for an anomaly, its mask."""
+    """The image of a sample and, for an anomaly that has one, its mask."""
     leaf = f"{sample.split}/{FOLDERS[sample.label]}"
     if leaf not in LEAVES[split_type]:
         raise VisaError(f"{sample.image} is an anomaly for training, which {split_type} has not: check the split file.")
-    pairs = [(sample.image, leaf)]
-    if sample.mask:
-        pairs.append((sample.mask, "ground_truth/bad" if split_type == "1cls" else f"ground_truth/{sample.split}/bad"))
-    return [
-        _File(data_folder / path, folder / sample.object / leaf / Path(path).name, path == sample.mask)
-        for path, leaf in pairs
-    ]
+    image = _File(data_folder / sample.image, folder / sample.object / leaf / _names(sample)[0], False)
+    if not sample.mask:
+        return [image]
+    return [image, _File(data_folder / sample.mask, mask_target(folder, split_type, sample), True)]
+
+
+def mask_target(folder: Path, split_type: str, sample: Sample) -> Path:
+    """Where a sample's mask lies in the tree `folder` (see `Summary`)."""
+    place = "bad" if split_type == "1cls" else f"{sample.split}/bad"
+    return folder / sample.object / "ground_truth" / place / _names(sample)[1]
+
+
+def _names(sample: Sample) -> tuple[str, str]:
+    """Names of the image and of the mask in the tree, the mask's always a PNG file's."""
+    parts = sample.image.removeprefix(f"{sample.object}/").split("/")
+    if parts[0] in ("train", "test"):  # MVTec-AD
+        name = "-".join(parts)
+        return name, f"{name.rpartition('.')[0]}.png"
+    return parts[-1], f"{sample.mask.rpartition('/')[2].rpartition('.')[0]}.png"
 
 
 def _check_sources(files: list[_File]) -> None:
-    missing = [str(f.source) for f in files if not f.source.is_file() or not f.source.stat().st_size]
+    missing = [str(f.source) for f in files if not _has_bytes(f.source)]
     if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise VisaError(
             f"{missing[0]}{more} is missing or empty though its object is there: complete the data set (visa verify)."
         )
+
+
+def _has_bytes(file: Path) -> bool:
+    try:
+        about = file.stat()
+    except OSError:
+        return False
+    return S_ISREG(about.st_mode) and about.st_size > 0
 
 
 def _check_targets(files: list[_File], folders: list[Path]) -> None:
@@ -121,6 +165,9 @@ def _check_targets(files: list[_File], folders: list[Path]) -> None:
 
 def _make(file: _File, link: bool) -> bool:
     """Make one file unless it is up to date; True if it was written."""
+    linked = link and not file.is_mask
+    if linked and _hard_link(file.source, file.target):
+        return True
     if _is_current(file, link):
         return False
     part = file.target.with_name(f".{file.target.name}.{os.getpid()}.part")  # no image suffix: loaders skip it
@@ -128,7 +175,7 @@ def _make(file: _File, link: bool) -> bool:
     try:
         if file.is_mask:
             _write_mask(file.source, part)
-        elif not (link and _hard_link(file.source, part)):
+        elif not (linked and _hard_link(file.source, part)):
             shutil.copy2(file.source, part)
         part.replace(file.target)
     finally:
@@ -148,15 +195,15 @@ def _is_current(file: _File, link: bool) -> bool:
 
 
 def _hard_link(source: Path, target: Path) -> bool:
+    """Whether a link could be made: not where there is a file, on another file system, or on one without links."""
     try:
-        target.hardlink_to(source.resolve())
-    except OSError:  # another file system, or one without links
+        target.hardlink_to(source.resolve() if source.is_symlink() else source)
+    except OSError:
         return False
     return True
 
 
 def _write_mask(source: Path, target: Path) -> None:
-    binary = cv2.threshold(read_mask(source).numpy(), 0, 255, cv2.THRESH_BINARY)[1]
-    target.write_bytes(cv2.imencode(".png", binary, PNG_OPTIONS)[1].tobytes())
+    target.write_bytes(encode_mask(open_mask(source)))
     time = source.stat().st_mtime_ns
     os.utime(target, ns=(time, time))

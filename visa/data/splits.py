@@ -1,7 +1,8 @@
-"""The official split files as rows: which image of which object is for training or test."""
+"""Split files as rows: which image of which object is for training or test."""
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,14 +11,17 @@ from visa.data.objects import SPLIT_TYPES
 from visa.errors import VisaError, check_choice
 
 COLUMNS = ("object", "split", "label", "image", "mask")
+PLAIN_NAME = r"\w[\w.+ -]*"  # of objects and data sets: they name folders of a run
+_PLAIN_PATH = re.compile(r"[^/.\\:][^/\\:]*(/[^/.\\:][^/\\:]*)*")  # a path that needs no closer look
+RESERVED = ("all", "object", "given")  # stand for something else where an object may be named
 
 
 @dataclass(frozen=True)
 class Sample:
     """One row of a split file.
 
-    `split` is train or test, `label` normal or anomaly; `image` and `mask` are paths relative to the VisA root,
-    `mask` is empty for a normal image.
+    `split` is train or test, `label` normal or anomaly; `image` and `mask` are paths relative to the root. `mask` is
+    empty for a normal image, and for an anomaly whose defective pixels nobody marked: their truth is unknown.
     """
 
     object: str
@@ -37,23 +41,27 @@ def read_split(file: Path) -> list[Sample]:
     """All rows of a split file, in its order.
 
     Raises VisaError if the file is absent or lacks a column, or where a row names a path outside the root, an
-    unknown split or label, an image twice, or an anomaly without a mask.
+    unknown split or label, an image twice, or a mask for a normal image.
     """
     if not file.is_file():
         raise VisaError(f"no split file at {file}: a VisA root holds split_csv/ with {', '.join(SPLIT_TYPES)}.")
-    samples = [Sample(*(row[c] or "" for c in COLUMNS)) for row in read_table(file, COLUMNS)]
+    samples = [Sample(*(row.get(c, "") for c in COLUMNS)) for row in read_table(file, COLUMNS)]
     if not samples:
         raise VisaError(f"{file} names no image: fetch the split file again.")
     _check_rows(file, samples)
     return samples
 
 
-def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str | None]]:
-    """The rows of a CSV file; raises VisaError if it is no UTF-8 CSV or lacks one of `columns`."""
+def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file, short ones without their last fields.
+
+    Raises VisaError if it is no UTF-8 CSV or lacks one of `columns`.
+    """
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            names, rows = reader.fieldnames or (), list(reader)
+            reader = csv.reader(stream)  # a DictReader takes three times as long
+            names = next(reader, [])
+            rows = [dict(zip(names, row, strict=False)) for row in reader if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise VisaError(f"{file} is no CSV file in UTF-8 ({error}): fetch it again.") from error
     if absent := [c for c in columns if c not in names]:
@@ -66,10 +74,24 @@ def select(samples: Iterable[Sample], **wanted: str) -> list[Sample]:
     return [s for s in samples if all(getattr(s, field) == value for field, value in wanted.items())]
 
 
-def present_objects(root: Path) -> list[str]:
-    """Objects of the 1cls split file that have a folder in `root`, in the file's order."""
-    named = dict.fromkeys(s.object for s in read_split(split_file(root, "1cls")))
-    return [o for o in named if (root / o).is_dir()]
+def present_objects(root: Path, samples: Sequence[Sample] | None = None) -> list[str]:
+    """Objects of `samples` (default: the 1cls split file's) that are in `root`, in their order.
+
+    An object is there if its folder is, or its first image, wherever that lies.
+    """
+    first: dict[str, Sample] = {}
+    for sample in read_split(split_file(root, "1cls")) if samples is None else samples:
+        first.setdefault(sample.object, sample)
+    return [o for o, s in first.items() if (root / o).is_dir() or (root / s.image).is_file()]
+
+
+def check_object_name(name: str, where: object) -> None:
+    """Raise VisaError unless `name` can name folders of a run and be told from `all` on a command line."""
+    if name in RESERVED or not re.fullmatch(PLAIN_NAME, name):
+        raise VisaError(
+            f"{where}: an object cannot be called {name!r}: use letters, digits, '.', '+', '-', '_' and spaces, "
+            f"and none of {', '.join(RESERVED)}."
+        )
 
 
 def description(root: Path) -> dict[str, object]:
@@ -91,17 +113,26 @@ def is_synthetic(root: Path) -> bool:
 
 def _check_rows(file: Path, samples: list[Sample]) -> None:
     seen: set[str] = set()
+    for name in dict.fromkeys(s.object for s in samples):
+        check_object_name(name, file)
     for line, s in enumerate(samples, start=2):
         where = f"{file}, line {line}"
-        check_choice(f"split ({where})", s.split, ("train", "test"))
-        check_choice(f"label ({where})", s.label, ("normal", "anomaly"))
-        for path in filter(None, (s.object, s.image, s.mask)):
-            if Path(path).is_absolute() or ".." in Path(path).parts:
-                raise VisaError(f"{where}: {path!r} leaves the data set's folder: paths are relative to the VisA root.")
-            if path != PurePosixPath(path).as_posix():  # another spelling would let an image stand there twice
-                raise VisaError(f"{where}: {path!r} is no plain path: write {PurePosixPath(path).as_posix()!r}.")
-        if not s.image or bool(s.mask) != (s.label == "anomaly"):
-            raise VisaError(f"{where}: a row names an image, and a mask if and only if its label is anomaly.")
+        if s.split not in ("train", "test"):
+            check_choice(f"split ({where})", s.split, ("train", "test"))
+        if s.label not in ("normal", "anomaly"):
+            check_choice(f"label ({where})", s.label, ("normal", "anomaly"))
+        for path in filter(None, (s.image, s.mask)):
+            if not _PLAIN_PATH.fullmatch(path):
+                _check_path(path, where)
+        if not s.image or (s.mask and s.label == "normal"):
+            raise VisaError(f"{where}: a row names an image, and a mask only if its label is anomaly.")
         if s.image in seen:
             raise VisaError(f"{where}: {s.image} stands there twice: an image is in training or in test, once.")
         seen.add(s.image)
+
+
+def _check_path(path: str, where: str) -> None:
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise VisaError(f"{where}: {path!r} leaves the data set's folder: paths are relative to the root.")
+    if path != PurePosixPath(path).as_posix():  # another spelling would let an image stand there twice
+        raise VisaError(f"{where}: {path!r} is no plain path: write {PurePosixPath(path).as_posix()!r}.")

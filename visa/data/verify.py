@@ -1,37 +1,24 @@
-"""Check a VisA root: annotations, split files, images and masks against each other and the published counts."""
+"""Check a root: annotations, split files, images and masks against each other, VisA's against the published counts."""
 
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from visa.data.dataset import read_image, read_mask
+from visa.data.layouts import find_parts, root_samples
 from visa.data.objects import OBJECTS, SPLIT_TYPES
-from visa.data.splits import Sample, is_synthetic, read_split, read_table, split_file
+from visa.data.report import ObjectReport
+from visa.data.source import MINI_VISA, VISA, dataset_name
+from visa.data.splits import Sample, is_synthetic, present_objects, read_table, select
+from visa.data.verify_own import verify_part, verify_rows
 from visa.errors import VisaError, check_choice
 
 LABELS = ("normal", "anomaly")
-
-
-@dataclass
-class ObjectReport:
-    """What was found for one object: image counts, errors (unusable or contradictory), warnings (odd but usable)."""
-
-    object: str
-    absent: bool = False
-    normal: int = 0
-    anomaly: int = 0
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether the object is there and without errors."""
-        return not self.absent and not self.errors
 
 
 @dataclass(frozen=True)
@@ -51,19 +38,25 @@ class Annotation:
 def verify(
     root: Path, objects: Sequence[str] | None = None, workers: int | None = None, progress: bool = False
 ) -> list[ObjectReport]:
-    """One report an object of a VisA root; by default for every object that its split files name.
+    """One report an object of a root in any layout; by default for every object that it names.
 
     An object without a folder is `absent`, and the root stays usable for the others. All images and masks are
-    decoded, in `workers` threads. The published counts are compared unless `dataset.json` says that the data are
-    synthetic. Raises VisaError for an unknown object, or a root without its split files.
+    decoded, in `workers` threads. The published counts are compared for VisA alone, class ids for it and mini-VisA;
+    an object of other data may lack image_anno.csv. Raises VisaError for an unknown object or an unknown layout.
     """
     root = Path(root)
-    splits = {setup: read_split(split_file(root, setup)) for setup in SPLIT_TYPES}
-    names = objects or list(dict.fromkeys(s.object for rows in splits.values() for s in rows))
-    for name in names:
-        check_choice("object", name, OBJECTS)
-    official = not is_synthetic(root)
-    return [_verify_object(root, name, splits, official, workers, progress) for name in names]
+    splits = {split_type: root_samples(root, split_type) for split_type in SPLIT_TYPES}
+    known = list(dict.fromkeys(s.object for rows in splits.values() for s in rows))
+    if not (root / "split_csv").is_dir():
+        parts = {part.name: part for part in find_parts(root)}
+        for name in objects or ():
+            check_choice("object", name, parts)
+        rows = splits["1cls"]
+        return [verify_part(root, parts[o], select(rows, object=o), workers, progress) for o in objects or parts]
+    official = dataset_name(root, tuple(known)) in (VISA, MINI_VISA) or is_synthetic(root)
+    for name in objects or ():
+        check_choice("object", name, dict.fromkeys((*known, *OBJECTS)) if official else known)
+    return [_verify_object(root, name, splits, official, workers, progress) for name in objects or known]
 
 
 def read_annotations(file: Path) -> list[Annotation]:
@@ -71,7 +64,7 @@ def read_annotations(file: Path) -> list[Annotation]:
     if not file.is_file():
         raise VisaError(f"no annotations at {file}.")
     rows = read_table(file, ("image", "label", "mask"))
-    return [Annotation(r["image"] or "", _class_names(r["label"] or ""), r["mask"] or "") for r in rows]
+    return [Annotation(r["image"], _class_names(r.get("label", "")), r.get("mask", "")) for r in rows]
 
 
 def _class_names(label: str) -> tuple[str, ...]:
@@ -81,7 +74,11 @@ def _class_names(label: str) -> tuple[str, ...]:
 def _verify_object(
     root: Path, name: str, splits: dict[str, list[Sample]], official: bool, workers: int | None, progress: bool
 ) -> ObjectReport:
-    report = ObjectReport(name, absent=not (root / name).is_dir())
+    mine = {split_type: select(samples, object=name) for split_type, samples in splits.items()}
+    present = (root / name).is_dir() or name in present_objects(root, mine["1cls"])
+    if present and not official:
+        return _verify_own(root, name, mine, workers, progress)
+    report = ObjectReport(name, absent=not present)
     if report.absent:
         return report
     try:
@@ -92,15 +89,32 @@ def _verify_object(
     counts = Counter(row.label for row in rows)
     report.normal, report.anomaly = counts["normal"], counts["anomaly"]
     _check_files(root, name, rows, report)
-    for setup, samples in splits.items():
-        _check_split(setup, [s for s in samples if s.object == name], rows, report)
-    if official:
+    for split_type, samples in mine.items():
+        _check_split(split_type, samples, rows, report)
+    if not is_synthetic(root):
         _check_counts(report)
     with ThreadPoolExecutor(workers) as pool:
         found = pool.map(lambda row: _check_image(root, name, row), rows)
         for errors, warnings in tqdm(found, name, len(rows), disable=not progress):
             report.errors += errors
             report.warnings += warnings
+    return report
+
+
+def _verify_own(
+    root: Path, name: str, splits: dict[str, list[Sample]], workers: int | None, progress: bool
+) -> ObjectReport:
+    """An object that is not VisA's: its rows, which must hold the same images in every split file."""
+    report = verify_rows(root, name, splits["1cls"], workers, progress)
+    annotations = root / name / "image_anno.csv"
+    rows = read_annotations(annotations) if annotations.is_file() else None
+    facts = {split_type: {s.image: (s.label, s.mask) for s in samples} for split_type, samples in splits.items()}
+    for split_type, found in facts.items():
+        odd = sorted({image for image, _ in found.items() ^ facts["1cls"].items()})
+        if odd:
+            report.errors.append(f"{odd[0]} and {len(odd) - 1} more differ between 1cls.csv and {split_type}.csv")
+        if rows is not None:
+            _check_split(split_type, splits[split_type], rows, report)
     return report
 
 
@@ -112,18 +126,18 @@ def _check_files(root: Path, name: str, rows: list[Annotation], report: ObjectRe
     report.warnings += [f"{path} is not in image_anno.csv" for path in unlisted]
 
 
-def _check_split(setup: str, samples: list[Sample], rows: list[Annotation], report: ObjectReport) -> None:
+def _check_split(split_type: str, samples: list[Sample], rows: list[Annotation], report: ObjectReport) -> None:
     annotated = {row.image: (row.label, row.mask) for row in rows}
     split = {s.image: (s.label, s.mask) for s in samples}
     report.errors += [
-        f"{i} is in {setup}.csv but not in image_anno.csv" for i in sorted(split.keys() - annotated.keys())
+        f"{i} is in {split_type}.csv but not in image_anno.csv" for i in sorted(split.keys() - annotated.keys())
     ]
     report.errors += [
-        f"{i} is in image_anno.csv but not in {setup}.csv" for i in sorted(annotated.keys() - split.keys())
+        f"{i} is in image_anno.csv but not in {split_type}.csv" for i in sorted(annotated.keys() - split.keys())
     ]
     for image in sorted(split.keys() & annotated.keys()):
         if split[image] != annotated[image]:
-            report.errors.append(f"{image}: {setup}.csv says {split[image]}, image_anno.csv {annotated[image]}")
+            report.errors.append(f"{image}: {split_type}.csv says {split[image]}, image_anno.csv {annotated[image]}")
 
 
 def _check_counts(report: ObjectReport) -> None:

@@ -1,7 +1,6 @@
 """PaDiM (Defard et al. 2021): one Gaussian of backbone features at each position of the image."""
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -11,52 +10,81 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
-from visa.detect.shared import Extract, Scored, anomaly_maps, load_state, need_fit, save_state, seeded
+from visa.detect.shared import (
+    ANY_SEED,
+    Extract,
+    Scored,
+    State,
+    anomaly_maps,
+    check_memory,
+    check_settings,
+    check_tensors,
+    load_state,
+    need_fit,
+    save_state,
+    seeded,
+)
 from visa.errors import VisaError
 
 LAYERS = ("layer1", "layer2", "layer3")
+BOUNDS = {"n_channels": (1, 2**20), "seed": ANY_SEED, "epsilon": (0.0, 1e6), "sigma": (0.0, 1e3)}
+OPTIONAL = ()  # no setting may be None
+_STATE = {
+    "channels": (torch.int64, 1),
+    "mean": (torch.float32, 2),
+    "whiten": (torch.float32, 3),
+    "shape": (torch.int64, 1),
+}
 
 
 @dataclass
 class PaDiM:
     """Mahalanobis distance to the Gaussian of the normal images' features, position by position.
 
-    `extract` gives the maps of LAYERS. `n_channels` of all their channels are drawn from `seed`: the paper takes 100
-    of ResNet-18's 448 and 550 of Wide ResNet-50's 1792 (section 4.3). `epsilon` is the paper's 0.01 I (section 3.2).
-    Fitted state, with P = h * w positions of the largest map: `channels` (C), `mean` (P, C) and `whiten` (P, C, C),
-    the inverse Cholesky factor of each covariance.
+    `extract` gives the maps of a tuple of stages, the paper's being LAYERS. `n_channels` of all their channels are
+    drawn from `seed`: the paper takes 100 of ResNet-18's 448 and 550 of Wide ResNet-50's 1792 (section 4.3); 550 serve
+    a ResNet-50, which has as many. `epsilon` is the paper's 0.01 I (section 3.2), `sigma` its smoothing in pixels.
+    Fitted state, with P = h * w positions of the largest map: `channels` (C), `mean` (P, C), `whiten` (P, C, C),
+    the inverse Cholesky factor of each covariance, and `shape` (h, w).
+
+    Memory is P C^2 numbers, whatever the number of images: for stride 4 and 100 channels 125 MB at 224 x 224 and
+    3.8 GB at 1000 x 1500; for 550 channels 3.8 GB and 113 GB. Where that is too much, take fewer channels, smaller
+    images or coarser layers.
     """
 
     extract: Extract
     n_channels: int = 100
     seed: int = 0
     epsilon: float = 0.01
+    sigma: float = 4.0
     channels: Tensor = field(init=False, default_factory=lambda: torch.empty(0))
     mean: Tensor = field(init=False, default_factory=lambda: torch.empty(0))
     whiten: Tensor = field(init=False, default_factory=lambda: torch.empty(0))
+    shape: Tensor = field(init=False, default_factory=lambda: torch.empty(0))
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor], progress: bool = False) -> Self:
         """Estimate the Gaussians from batches N,3,H,W of normal images in [0,1], each seen once.
 
-        Holds P C^2 numbers: 125 MB for 100 channels at 56 x 56, 3.8 GB for 550.
-        Raises VisaError for fewer than two images or fewer channels than `n_channels`.
+        Raises VisaError for fewer than two images, images of several sizes, fewer channels than `n_channels`, Gaussians
+        that exceed the device's memory, or features with NaN.
         """
-        self.channels, count = torch.empty(0), 0
-        mean, moment = torch.zeros(()), torch.empty(0)
-        for images in tqdm(batches, "PaDiM", disable=not progress):
-            x, _ = self._embed(images)
-            n, moment = x.shape[1], moment if count else x.new_zeros(len(x), self.n_channels, self.n_channels)
-            center = x.mean(1)
-            # Chan et al. 1979: merge the batch's moments, centred, as differences of large sums lose digits.
-            shift = center - mean.to(center)
-            rows = torch.cat([x - center[:, None], shift[:, None] * math.sqrt(count * n / (count + n))], dim=1)
-            moment.baddbmm_(rows.mT, rows)
-            count += n
-            mean = mean.to(center) + shift * (n / count)
+        self.channels = self.shape = torch.empty(0)
+        count, moment = 0, torch.empty(0)
+        for x in self._groups(tqdm(batches, "PaDiM", disable=not progress)):
+            if not count:
+                center, total = x.mean(1, keepdim=True), torch.zeros_like(x[:, 0])
+                moment = x.new_zeros(len(x), self.n_channels, self.n_channels)
+            # Sums are taken about the first images' mean (Chan et al. 1983), as large sums' differences lose digits.
+            x -= center
+            moment.baddbmm_(x.mT, x)
+            total += x.sum(1)
+            count += x.shape[1]
         if count < 2:
             raise VisaError(f"PaDiM got {count} training images: a covariance needs at least two.")
-        self.mean, self.whiten = mean, self._inverse_cholesky(moment, count)
+        shift = total / count
+        moment.baddbmm_(shift[:, :, None], shift[:, None], alpha=-count)
+        self.mean, self.whiten = center[:, 0] + shift, self._inverse_cholesky(moment, count)
         return self
 
     @torch.no_grad()
@@ -64,41 +92,90 @@ class PaDiM:
         """Image scores (N,) and anomaly maps (N, H, W), float32, of images N,3,H,W in [0,1].
 
         The map is the Mahalanobis distance (equation 2), bilinear to the images' size and smoothed with a Gaussian of
-        4 pixels; the image score is its maximum (section 3.3).
+        `sigma` pixels; the image score is its maximum (section 3.3).
         Raises VisaError if the detector is not fitted, or was fitted at another image size.
         """
         need_fit(self.mean)
         x, (h, w) = self._embed(images)
-        if len(x) != len(self.mean):
-            raise VisaError(f"PaDiM was fitted at {len(self.mean)} positions, not {h} x {w}: keep one image size.")
+        if (h, w) != tuple(self.shape.tolist()):
+            fitted = " x ".join(str(side) for side in self.shape.tolist())
+            raise VisaError(f"PaDiM was fitted at {fitted} positions, not {h} x {w}: keep one image size.")
         whitened = self.whiten @ (x - self.mean[:, None]).mT  # (P, C, N)
         distances = whitened.norm(dim=1).T.reshape(-1, h, w)
-        maps = anomaly_maps(distances, (images.shape[2], images.shape[3]))
+        maps = anomaly_maps(distances, (images.shape[2], images.shape[3]), self.sigma)
         return maps.max(axis=(1, 2)), maps
 
+    def state(self) -> State:
+        """Fitted tensors and settings, for `restore`."""
+        return {name: getattr(self, name) for name in _STATE}, {name: getattr(self, name) for name in BOUNDS}
+
+    @classmethod
+    def restore(cls, state: State, extract: Extract) -> Self:
+        """The detector of a `state`, on features of the same backbone; VisaError if the parts do not fit together."""
+        tensors, settings = state
+        check_tensors("PaDiM", tensors, _STATE)
+        check_settings("PaDiM", settings, BOUNDS)
+        p, c = tensors["mean"].shape
+        fits = tensors["whiten"].shape == (p, c, c) and len(tensors["channels"]) == c == settings["n_channels"]
+        h, w = tensors["shape"].tolist() if len(tensors["shape"]) == 2 else (0, 0)
+        if not fits or h < 1 or w < 1 or h * w != p or tensors["channels"].min() < 0:
+            raise VisaError("the file holds no PaDiM: its tensors' shapes do not fit together.")
+        detector = cls(extract, **settings)
+        for name, tensor in tensors.items():
+            setattr(detector, name, tensor)
+        return detector
+
     def save(self, path: Path) -> None:
-        """Write the fitted detector as safetensors."""
-        tensors = {"channels": self.channels, "mean": self.mean, "whiten": self.whiten}
-        save_state(path, tensors, {"n_channels": self.n_channels, "seed": self.seed, "epsilon": self.epsilon})
+        """Write the fitted detector, without its backbone, as safetensors."""
+        save_state(path, self.state())
 
     @classmethod
     def load(cls, path: Path, extract: Extract, device: str = "cpu") -> Self:
         """The detector that `save` wrote, on features of the same backbone; VisaError if the file is no such one."""
-        tensors, settings = load_state(path, device)
-        if set(tensors) != {"channels", "mean", "whiten"}:
-            raise VisaError(f"{path} holds no PaDiM: it has {', '.join(sorted(tensors))}.")
-        detector = cls(extract, **settings)
-        detector.channels, detector.mean, detector.whiten = (tensors[k] for k in ("channels", "mean", "whiten"))
-        return detector
+        return cls.restore(load_state(path, device), extract)
+
+    def _groups(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Features (P, n, C) of so many images together that a pass over the P C^2 sums pays, in the same memory."""
+        used, ready, turned = 0, torch.empty(0), torch.empty(0)
+        for images in batches:
+            x, shape = self._features(images)
+            if self.shape.numel() == 0:
+                self.shape = torch.tensor(shape)
+                ready = x.new_empty(max(1, min(128, 2**26 // x[0].numel())), *x.shape[1:])
+                turned = torch.empty_like(ready).view(-1)
+            elif shape != tuple(self.shape.tolist()):
+                raise VisaError("PaDiM got training images of several sizes: keep one image size.")
+            while len(x):
+                taken = x[: len(ready) - used]
+                ready[used : used + len(taken)] = taken
+                x, used = x[len(taken) :], used + len(taken)
+                if used == len(ready):
+                    yield _by_position(ready, turned)
+                    used = 0
+        if used:
+            yield _by_position(ready[:used], turned)
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """The chosen channels as (P, N, C), smaller maps repeated to the largest, and its (h, w)."""
+        x, shape = self._features(images)
+        return _by_position(x), shape
+
+    def _features(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """The chosen channels as (N, C, P), and (h, w)."""
         maps = self.extract(images)
         h, w = max((m.shape[2], m.shape[3]) for m in maps)
-        x = torch.cat([interpolate(m, size=(h, w), mode="nearest") for m in maps], dim=1)
         if self.channels.numel() == 0:
-            self.channels = self._draw_channels(x.shape[1]).to(x.device)
-        return x[:, self.channels].flatten(2).permute(2, 0, 1).contiguous(), (h, w)
+            self.channels = self._draw_channels(sum(m.shape[1] for m in maps)).to(images.device)
+            what = f"PaDiM's {h} x {w} covariances of {self.n_channels} channels"
+            check_memory(h * w * self.n_channels**2, images.device, what)
+        chosen, first = [], 0
+        for m in maps:
+            inside = self.channels[(self.channels >= first) & (self.channels < first + m.shape[1])] - first
+            first += m.shape[1]
+            if len(inside):
+                own = m if len(inside) == m.shape[1] else m.index_select(1, inside)
+                chosen.append(own if own.shape[2:] == (h, w) else interpolate(own, size=(h, w), mode="nearest"))
+        return (torch.cat(chosen, dim=1) if len(chosen) > 1 else chosen[0]).flatten(2), (h, w)
 
     def _draw_channels(self, available: int) -> Tensor:
         if not 1 <= self.n_channels <= available:
@@ -109,6 +186,26 @@ class PaDiM:
         """Centred second moments (P, C, C), turned in place and a few at a time into inverse Cholesky factors."""
         eye = torch.eye(self.n_channels, dtype=moment.dtype, device=moment.device)
         for part in torch.split(moment, 64):
-            factor = torch.linalg.cholesky(part / (count - 1) + self.epsilon * eye)
-            part.copy_(torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False))
+            part.div_(count - 1).diagonal(dim1=1, dim2=2).add_(self.epsilon)
+            factor, failed = torch.linalg.cholesky_ex(part)
+            if failed.any():
+                raise VisaError(
+                    "PaDiM's covariances cannot be inverted: raise epsilon, or look for NaN in the features."
+                )
+            torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False, out=part)
         return moment
+
+
+def default_channels(available: int) -> int:
+    """Channels to draw of so many: the paper's 550 of a ResNet-50's 1792, 100 of a ResNet-18's 448, or else all."""
+    return min(available, 550 if available > 1000 else 100)
+
+
+def _by_position(x: Tensor, ready: Tensor | None = None) -> Tensor:
+    """(N, C, P) as contiguous (P, N, C), in `ready` memory if given.
+
+    One matrix is transposed, which is fast where a permutation is not.
+    """
+    n, c, p = x.shape
+    turned = x.new_empty(p, n * c) if ready is None else ready[: x.numel()].view(p, n * c)
+    return turned.copy_(x.reshape(n * c, p).T).view(p, n, c)

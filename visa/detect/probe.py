@@ -1,10 +1,11 @@
-"""The few-shot probe: a linear classifier on frozen features, trained on a few images of each class.
+"""The probe: a linear classifier on the frozen features of normal and anomalous training images.
 
-Seconds where the full detectors take minutes, and it tells pre-trainings apart in the setting where the paper sees its
-gains: 5 or 10 images of each class, drawn from the training part of the official few-shot split, means over five draws.
+Seconds where fine-tuning takes minutes, and it tells pre-trainings apart in the few-shot setups, in which the paper
+sees its gains.
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,10 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from visa.data.splits import Sample, select
+from visa.backbone import FeatureMaps
+from visa.data.dataset import load_images
+from visa.data.setups import Split
+from visa.data.splits import Sample
 from visa.detect.shared import Extract
 from visa.errors import VisaError
 
@@ -39,21 +43,6 @@ def pooled_features(extract: Extract, batches: Iterable[Tensor], progress: bool 
     return torch.cat(pooled).numpy()
 
 
-def few_shot_draws(samples: Sequence[Sample], k: int, draws: int = 5, seed: int = 0) -> list[list[Sample]]:
-    """`draws` training sets of k normal and k anomalous images of one object, each drawn without replacement.
-
-    `samples` are the object's rows of a 2-class split file, of which only the training part is drawn from.
-    Raises VisaError if a class has fewer than k training images or the samples are of several objects.
-    """
-    if len({s.object for s in samples}) > 1:
-        raise VisaError("few-shot draws are of one object: select(samples, object=...) first.")
-    rng = np.random.default_rng(seed)
-    pools = [select(samples, split="train", label=label) for label in ("normal", "anomaly")]
-    if not 1 <= k <= min(map(len, pools)):
-        raise VisaError(f"cannot draw k={k} of each class from {len(pools[0])} normal and {len(pools[1])} anomalous.")
-    return [[pool[i] for pool in pools for i in rng.choice(len(pool), k, replace=False)] for _ in range(draws)]
-
-
 def fit_probe(features: ArrayLike, labels: ArrayLike) -> Pipeline:
     """A class-balanced logistic regression on standardised features (N, D) and labels (N,), 1 for an anomaly."""
     y = np.asarray(labels)
@@ -63,20 +52,25 @@ def fit_probe(features: ArrayLike, labels: ArrayLike) -> Pipeline:
     return make_pipeline(StandardScaler(), classifier).fit(np.asarray(features), y)
 
 
-def few_shot_scores(
-    features: NDArray[np.float32], samples: Sequence[Sample], k: int, draws: int = 5, seed: int = 0
-) -> NDArray[np.float64]:
-    """Scores (draws, T) of the whole test part, in the samples' order, by one probe for each draw.
+class PooledFeatures:
+    """The pooled features of an object's images under one backbone, each image seen once for all setups and draws."""
 
-    `features` (N, D) are those of `samples`, row by row; higher scores are more anomalous.
-    Raises VisaError as `few_shot_draws` does, and if features and samples differ in number.
-    """
-    if len(features) != len(samples):
-        raise VisaError(f"{len(features)} rows of features for {len(samples)} samples: pass one row each, in order.")
-    row = {s.image: i for i, s in enumerate(samples)}
-    test = features[[row[s.image] for s in select(samples, split="test")]]
-    scores = []
-    for drawn in few_shot_draws(samples, k, draws, seed):
-        probe = fit_probe(features[[row[s.image] for s in drawn]], [s.label == "anomaly" for s in drawn])
-        scores.append(probe.decision_function(test))
-    return np.stack(scores)
+    def __init__(self, backbone: nn.Module, root: Path, progress: bool = False) -> None:
+        self._extract = FeatureMaps(backbone, LAYERS)
+        self._root, self._progress = root, progress
+        self._device = next(backbone.parameters()).device
+        self._rows: dict[str, NDArray[np.float32]] = {}
+
+    def __call__(self, samples: Sequence[Sample]) -> NDArray[np.float32]:
+        """Features (N, D) of the samples, in their order."""
+        if new := [s for s in samples if s.image not in self._rows]:
+            images = load_images(self._root, new, SIZE, progress=self._progress)
+            batches = (part.to(self._device).float() / 255 for part in torch.split(images, 16))
+            self._rows.update(zip((s.image for s in new), pooled_features(self._extract, batches), strict=True))
+        return np.stack([self._rows[s.image] for s in samples])
+
+
+def score_probe(features: PooledFeatures, split: Split) -> NDArray[np.float32]:
+    """Scores (N,) of a split's test images by a probe on its training images; higher is more anomalous."""
+    probe = fit_probe(features(split.train), [s.label == "anomaly" for s in split.train])
+    return np.asarray(probe.decision_function(features(split.test)), np.float32)

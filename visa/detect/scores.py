@@ -23,33 +23,46 @@ _LEVELS = 65535
 class Scores:
     """What a detector says about N test images of one object, and the truth beside it.
 
-    `paths` relative to the VisA root, `labels` (N,) uint8 with 1 for an anomaly, `image_scores` (N,) float32, `maps`
-    (N, h, w) float32 and `masks` (N, h, w) uint8 in {0, 1} at EVALUATION_SIZE.
+    `paths` relative to the root, `labels` (N,) uint8 with 1 for an anomaly, `image_scores` (N,) float32, `maps`
+    (N, h, w) float32 and `masks` (N, h, w) uint8 in {0, 1} at EVALUATION_SIZE, both None for a detector that judges
+    whole images only. `known` (N,) bool: the mask is the truth, as it is not for an anomaly without one. `draw` counts
+    the few-shot setups' draws.
     Raises VisaError if their lengths or shapes do not fit together.
     """
 
     paths: list[str]
     labels: NDArray[np.uint8]
     image_scores: NDArray[np.float32]
-    maps: NDArray[np.float32]
-    masks: NDArray[np.uint8]
+    maps: NDArray[np.float32] | None
+    masks: NDArray[np.uint8] | None
+    known: NDArray[np.bool_]
     setup: str
     object: str
     detector: str
+    draw: int = 0
 
     def __post_init__(self) -> None:
-        lengths = {len(self.paths), len(self.labels), len(self.image_scores), len(self.maps)}
-        if len(lengths) != 1 or self.maps.ndim != 3 or self.maps.shape != self.masks.shape:
+        maps, masks = (None if x is None else x.shape for x in (self.maps, self.masks))
+        of_maps = () if maps is None else maps[:1]
+        lengths = {len(self.paths), len(self.labels), len(self.image_scores), len(self.known), *of_maps}
+        if len(lengths) != 1 or maps != masks or (maps is not None and len(maps) != 3):
             raise VisaError(
                 f"scores of {self.object} do not fit together: {len(self.paths)} paths, {len(self.labels)} labels, "
-                f"{len(self.image_scores)} image scores, maps {self.maps.shape}, masks {self.masks.shape}."
+                f"{len(self.image_scores)} image scores, {len(self.known)} known, maps {maps}, masks {masks}."
             )
 
 
 def save_scores(path: Path, scores: Scores) -> None:
-    """Write `scores` as a plain .npz, whole or not at all."""
-    types = {"labels": np.uint8, "image_scores": np.float32, "maps": np.float32, "masks": np.uint8}
-    arrays: dict[str, Any] = {name: np.asarray(value, types.get(name)) for name, value in vars(scores).items()}
+    """Write `scores` as a plain .npz, whole or not at all.
+
+    Masks take a bit a pixel, and maps half the room where half precision holds them exactly.
+    """
+    types = {"labels": np.uint8, "image_scores": np.float32, "maps": np.float32, "known": np.bool_}
+    arrays: dict[str, Any] = {name: np.asarray(x, types.get(name)) for name, x in vars(scores).items() if x is not None}
+    if scores.maps is not None and scores.masks is not None:
+        half = arrays["maps"].astype(np.float16)
+        arrays["maps"] = half if np.array_equal(half, arrays["maps"]) else arrays["maps"]
+        arrays["masks"] = np.packbits(scores.masks.astype(np.uint8))
     with written_whole(path) as partial, partial.open("wb") as stream:
         np.savez(stream, **arrays)
 
@@ -60,11 +73,15 @@ def load_scores(path: Path) -> Scores:
         raise VisaError(f"no scores at {path}: score the object first.")
     try:
         with np.load(path, allow_pickle=False) as file:
-            fields: dict[str, Any] = {name: file[name] for name in Scores.__dataclass_fields__}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            here = [n for n in Scores.__dataclass_fields__ if n in file or n not in ("maps", "masks")]
+            fields: dict[str, Any] = {"maps": None, "masks": None} | {name: file[name] for name in here}
+        if fields["maps"] is not None and fields["masks"] is not None:
+            maps = fields["maps"] = fields["maps"].astype(np.float32)
+            fields["masks"] = np.unpackbits(fields["masks"], count=maps.size).reshape(maps.shape)
+    except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile) as error:
         raise VisaError(f"{path} holds no scores ({error}): score the object again.") from error
     text = {name: str(fields[name]) for name in ("setup", "object", "detector")}
-    return Scores(**fields | text | {"paths": fields["paths"].tolist()})
+    return Scores(**fields | text | {"paths": fields["paths"].tolist(), "draw": int(fields["draw"])})
 
 
 def save_full_maps(

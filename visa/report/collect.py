@@ -1,14 +1,23 @@
-"""Everything that a run left behind, as tables: training curves, diagnoses, run times, provenance."""
+"""Everything that a run left behind, as tables: figures, files of scores, training curves, run times, provenance."""
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from visa.data.setups import SPLIT_TYPE
+from visa.data.source import Source
+from visa.errors import check_choice
 from visa.provenance import read_sidecar
+from visa.report.layout import SETUPS
 from visa.report.tables import load_metrics
+
+# Below a run: object, pre-training, scope, seed, setup, detector and draw of a file of scores.
+SCORES = "scores/*/*/*/seed*/*/*/draw*/scores.npz"
+_WITH_MAPS = ("patchcore", "padim", "unet")
 
 
 def run_metrics(run: Path, scope: str = "") -> pd.DataFrame:
@@ -17,15 +26,64 @@ def run_metrics(run: Path, scope: str = "") -> pd.DataFrame:
     `scope` says what pre-trainings saw: `object` the object itself, `all`, or a folder's name. Empty: `object` where
     the run has such, else its first.
     """
-    files = {file: _scope(file) for file in sorted(run.glob("scores/*/*/*/seed*/metrics.csv"))}
-    scopes = sorted(set(files.values()) - {"given"}, key=lambda name: (name != "object", name))
+    return load_metrics(_of_scope(run, sorted(run.glob("scores/*/*/*/seed*/metrics.csv")), scope))
+
+
+def run_scores(run: Path, scope: str = "") -> pd.DataFrame:
+    """Where the scores of single images are: a row a `file`, with what it is of; scopes as in `run_metrics`."""
+    rows = []
+    for file in _of_scope(run, sorted(run.glob(SCORES)), scope):
+        object, pretraining, _, seed, setup, detector, draw = file.relative_to(run).parts[1:-1]
+        numbers = int(seed.removeprefix("seed")), int(draw.removeprefix("draw"))
+        rows.append((object, pretraining, setup, detector, *numbers, file))
+    return pd.DataFrame(rows, columns=["object", "pretraining", "setup", "detector", "seed", "draw", "file"])
+
+
+def pick_case(found: pd.DataFrame, setup: str = "", detector: str = "", object: str = "") -> pd.DataFrame:
+    """The rows of `run_scores` of one setup, detector, object, seed and draw, a row a pre-training.
+
+    What is left empty is chosen: the paper's first setup, a detector with maps, the first object, seed and draw.
+    Raises VisaError for what has no scores. Empty if there are no scores at all.
+    """
+    if found.empty:
+        return found
+    first = {"setup": list(SETUPS), "detector": list(_WITH_MAPS), "object": []}
+    for column, wanted in {"setup": setup, "detector": detector, "object": object}.items():
+        if wanted:
+            check_choice(f"{column} with scores", wanted, found[column].unique())
+            found = found[found[column] == wanted]
+    for column, order in first.items():
+        names = list(found[column].unique())
+        found = found[found[column] == next((name for name in order if name in names), names[0])]
+    earliest = min(zip(found["seed"], found["draw"], strict=True))
+    chosen = [unit == earliest for unit in zip(found["seed"], found["draw"], strict=True)]
+    return found.loc[chosen]
+
+
+def defect_images(source: Source, metrics: pd.DataFrame) -> dict[tuple[str, str], dict[str, int]]:
+    """For each object and setup of `metrics`: test images of each defect class, and of all anomalies as class "".
+
+    An image with several classes counts in each. Objects whose classes are not known have only the latter.
+    """
+    counts = {}
+    for object, setup in metrics[["object", "setup"]].drop_duplicates().itertuples(index=False):
+        test = source.samples(SPLIT_TYPE.get(setup, setup), object=object, split="test")
+        bad = [s.image for s in test if s.label != "normal"]
+        classes = source.defects(object)
+        each = Counter(name for image in bad for name in classes.get(image, ()))
+        counts[object, setup] = {**each, "": len(bad)}
+    return counts
+
+
+def _of_scope(run: Path, files: Iterable[Path], scope: str) -> list[Path]:
+    """The files below `scores/` of one scope (empty: `object`, else the first), and of weights from elsewhere."""
+    own = {}
+    for file in files:
+        object, _, trained_on = file.relative_to(run).parts[1:4]
+        own[file] = "object" if trained_on == object else trained_on
+    scopes = sorted(set(own.values()) - {"given"}, key=lambda name: (name != "object", name))
     chosen = scope or next(iter(scopes), "given")
-    return load_metrics(file for file, own in files.items() if own in (chosen, "given"))
-
-
-def _scope(metrics_file: Path) -> str:
-    object, _, scope, _ = metrics_file.parts[-5:-1]
-    return "object" if scope == object else scope
+    return [file for file, name in own.items() if name in (chosen, "given")]
 
 
 def run_curves(run: Path) -> pd.DataFrame:

@@ -12,13 +12,17 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from visa.errors import VisaError
-from visa.report.tables import METRICS
+from visa.report.tables import METRICS, overall
 
 INK = "#767676"  # contrast of 4 : 1 or better on white and on the book's dark page
 PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#949494")  # seaborn's "colorblind", without its dark
+MARKERS = ("o", "s", "^", "D", "v", "P")  # beside colours, for eyes and printers that tell few apart
 TERMS = {"loss": "loss", "base": "base loss", "spd": "SPD term", "feature_std": "feature standard deviation"}
 
 Pixels = NDArray[np.generic]
+Floats = NDArray[np.float64]
+
+_RATES = np.linspace(0, 1, 101)  # where the bands of curves are drawn
 
 
 def use_style() -> None:
@@ -60,7 +64,7 @@ def plot_curves(curves: pd.DataFrame, terms: Sequence[str] = tuple(TERMS), smoot
             drawn = drawn.iloc[:: max(1, len(drawn) // 400)]  # as many points as a screen shows
             axis.plot(drawn["x"], drawn["y"], color=PALETTE[names.index(name) % 6], lw=1.2, label=name)
         axis.set(xlabel="step", ylabel=TERMS.get(term, term))
-    _legend_once(figure, axes)
+    legend_once(figure, axes)
     return figure
 
 
@@ -77,14 +81,24 @@ def plot_scores(scores: ArrayLike, labels: ArrayLike, axis: Axes | None = None, 
     return _figure_of(axis)
 
 
-def plot_roc_pr(results: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
-    """ROC and precision-recall curves; `results` maps a name to scores (N,) and labels (N,), 1 for an anomaly."""
+def plot_roc_pr(
+    results: Mapping[str, tuple[ArrayLike, ArrayLike]], resamples: int = 0, confidence: float = 0.95, seed: int = 0
+) -> Figure:
+    """ROC and precision-recall curves; `results` maps a name to scores (N,) and labels (N,), 1 for an anomaly.
+
+    With `resamples`, say 500, each curve lies in a band: at every rate, the middle `confidence` of the curves of as
+    many bootstrap samples, normal and anomalous images drawn apart. The dotted lines are chance.
+    """
     figure, (roc, pr) = plt.subplots(1, 2, figsize=(8, 3.6))
     for name, (scores, labels) in results.items():
         fpr, tpr, _ = roc_curve(labels, scores)
         precision, recall, _ = precision_recall_curve(labels, scores)
-        roc.plot(fpr, tpr, label=name)
+        (line,) = roc.plot(fpr, tpr, label=name)
         pr.plot(recall, precision, label=name)
+        if resamples:
+            for axis, curves in zip((roc, pr), _resampled_curves(scores, labels, resamples, seed), strict=True):
+                low, high = np.quantile(curves, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+                axis.fill_between(_RATES, low, high, color=line.get_color(), alpha=0.15, lw=0)
     prevalence = float(np.mean(np.asarray(next(iter(results.values()))[1])))
     roc.plot([0, 1], [0, 1], color=INK, lw=0.8, ls=":")
     pr.axhline(prevalence, color=INK, lw=0.8, ls=":")
@@ -92,6 +106,31 @@ def plot_roc_pr(results: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
     pr.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     pr.legend(loc="lower left")
     return figure
+
+
+def _resampled_curves(scores: ArrayLike, labels: ArrayLike, resamples: int, seed: int) -> tuple[Floats, Floats]:
+    """(resamples, len(_RATES)) true-positive rates at false-positive rates, and precisions at recalls, of _RATES.
+
+    A bootstrap sample is a weight for each image, so scores are sorted once; equal scores enter a curve together.
+    """
+    s, positive = np.asarray(scores), np.asarray(labels).astype(bool)
+    order = np.argsort(-s, kind="stable")
+    last = np.append(np.diff(s[order]) != 0, True)
+    rng = np.random.default_rng(seed)
+    true, false = (_resampled_counts(kind[order], resamples, rng)[:, last] for kind in (positive, ~positive))
+    precision = true / np.maximum(true + false, 1)
+    tpr, fpr = true / true[:, -1:], false / false[:, -1:]
+    roc = [np.interp(_RATES, np.append(0, x), np.append(0, y)) for x, y in zip(fpr, tpr, strict=True)]
+    pr = [np.interp(_RATES, np.append(0, x), np.append(y[0], y)) for x, y in zip(tpr, precision, strict=True)]
+    return np.array(roc), np.array(pr)
+
+
+def _resampled_counts(chosen: NDArray[np.bool_], resamples: int, rng: np.random.Generator) -> Floats:
+    """(resamples, N) how many of the `chosen` are among the first images, each drawn by chance with replacement."""
+    n = int(chosen.sum())
+    counts = np.zeros((resamples, len(chosen)))
+    counts[:, chosen] = rng.multinomial(n, np.full(n, 1 / n), resamples)
+    return counts.cumsum(axis=1)
 
 
 def show_maps(
@@ -107,7 +146,7 @@ def show_maps(
     images: N,H,W,3 or N,3,H,W, uint8; maps and masks: N,H,W; scores: N, written below. All maps share one colour
     scale, from the median to the highest of their values, or `limits`.
     """
-    pictures, truth, heat = _channels_last(images), np.asarray(masks), np.asarray(maps)
+    pictures, truth, heat = channels_last(images), np.asarray(masks), np.asarray(maps)
     low, high = limits or (float(np.median(heat)), float(heat.max()))
     n = len(pictures)
     figure, axes = plt.subplots(2, n, figsize=(2.1 * n, 4.4), squeeze=False)
@@ -124,22 +163,25 @@ def show_maps(
 
 
 def plot_metric_by_pretraining(metrics: pd.DataFrame, level: str, metric: str) -> Figure:
-    """One axis a detector: the metric of every seed, a seed's values joined, and the mean of each pre-training."""
-    table = metrics[(metrics["level"] == level) & (metrics["metric"] == metric)]
+    """One axis a setup and detector: the metric of every seed, a seed's values joined, and each pre-training's mean.
+
+    A seed's value is the mean over its draws and objects, of the figures over all anomalies.
+    """
+    table = overall(metrics[(metrics["level"] == level) & (metrics["metric"] == metric)])
     if table.empty:
         raise VisaError(
             f"there is no {level} {metric} among the metrics: choose a level and a metric that was measured."
         )
-    detectors, names = list(table["detector"].unique()), list(table["pretraining"].unique())
+    names = list(table["pretraining"].unique())
+    panels = list(table.groupby(["setup", "detector"], sort=False))
     width = max(2.0, 0.6 * len(names))
-    figure, axes = plt.subplots(1, len(detectors), figsize=(width * len(detectors), 3.4), sharey=True, squeeze=False)
-    for axis, detector in zip(axes[0], detectors, strict=True):
-        values = table[table["detector"] == detector].pivot_table(index="seed", columns="pretraining", values="value")
-        values = values.reindex(columns=names)
+    figure, axes = plt.subplots(1, len(panels), figsize=(width * len(panels), 3.4), sharey=True, squeeze=False)
+    for axis, ((setup, detector), part) in zip(axes[0], panels, strict=True):
+        values = part.pivot_table(index="seed", columns="pretraining", values="value").reindex(columns=names)
         for _, seed in values.iterrows():
             axis.plot(names, seed, color=INK, lw=0.8, marker="o", ms=4, alpha=0.7)
         axis.scatter(names, values.mean(), marker="_", s=600, lw=2.5, color=PALETTE[0], zorder=3)
-        axis.set(title=detector, xlim=(-0.5, len(names) - 0.5))
+        axis.set(title=f"{setup}\n{detector}", xlim=(-0.5, len(names) - 0.5))
         axis.tick_params(axis="x", rotation=30)
     axes[0, 0].set_ylabel(f"{level} {METRICS.get(metric, metric)}")
     return figure
@@ -163,12 +205,14 @@ def plot_differences(differences: pd.DataFrame, measures: Sequence[str]) -> Figu
     return figure
 
 
-def _legend_once(figure: Figure, axes: Sequence[Axes]) -> None:
+def legend_once(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend below the figure for all its axes, each label once."""
     handles = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
 
 
-def _channels_last(images: ArrayLike) -> Pixels:
+def channels_last(images: ArrayLike) -> Pixels:
+    """Images N,H,W,3 of images N,H,W,3 or N,3,H,W."""
     pixels: Pixels = np.asarray(images)
     return pixels if pixels.shape[-1] == 3 else np.moveaxis(pixels, 1, -1)
 

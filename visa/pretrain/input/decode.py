@@ -10,8 +10,8 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import functional as tv
 
-ORIENTATION = 0x0112  # EXIF tag; 1 is upright
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for broken files
+from visa.data.images import UNREADABLE, is_plain_jpeg
+
 REDUCE = 2  # from this many times the side on, JPEG files are decoded at 1/2, 1/4 or 1/8 of their size
 
 
@@ -75,11 +75,6 @@ def decode_on(device: torch.device, files: Sequence[Tensor], side: int) -> list[
     except RuntimeError:  # one file fails them all: find out which
         return [None] if len(files) == 1 else [image for file in files for image in decode_on(device, [file], side)]
     return [square(image, side) for image in images]
-
-
-def is_plain_jpeg(image: Image.Image) -> bool:
-    """Whether an opened image is an upright JPEG file with 8 bits, RGB or grey."""
-    return image.format == "JPEG" and image.mode in ("RGB", "L") and image.getexif().get(ORIENTATION, 1) == 1
 
 
 def reason(data: bytes, error: Exception) -> str:

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from visa.data.dataset import load_images
 from visa.data.source import Source
-from visa.data.splits import read_split, select, split_file
+from visa.data.splits import select
 from visa.errors import VisaError
 from visa.pretrain.input.files import Files, FolderFiles, Kept
 from visa.pretrain.input.loader import BUDGET, CPU, Batch, EncodedImages
@@ -74,8 +74,7 @@ def object_images(source: Source, name: str, side: int) -> tuple[Images, Tensor]
 
     Labels: of `all` the object, of one object every image its own.
     """
-    samples = [s for s in read_split(split_file(source.root, "1cls")) if s.object in source.objects]
-    normal = select(samples if name == "all" else select(samples, object=name), label="normal")
+    normal = source.samples("1cls", object="" if name == "all" else name, label="normal")
     held_out = select(normal, split="test")
     if len(held_out) < 5:
         raise VisaError(f"{name} has {len(held_out)} normal test images: 5 are needed to judge what was learned.")

@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import to_pil_image
 from tqdm import tqdm
 
+from visa.data.images import UNREADABLE, is_plain_jpeg
 from visa.errors import VisaError
 from visa.paths import written_whole
-from visa.pretrain.input.decode import UNREADABLE, decode_exact, is_plain_jpeg, reason
+from visa.pretrain.input.decode import decode_exact, reason
 from visa.pretrain.input.files import FolderFiles
 from visa.pretrain.input.loader import BUDGET, EncodedImages, corrupt_allowed, default_workers, too_many_corrupt
 from visa.pretrain.input.shard_files import PLAN, Plan, ShardFiles, index, is_sharded, members, read_plan

@@ -1,5 +1,6 @@
 """The figures against scikit-learn, closed forms, slow re-derivations and the reference tool's recorded outputs."""
 
+import copy
 from itertools import pairwise
 
 import numpy as np
@@ -9,24 +10,13 @@ from sklearn.metrics import auc, average_precision_score, f1_score, precision_re
 
 from visa.errors import VisaError
 from visa.metrics import (
+    ExactPixelMetrics,
     compute_classification_metrics,
     compute_localization_metrics,
     image_metrics,
     pixel_metrics,
+    tally,
 )
-
-
-def maps_and_masks(seed, levels=None, size=(5, 16, 20)):
-    """Noisy maps, higher inside a few blobs; `levels` rounds the scores so that many are equal."""
-    rng = np.random.default_rng(seed)
-    masks = np.zeros(size, np.uint8)
-    for image in masks[:-2]:  # the last two are normal
-        for _ in range(rng.integers(1, 4)):
-            y, x = rng.integers(0, size[1] - 4), rng.integers(0, size[2] - 4)
-            image[y : y + rng.integers(1, 5), x : x + rng.integers(1, 5)] = 1
-    masks[0, 0, 0] = masks[0, 1, 1] = 1  # touch at a corner
-    maps = (rng.normal(size=size) + 1.2 * masks).astype(np.float32)
-    return (maps if levels is None else np.round(maps * levels) / levels), masks
 
 
 def slow_au_pro(maps, masks, max_fpr):
@@ -64,7 +54,7 @@ def test_image_metrics_agree_with_scikit_learn(seed, levels):
 
 @pytest.mark.parametrize("levels", [None, 2])
 @pytest.mark.parametrize("seed", range(3))
-def test_pixel_metrics_agree_with_scikit_learn_and_a_slow_au_pro(seed, levels):
+def test_pixel_metrics_agree_with_scikit_learn_and_a_slow_au_pro(seed, levels, maps_and_masks):
     maps, masks = maps_and_masks(seed, levels)
     got = pixel_metrics(maps, masks)
     precision, recall, _ = precision_recall_curve(masks.ravel(), maps.ravel())
@@ -73,6 +63,61 @@ def test_pixel_metrics_agree_with_scikit_learn_and_a_slow_au_pro(seed, levels):
     assert got["au_pr"] == pytest.approx(auc(recall, precision))
     for max_fpr in (0.05, 0.3, 1.0):
         assert pixel_metrics(maps, masks, max_fpr)["au_pro"] == pytest.approx(slow_au_pro(maps, masks, max_fpr))
+
+
+@pytest.mark.parametrize("levels", [None, 2])
+def test_cells_of_any_size_count_alike(levels, maps_and_masks, monkeypatch):
+    maps, masks = maps_and_masks(4, levels, size=(6, 40, 60))
+    maps[0, 3, 3], maps[1, 3, 3] = 1e6, -1e6
+    expected = pixel_metrics(maps, masks)
+    monkeypatch.setattr(tally, "_CHUNK", 999)
+    for cells, crowded in (((8, 10), 10**6), ((8, 2**22), 10**6), ((2000, 2**22), 10**6), ((8, 2**22), 0)):
+        monkeypatch.setattr(tally, "_CELLS", cells)
+        monkeypatch.setattr(tally, "_CROWDED", crowded)
+        assert pixel_metrics(maps, masks) == expected
+    assert pixel_metrics(np.where(masks == 1, np.inf, maps), masks)["ap"] == 1
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_two_passes_in_three_processes_are_one(order, maps_and_masks):
+    """Collect in parts, merge, count in parts elsewhere, merge."""
+    maps, masks = maps_and_masks(2, 3, size=(6, 16, 20))
+    parts = []
+    for i in order:
+        part = ExactPixelMetrics()
+        part.collect(maps[i::3], masks[i::3])
+        parts.append(part)
+    for part in parts[1:]:
+        parts[0].merge(part)
+    counting = [copy.deepcopy(parts[0]) for _ in order]
+    for i, part in zip(order, counting, strict=True):
+        part.count(maps[i::3])
+    for part in counting[1:]:
+        counting[0].merge(part)
+    assert counting[0].compute() == pytest.approx(pixel_metrics(maps, masks), abs=1e-12)
+
+
+def test_two_passes_that_do_not_fit_are_refused(maps_and_masks):
+    maps, masks = maps_and_masks(2)
+    first = ExactPixelMetrics()
+    first.collect(maps, masks)
+    second = copy.deepcopy(first)
+    first.count(maps[:-1])
+    with pytest.raises(VisaError, match="read the same twice"):
+        first.compute()
+    with pytest.raises(VisaError, match="has begun"):
+        first.collect(maps, masks)
+    with pytest.raises(VisaError, match="one of the two"):
+        first.merge(second)
+    second.collect(maps[:1], masks[:1] + 0)
+    second.count(maps)
+    other = ExactPixelMetrics()
+    other.collect(maps + 1, masks)
+    other.count(maps)
+    with pytest.raises(VisaError, match="different anomalous pixels"):
+        second.merge(other)
+    with pytest.raises(VisaError, match="no anomalous pixels"):
+        ExactPixelMetrics().compute()
 
 
 def test_perfect_and_reversed_scores():
@@ -84,7 +129,7 @@ def test_perfect_and_reversed_scores():
     assert reverse["au_pr"] == pytest.approx(0.125)  # from (0, 0) to (1, 1/4)
 
 
-def test_constant_scores_say_nothing():
+def test_constant_scores_say_nothing(maps_and_masks):
     maps, masks = maps_and_masks(0)
     got = pixel_metrics(np.full_like(maps, 3.0), masks)
     share = masks.mean()
@@ -111,7 +156,7 @@ def test_regions_that_touch_at_a_corner_are_one():
     assert pixel_metrics(maps, masks)["au_pro"] == pytest.approx(0.5)  # 2/3 with 4-connectivity
 
 
-def test_masks_of_255_and_bool_mean_the_same_as_1():
+def test_masks_of_255_and_bool_mean_the_same_as_1(maps_and_masks):
     maps, masks = maps_and_masks(1)
     expected = pixel_metrics(maps, masks)
     assert pixel_metrics(maps, masks * 255) == pixel_metrics(maps, masks.astype(bool)) == expected
@@ -121,7 +166,7 @@ def test_masks_of_255_and_bool_mean_the_same_as_1():
 
 
 @pytest.mark.parametrize("metric", [pixel_metrics, compute_localization_metrics])
-def test_unusable_pixels_are_refused_in_one_sentence(metric):
+def test_unusable_pixels_are_refused_in_one_sentence(metric, maps_and_masks):
     maps, masks = maps_and_masks(2)
     with pytest.raises(VisaError, match="class ids"):
         metric(maps, masks * 7)
@@ -151,12 +196,12 @@ def test_unusable_images_are_refused_in_one_sentence(metric):
         metric([], [[]])
 
 
-def test_max_fpr_out_of_range_is_refused():
+def test_max_fpr_out_of_range_is_refused(maps_and_masks):
     with pytest.raises(VisaError, match="max_fpr"):
         pixel_metrics(*maps_and_masks(0), max_fpr=30)
 
 
-def test_localization_replacement_follows_the_sweep():
+def test_localization_replacement_follows_the_sweep(maps_and_masks):
     """The reference's curves, threshold by threshold."""
     maps, masks = maps_and_masks(3, levels=4)
     got = compute_localization_metrics(maps, masks)

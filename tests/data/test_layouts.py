@@ -1,0 +1,246 @@
+"""A user's own folders give the same rows, items and figures' limits as VisA's layout, without preparation."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from visa.data.dataset import VisaDataset, load_masks
+from visa.data.own_splits import write_splits
+from visa.data.prepare import prepare
+from visa.data.source import open_source
+from visa.data.splits import select
+from visa.data.verify import verify
+from visa.errors import VisaError
+from visa.pretrain.input.images import object_images
+
+
+def image(path: Path, size: tuple[int, int] = (12, 8), value: int = 90) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, 40, 60)).save(path)
+
+
+def mask(path: Path, size: tuple[int, int] = (12, 8)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros(size[::-1], np.uint8)
+    pixels[2:4, 3:6] = 255
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def mvtec(tmp_path: Path) -> Path:
+    """MVTec-AD's layout: bottle with 12 + 5 normal images, three cracks and two dents with masks."""
+    root = tmp_path / "mvtec"
+    for folder, count in {"train/good": 12, "test/good": 5, "test/crack": 3, "test/dent": 2}.items():
+        for i in range(count):
+            image(root / "bottle" / folder / f"{i:03}.png")
+            if folder not in ("train/good", "test/good"):
+                mask(root / "bottle/ground_truth" / folder.removeprefix("test/") / f"{i:03}_mask.png")
+    (root / "readme.txt").write_text("licence")
+    return root
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    """Plain folders: bolt with 20 normal images, 4 anomalies of which 2 have a mask; Nüsse with normal images alone."""
+    root = tmp_path / "my parts"
+    for i in range(20):
+        image(root / "bolt/good" / f"{i:02}.JPG")
+        image(root / "Nüsse/good" / f"ä {i}.bmp")
+    for i in range(4):
+        image(root / "bolt/bad" / f"{i:02}.JPG")
+    mask(root / "bolt/masks/00.png")
+    mask(root / "bolt/masks/01_mask.PNG")
+    return root
+
+
+def content(root: Path) -> set[str]:
+    return {p.relative_to(root).as_posix() for p in root.rglob("*")}
+
+
+def counts(rows: list) -> dict[str, int]:
+    found = {(s.split, s.label): 0 for s in rows}
+    for s in rows:
+        found[s.split, s.label] += 1
+    return {f"{split} {label}": n for (split, label), n in found.items()}
+
+
+def test_mvtecs_folders_are_the_1cls_split(mvtec):
+    before = content(mvtec)
+    source = open_source(str(mvtec))
+    assert (source.name, source.objects, source.synthetic) == ("mvtec", ("bottle",), False)
+    rows = source.samples("1cls", object="bottle")
+    assert counts(rows) == {"train normal": 12, "test normal": 5, "test anomaly": 5}
+    assert {Path(s.image).parts[1:3] for s in select(rows, split="train")} == {("train", "good")}
+    crack = next(s for s in rows if s.image == "bottle/test/crack/002.png")
+    assert crack.mask == "bottle/ground_truth/crack/002_mask.png"
+    assert source.defects("bottle")[crack.image] == ("crack",)
+    assert len(source.defects("bottle")) == 5
+    assert content(mvtec) == before, "nothing is written into the user's folder"
+
+
+def test_plain_folders_and_what_a_missing_mask_leaves_unknown(plain):
+    source = open_source(str(plain))
+    assert (source.name, source.objects) == ("my parts", ("Nüsse", "bolt"))
+    assert counts(source.samples("1cls", "bolt")) == {"train normal": 15, "test normal": 5, "test anomaly": 4}
+    assert counts(source.samples("1cls", "Nüsse")) == {"train normal": 15, "test normal": 5}
+    assert source.defects("bolt") == {}
+    bad = source.samples("1cls", "bolt", label="anomaly")
+    assert [s.mask for s in bad] == ["bolt/masks/00.png", "bolt/masks/01_mask.PNG", "", ""]
+    items = list(VisaDataset(plain, bad, (8, 12)))
+    assert [(item["known"], int(item["mask"].sum())) for item in items] == [
+        (True, 6),
+        (True, 6),
+        (False, 0),
+        (False, 0),
+    ]
+    for _ in range(2):  # the second time from the cache
+        masks, known = load_masks(plain, bad, (8, 12))
+        assert [item["mask"].tolist() for item in items] == masks.tolist()
+        assert known.tolist() == [True, True, False, False]
+
+
+def test_derived_splits_have_visas_shares_and_stay_the_same(mvtec, plain):
+    rows = {t: open_source(str(mvtec)).samples(t) for t in ("2cls_highshot", "2cls_fewshot")}
+    assert counts(rows["2cls_highshot"]) == {
+        **{"train normal": 10, "train anomaly": 3},
+        **{"test normal": 7, "test anomaly": 2},
+    }
+    assert counts(rows["2cls_fewshot"]) == {
+        **{"train normal": 8, "train anomaly": 2},
+        **{"test normal": 9, "test anomaly": 3},
+    }
+    assert len({s.image for s in rows["2cls_highshot"]}) == 22
+    bolt = open_source(str(plain)).samples("2cls_highshot", "bolt", split="train")
+    assert bolt == open_source(str(plain)).samples("2cls_highshot", "bolt", split="train")
+    alone = open_source(str(plain / "bolt"))  # the root itself is the object: the same images train
+    assert (alone.name, alone.objects) == ("bolt", ("bolt",))
+    assert [f"bolt/{s.image}" for s in alone.samples("2cls_highshot", split="train")] == [s.image for s in bolt]
+
+
+def test_pretraining_reads_the_same_rows(plain, mvtec):
+    train, held_out = object_images(open_source(str(plain)), "all", 16)
+    assert (len(train), train.classes, len(held_out)) == (30, 2, 10)
+    assert len(object_images(open_source(str(mvtec)), "bottle", 16)[0]) == 12
+
+
+def test_written_splits_are_the_derived_ones_and_can_be_edited(plain):
+    before = {t: open_source(str(plain)).samples(t) for t in ("1cls", "2cls_highshot", "2cls_fewshot")}
+    files = write_splits(plain)
+    assert [f.name for f in files] == ["1cls.csv", "2cls_highshot.csv", "2cls_fewshot.csv"]
+    source = open_source(str(plain))
+    assert source.name == "my parts"
+    assert {t: source.samples(t) for t in before} == before
+    files[0].write_text(files[0].read_text().replace("bolt,test,normal", "bolt,train,normal"))
+    assert len(open_source(str(plain)).samples("1cls", "bolt", split="train")) == 20
+    with pytest.raises(VisaError, match="is there already: edit"):
+        write_splits(plain)
+
+
+def test_splits_of_a_root_that_is_one_object_can_be_written(plain, mvtec):
+    write_splits(plain / "bolt")
+    source = open_source(str(plain / "bolt"))
+    assert (source.name, source.objects, len(source.samples("1cls"))) == ("bolt", ("bolt",), 24)
+    assert [r.ok for r in verify(source.root)] == [True]
+    before = source.fingerprint()
+    image(plain / "bolt/good/00.JPG", value=91)
+    assert source.fingerprint() != before
+    write_splits(mvtec)
+    assert open_source(str(mvtec)).defects("bottle")["bottle/test/dent/000.png"] == ("dent",)
+
+
+def test_a_name_is_never_that_of_another_data_set(plain, tmp_path):
+    for name, told in {"VisA": "VisA-own", "mini-visa": "mini-visa-own", "(neu)": "-neu-".lstrip("-")}.items():
+        plain.rename(tmp_path / name)
+        plain = tmp_path / name
+        assert open_source(str(plain)).name == told
+    about = plain / "dataset.json"
+    for name in ("mini-VisA", "../runs", 3):
+        about.write_text(json.dumps({"name": name}))
+        with pytest.raises(VisaError, match=r"dataset\.json calls the data"):
+            open_source(str(plain))
+    about.write_text(json.dumps({"name": "Teile 2"}))
+    assert open_source(str(plain)).name == "Teile 2"
+
+
+def test_own_objects_beside_visas_split_files_are_not_called_visa(tiny_root):
+    (tiny_root / "dataset.json").unlink()
+    assert open_source(str(tiny_root)).name == "VisA"
+    for file in (tiny_root / "split_csv").iterdir():
+        file.write_text(file.read_text() + "nut,train,normal,fryum/Data/Images/Normal/009.JPG,\n")
+    image(tiny_root / "fryum/Data/Images/Normal/009.JPG")
+    assert (open_source(str(tiny_root)).name, open_source(str(tiny_root)).objects) == ("tiny", ("fryum", "nut"))
+
+
+def test_the_fingerprint_changes_with_images_and_masks(plain):
+    source = open_source(str(plain))
+    before = source.fingerprint("bolt")
+    assert source.fingerprint("bolt") == before != source.fingerprint("Nüsse")
+    mask(plain / "bolt/masks/02.png")
+    assert source.fingerprint("bolt") != before
+
+
+def test_odd_folders(tmp_path):
+    root = tmp_path / "odd"
+    image(root / "one/good/a.JPEG")
+    image(root / "one/good/.hidden.png")
+    (root / "one/good/notes.txt").write_text("x")
+    (root / "one/good/loop.png").symlink_to("loop.png")
+    (root / "one/loop").symlink_to("..")
+    image(root / "empty/bad/a.png")
+    (root / "empty/good").mkdir()
+    source = open_source(str(root))
+    assert source.objects == ("one",)
+    assert [s.image for s in source.samples("1cls")] == ["one/good/a.JPEG"]
+    with pytest.raises(VisaError, match="5 are needed"):
+        object_images(source, "one", 16)
+    reports = {r.object: r for r in verify(root)}
+    assert reports["empty"].absent and "holds no images" in reports["empty"].errors[0]
+    told = "\n".join(reports["one"].warnings)
+    assert reports["one"].ok and "no anomalies" in told and "2 entries that are no image files" in told
+
+
+def test_wrong_roots_and_names_are_told_in_one_sentence(tmp_path):
+    with pytest.raises(VisaError, match=r"no split file at .*<object>/good"):
+        open_source(str(tmp_path))
+    (tmp_path / "a/good").mkdir(parents=True)
+    with pytest.raises(VisaError, match="normal images"):
+        open_source(str(tmp_path))
+    image(tmp_path / "b,c/good/0.png")
+    with pytest.raises(VisaError, match="cannot be called 'b,c'"):
+        open_source(str(tmp_path))
+
+
+def test_verify_finds_what_scoring_would_stumble_over(plain, mvtec):
+    by_name = {r.object: r for r in verify(plain)}
+    assert by_name["bolt"].ok
+    assert by_name["bolt"].warnings == [
+        "2 of 4 anomalies have no mask (bolt/bad/02.JPG, ...): pixel figures leave them out"
+    ]
+    mask(plain / "bolt/masks/02.png", (5, 5))
+    Image.new("L", (12, 8)).save(plain / "bolt/masks/03.png")
+    mask(plain / "bolt/masks/77.png")
+    (plain / "bolt/good/03.JPG").write_bytes(b"no image")
+    (bolt,) = verify(plain, ["bolt"])
+    told = "\n".join(bolt.errors)
+    assert "masks/02.png is (5, 5), its image bolt/bad/02.JPG (8, 12)" in told
+    assert "masks/03.png marks no pixel" in told
+    assert "good/03.JPG cannot be decoded" in told
+    assert bolt.warnings == ["bolt/masks/77.png fits no image of bolt/bad"]
+    with pytest.raises(VisaError, match="Did you mean 'bolt'"):
+        verify(plain, ["bolts"])
+    assert [(r.ok, r.normal, r.anomaly, r.warnings) for r in verify(mvtec)] == [(True, 17, 5, [])]
+
+
+def test_prepare_makes_the_tree_of_own_folders(plain, mvtec, tmp_path):
+    summary = prepare("2cls_highshot", plain, tmp_path / "out", objects=["bolt"])
+    assert (summary.objects, summary.unmasked, summary.written) == (("bolt",), 2, 26)
+    assert {p.name for p in summary.folder.iterdir()} == {"bolt"}
+    trees = {p.relative_to(summary.folder).as_posix() for p in summary.folder.rglob("*.[pP][nN][gG]")}
+    assert {Path(p).name for p in trees} == {"00.png", "01_mask.png"}
+    folder = prepare("1cls", mvtec, tmp_path / "out").folder / "bottle"
+    names = {p.name for p in (folder / "test/bad").iterdir()}
+    assert names == {p.name for p in (folder / "ground_truth/bad").iterdir()}
+    assert {"test-crack-000.png", "test-dent-000.png"} < names

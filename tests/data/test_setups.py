@@ -1,0 +1,100 @@
+"""The paper's setups: what each trains on and is judged by, and that the two never meet."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from visa.data.setups import Split, load_splits, obstacle, save_splits, splits
+from visa.data.source import open_source
+from visa.data.splits import Sample, select
+from visa.errors import VisaError
+
+
+def row(object, split, label, number):
+    mask = f"{object}/masks/{number}.png" if label == "anomaly" else ""
+    return f"{object},{split},{label},{object}/{split}/{label}/{number}.JPG,{mask}"
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A root whose split files name 30 normal and 12 anomalous training images of fryum, and 7 and 6 of pcb1."""
+    (tmp_path / "split_csv").mkdir()
+    counts = {"fryum": {"train": (30, 12), "test": (50, 20)}, "pcb1": {"train": (7, 6), "test": (4, 4)}}
+    for name in ("1cls", "2cls_highshot", "2cls_fewshot"):
+        lines = ["object,split,label,image,mask"]
+        for object, parts in counts.items():
+            (tmp_path / object).mkdir(exist_ok=True)
+            for split, numbers in parts.items():
+                for label, number in zip(("normal", "anomaly"), numbers, strict=True):
+                    kept = 0 if (name, split, label) == ("1cls", "train", "anomaly") else number
+                    lines += [row(object, split, label, i) for i in range(kept)]
+        (tmp_path / "split_csv" / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    return open_source(str(tmp_path))
+
+
+def test_official_setups_are_the_split_files_one_each(source):
+    for setup, anomalies in (("1cls", 0), ("2cls_highshot", 12)):
+        (split,) = splits(source, "fryum", setup)
+        assert (split.setup, split.object, split.draw) == (setup, "fryum", 0)
+        assert list(split.train) == source.samples(setup, object="fryum", split="train")
+        assert list(split.test) == source.samples(setup, object="fryum", split="test")
+        assert len(select(split.train, label="anomaly")) == anomalies
+
+
+@pytest.mark.parametrize(("setup", "k"), [("2cls_10shot", 10), ("2cls_5shot", 5)])
+def test_draws_hold_k_training_images_of_each_class_and_the_whole_test_part(source, setup, k):
+    drawn = splits(source, "fryum", setup, draws=4)
+    assert [s.draw for s in drawn] == [0, 1, 2, 3]
+    for split in drawn:
+        assert {s.split for s in split.train} == {"train"}
+        assert [len(select(split.train, label=label)) for label in ("normal", "anomaly")] == [k, k]
+        assert len({s.image for s in split.train}) == 2 * k
+        assert list(split.test) == source.samples("2cls_fewshot", object="fryum", split="test")
+    assert len({split.train for split in drawn}) == 4
+
+
+def test_draws_follow_from_the_seed_and_stay_when_more_are_asked_for(source):
+    five = splits(source, "fryum", "2cls_5shot", draws=5, seed=1)
+    assert five == splits(source, "fryum", "2cls_5shot", draws=5, seed=1)
+    assert five[:2] == splits(source, "fryum", "2cls_5shot", draws=2, seed=1)
+    assert five[0].train != splits(source, "fryum", "2cls_5shot", seed=2)[0].train
+
+
+def test_saved_splits_come_back(source, tmp_path):
+    drawn = splits(source, "fryum", "2cls_10shot", draws=2)
+    save_splits(tmp_path / "new" / "splits.json", drawn)
+    assert load_splits(tmp_path / "new" / "splits.json") == drawn
+
+
+def test_an_image_in_both_parts_is_refused_also_in_a_file(source, tmp_path):
+    (split,) = splits(source, "fryum", "2cls_highshot")
+    with pytest.raises(VisaError, match=r"fryum/test/normal/0\.JPG is in training and in test"):
+        replace(split, train=(*split.train, split.test[0]))
+    file = tmp_path / "splits.json"
+    save_splits(file, [split])
+    content = json.loads(file.read_text())
+    content[0]["test"].append(content[0]["train"][0])
+    file.write_text(json.dumps(content))
+    with pytest.raises(VisaError, match="in training and in test"):
+        load_splits(file)
+
+
+def test_too_few_images_are_told_with_what_is_needed(source):
+    assert [obstacle(source, "pcb1", s) for s in ("1cls", "2cls_highshot", "2cls_5shot")] == ["", "", ""]
+    assert "7 normal and 6 anomalous training images: 2cls_10shot needs 10" in obstacle(source, "pcb1", "2cls_10shot")
+    with pytest.raises(VisaError, match="needs 10 of each"):
+        splits(source, "pcb1", "2cls_10shot")
+
+
+def test_other_mistakes_are_told_in_one_sentence(tmp_path):
+    with pytest.raises(VisaError, match="unknown setup '2cls'"):
+        Split("2cls", "fryum", 0, (), ())
+    with pytest.raises(VisaError, match="images of pcb1"):
+        Split("1cls", "fryum", 0, (Sample("pcb1", "train", "normal", "a.JPG", ""),), ())
+    with pytest.raises(VisaError, match="no splits at"):
+        load_splits(tmp_path / "absent.json")
+    for content in ("nothing", "[1]", '[{"setup": "1cls"}]', "{}x"):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(VisaError, match="holds no splits"):
+            load_splits(tmp_path / "bad.json")

@@ -1,0 +1,78 @@
+"""Bootstrap intervals: each draw is what the figures of the drawn images are, and intervals cover."""
+
+import numpy as np
+import pytest
+
+from visa.metrics import image_intervals, image_metrics, intervals, pixel_intervals, pixel_metrics
+
+
+def drawn_images(positive, resamples, seed):
+    """Each draw as a list of images, from the weights that `resample` passes."""
+    seen = []
+
+    def figures(times):
+        seen.extend(times.astype(int))
+        return {"n": times.sum(axis=1)}
+
+    intervals.resample(figures, positive, resamples, seed)
+    return [np.repeat(np.arange(positive.size), times) for times in seen]
+
+
+@pytest.mark.parametrize("levels", [None, 1])
+def test_each_draw_of_images_has_the_figures_of_these_images(levels):
+    rng = np.random.default_rng(0)
+    labels = np.repeat([False, True], [20, 15])
+    scores = rng.normal(size=35) + labels
+    scores = scores if levels is None else np.round(scores)
+    got = intervals.resample(intervals.images_drawn(scores, labels), labels, 40, seed=5)
+    for i, chosen in enumerate(drawn_images(labels, 40, seed=5)):
+        assert labels[chosen].sum() == 15
+        expected = image_metrics(scores[chosen], labels[chosen])
+        assert {k: v[i] for k, v in got.items()} == pytest.approx({k: expected[k] for k in got})
+
+
+def test_each_draw_of_maps_has_the_figures_of_these_maps(maps_and_masks):
+    maps, masks = maps_and_masks(0, size=(8, 16, 20))
+    positive = masks.any(axis=(1, 2))
+    got = intervals.resample(intervals.pixels_drawn(maps, masks, 0.3), positive, 30, seed=1)
+    for i, chosen in enumerate(drawn_images(positive, 30, seed=1)):
+        expected = pixel_metrics(maps[chosen], masks[chosen])
+        for name, values in got.items():
+            assert values[i] == pytest.approx(expected[name], abs=2e-4), name
+
+
+def test_few_groups_hold_equal_numbers_of_positives(maps_and_masks, monkeypatch):
+    maps, masks = maps_and_masks(0, size=(8, 64, 64))
+    fine = pixel_intervals(maps, masks, resamples=50)
+    monkeypatch.setattr(intervals, "GROUPS", 30)
+    coarse = pixel_intervals(maps, masks, resamples=50)
+    for name in ("auroc", "au_pro"):
+        assert coarse[name] == pytest.approx(fine[name], abs=0.01)
+
+
+def test_values_are_exact_and_seeds_repeat(maps_and_masks):
+    maps, masks = maps_and_masks(3)
+    got, exact = pixel_intervals(maps, masks, resamples=100, seed=4), pixel_metrics(maps, masks)
+    assert {name: interval.value for name, interval in got.items()} == {name: exact[name] for name in got}
+    assert got == pixel_intervals(maps, masks, resamples=100, seed=4)
+    assert got != pixel_intervals(maps, masks, resamples=100, seed=5)
+    assert all(i.low <= i.high for i in got.values())
+
+
+def test_a_perfect_detector_has_no_spread():
+    got = image_intervals(np.arange(20), np.arange(20) >= 12, resamples=50)
+    assert set(got.values()) == {(1.0, 1.0, 1.0)}
+
+
+def test_intervals_cover_the_true_auroc_about_as_often_as_they_say():
+    """Normal scores a standard deviation apart: AU-ROC .7602."""
+    labels = np.repeat([0, 1], 40)
+    covered, narrower = 0, 0
+    for seed in range(100):
+        scores = np.random.default_rng(seed).normal(size=80) + labels
+        wide = image_intervals(scores, labels, resamples=200, seed=seed)["auroc"]
+        narrow = image_intervals(scores, labels, resamples=200, confidence=0.5, seed=seed)["auroc"]
+        covered += wide.low <= 0.7602 <= wide.high
+        narrower += narrow.low <= 0.7602 <= narrow.high
+    assert 87 <= covered <= 99
+    assert 35 <= narrower <= 65

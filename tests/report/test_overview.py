@@ -1,0 +1,33 @@
+"""Figures over all setups, and over defect classes."""
+
+import pytest
+
+from visa.errors import VisaError
+from visa.report.overview import plot_defects, plot_overview
+
+
+def means(axis):
+    """Heights of the markers of each detector or pre-training in an axis."""
+    return {c.get_label(): c.lines[0].get_xydata() for c in axis.containers}
+
+
+def test_the_overview_has_a_row_a_task_and_a_column_a_setup(metrics):
+    axes = plot_overview(metrics, "auroc").axes
+    assert [a.get_title() for a in axes] == ["2-class 10-shot", "1-class"] * 2
+    assert means(axes[1])["PaDiM"][:, 1].tolist() == pytest.approx([0.4, 0.3, 0.55]), "over objects and seeds"
+    assert means(axes[0])["probe"][:, 1].tolist() == pytest.approx([0.41, 0.31, 0.51]), "and draws"
+    assert not axes[2].containers and "not measured" in [t.get_text() for t in axes[2].texts]
+    assert [t.get_text() for t in axes[2].get_xticklabels()] == ["simsiam", "random", "simsiam+spd"]
+    with pytest.raises(VisaError, match="no such AU-PRO"):
+        plot_overview(metrics, "au_pro")
+
+
+def test_defect_classes_are_ordered_from_hard_to_easy(metrics):
+    own = metrics[(metrics["object"] == "fryum") & (metrics["setup"] == "1cls")].copy()
+    own.loc[own["defect"] == "other", "value"] -= 0.1
+    (axis,) = [a for a in plot_defects(own, "pixel").axes if a.containers]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["other", "burnt"]
+    assert axis.get_ylim()[0] > axis.get_ylim()[1], "the first on top"
+    assert means(axis)["simsiam+spd"][:, 0].tolist() == pytest.approx([0.4, 0.5])
+    with pytest.raises(VisaError):
+        plot_defects(own[own["defect"] == ""], "pixel")

@@ -1,0 +1,67 @@
+"""Image and mask files opened with Pillow alone: `visa prepare` starts without torch and NumPy."""
+
+from pathlib import Path
+
+from PIL import Image, ImageChops, ImageOps
+
+from visa.errors import VisaError
+
+MASK_MODES = ("1", "L", "P")  # one 8-bit channel: the pixel, or the palette's index, is the class id
+ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for broken files
+
+
+def open_upright(path: Path) -> Image.Image:
+    """The decoded image, EXIF rotation applied; whatever fails becomes a VisaError that names the file."""
+    try:
+        with Image.open(path) as image:
+            ImageOps.exif_transpose(image, in_place=True)
+            image.load()
+            return image
+    except UNREADABLE as error:
+        raise undecodable(path, error) from error
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image file, upright, from its header alone; raises VisaError as `open_upright`."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            return (width, height) if image.getexif().get(ORIENTATION, 1) >= 5 else (height, width)
+    except UNREADABLE as error:
+        raise undecodable(path, error) from error
+
+
+def open_mask(path: Path) -> Image.Image:
+    """A mask file as an 8-bit grey image of class ids, 0 the background.
+
+    A colour file is taken if its three channels are equal. Raises VisaError if the file is absent, truncated, a JPEG
+    (which blurs ids into each other), or has not one 8-bit channel.
+    """
+    image = open_upright(path)
+    if image.format == "JPEG":
+        raise VisaError(f"{path} is a JPEG file, which changes a mask's values: save it as PNG.")
+    if image.mode == "RGB" and _is_grey(image):
+        return image.getchannel(0)
+    if image.mode not in MASK_MODES:
+        raise VisaError(f"{path} has the mode {image.mode}: a mask has one 8-bit channel of class ids.")
+    if image.mode == "P":  # the index, not its colour
+        return Image.frombytes("L", image.size, image.tobytes())
+    return image.convert("L").point(lambda value: value // 255) if image.mode == "1" else image
+
+
+def is_plain_jpeg(image: Image.Image) -> bool:
+    """Whether an opened image is an upright JPEG file with 8 bits, RGB or grey."""
+    return image.format == "JPEG" and image.mode in ("RGB", "L") and image.getexif().get(ORIENTATION, 1) == 1
+
+
+def _is_grey(image: Image.Image) -> bool:
+    first, *others = image.split()
+    return all(ImageChops.difference(first, other).getbbox() is None for other in others)
+
+
+def undecodable(path: Path, error: Exception) -> VisaError:
+    """What to raise for a file that cannot be read as an image."""
+    if isinstance(error, FileNotFoundError):
+        return VisaError(f"no image at {path}: the data set is incomplete (visa verify lists what is absent).")
+    return VisaError(f"{path} cannot be decoded ({error}): fetch it again.")

@@ -1,0 +1,148 @@
+"""Layouts of folders, without split files, as rows: MVTec-AD's, and plain good/, bad/, masks/."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from visa.data.objects import SPLIT_TYPES
+from visa.data.splits import Sample, check_object_name, read_split, split_file
+from visa.errors import VisaError, check_choice
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # in either case
+TRAINING_SHARES = {"1cls": 0.9, "2cls_highshot": 0.6, "2cls_fewshot": 0.2}  # as in VisA
+TEST_LEAST = 5  # normal images that 1cls keeps for test: fewer cannot judge a pre-training
+FEW_SHOT_LEAST = 10  # images of each label for few-shot training, so that ten shots can be drawn
+
+
+@dataclass(frozen=True)
+class Part:
+    """An object as folders: where its images lie, all paths relative to the root.
+
+    `train` and `test` hold normal images, `test` "" where nothing is given. `anomalies` are pairs of a folder of
+    anomalous images and the one of their masks. `mvtec`: an anomaly folder's name is its defect class.
+    """
+
+    name: str
+    train: str
+    test: str
+    anomalies: tuple[tuple[str, str], ...]
+    mvtec: bool
+
+
+def find_parts(root: Path) -> list[Part]:
+    """The objects of a root without split files, by name: its folders, or the root itself as one object.
+
+    A folder is an object where it holds train/good (MVTec-AD's layout) or good (plain folders). Raises VisaError if
+    there is none, or one whose name cannot be used.
+    """
+    if found := _part(root, "", root.name):
+        parts = [found]
+    else:
+        folders = sorted(f.name for f in _visible(root) if f.is_dir()) if root.is_dir() else []
+        parts = [part for name in folders if (part := _part(root, f"{name}/", name))]
+    if not parts:
+        raise VisaError(
+            f"no split file at {split_file(root, '1cls')}, nor folders to make splits of: give a VisA root, or folders "
+            "<object>/good with <object>/bad and <object>/masks, or MVTec-AD's <object>/train/good and <object>/test."
+        )
+    for part in parts:
+        check_object_name(part.name, root)
+    return parts
+
+
+def root_samples(root: Path, split_type: str) -> list[Sample]:
+    """The rows of a split: of the root's own file where it has split_csv/, else made from its folders.
+
+    MVTec-AD's folders are its 1cls split. Every other split takes VisA's share of an object's images for training:
+    1cls 90 % of the normal ones (5 stay for test where there are 10), 2cls_highshot 60 % and 2cls_fewshot 20 % of
+    each label (but 10 where there are 20). Which ones follows from a hash of their names: always the same.
+    Raises VisaError as `read_split` and `find_parts`, and for a file whose name is no UTF-8.
+    """
+    check_choice("split type", split_type, SPLIT_TYPES)
+    if (root / "split_csv").is_dir():
+        return read_split(split_file(root, split_type))
+    return [s for part in find_parts(root) for s in _part_samples(root, part, split_type)]
+
+
+def folder_defects(samples: Iterable[Sample]) -> dict[str, tuple[str, ...]]:
+    """The defect class of each anomalous image that lies as in MVTec-AD, in <object>/test/<class>."""
+    places = {s.image: Path(s.image).parts for s in samples if s.label == "anomaly"}
+    return {image: (parts[-2],) for image, parts in places.items() if parts[-3:-2] == ("test",)}
+
+
+def images_in(folder: Path) -> list[str]:
+    """Names of the image files right in a folder, sorted, hidden ones left out; none if it is no folder."""
+    if not folder.is_dir():
+        return []
+    names = sorted(f.name for f in _visible(folder) if f.suffix.lower() in SUFFIXES and f.is_file())
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise VisaError(f"{str(folder / name)!a} has a name that is no UTF-8: rename it.") from None
+    return names
+
+
+def masks_of(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
+    """The mask file of each image that has one: of the same stem, or of the stem and `_mask`."""
+    by_stem = {Path(mask).stem: mask for mask in masks}
+    found = {image: by_stem.get(Path(image).stem) or by_stem.get(f"{Path(image).stem}_mask") for image in images}
+    return {image: mask for image, mask in found.items() if mask}
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [f for f in folder.iterdir() if not f.name.startswith(".")]
+
+
+def _part(root: Path, prefix: str, name: str) -> Part | None:
+    folder = root / prefix
+    if (folder / "train/good").is_dir():
+        tested = [f.name for f in _visible(folder / "test") if f.is_dir()] if (folder / "test").is_dir() else []
+        defects = sorted(d for d in tested if d != "good")
+        anomalies = tuple((f"{prefix}test/{d}", f"{prefix}ground_truth/{d}") for d in defects)
+        return Part(name, f"{prefix}train/good", f"{prefix}test/good", anomalies, True)
+    if (folder / "good").is_dir():
+        return Part(name, f"{prefix}good", "", ((f"{prefix}bad", f"{prefix}masks"),), False)
+    return None
+
+
+def _part_samples(root: Path, part: Part, split_type: str) -> list[Sample]:
+    """Training before test, normal before anomalous, by name."""
+    train, test = _paths(root, part.train), _paths(root, part.test)
+    masks = {image: mask for pair in part.anomalies for image, mask in _masked(root, *pair).items()}
+    chosen = set(train)
+    if split_type != "1cls" or not test:
+        pools = {"normal": train + test, "anomaly": list(masks)}
+        chosen = {i for label, images in pools.items() for i in _training(split_type, label, images, part.name)}
+    labelled = [(image, "normal", "") for image in train + test]
+    labelled += [(image, "anomaly", mask) for image, mask in masks.items()]
+    rows = [Sample(part.name, "train" if i in chosen else "test", label, i, mask) for i, label, mask in labelled]
+    return [s for split in ("train", "test") for s in rows if s.split == split]
+
+
+def _paths(root: Path, folder: str) -> list[str]:
+    return [f"{folder}/{name}" for name in images_in(root / folder)] if folder else []
+
+
+def _masked(root: Path, folder: str, mask_folder: str) -> dict[str, str]:
+    """Each image of a folder with its mask, or with "" where it has none."""
+    images = images_in(root / folder)
+    masks = masks_of(images, images_in(root / mask_folder))
+    return {f"{folder}/{i}": f"{mask_folder}/{masks[i]}" if i in masks else "" for i in images}
+
+
+def _training(split_type: str, label: str, images: Sequence[str], object: str) -> list[str]:
+    """The images that train: those whose paths below the object's folder have the lowest hashes."""
+
+    def order(image: str) -> str:
+        return hashlib.sha256(f"{split_type}/{image.removeprefix(f'{object}/')}".encode()).hexdigest()
+
+    return sorted(images, key=order)[: _training_count(split_type, label, len(images))]
+
+
+def _training_count(split_type: str, label: str, total: int) -> int:
+    share = round(TRAINING_SHARES[split_type] * total)
+    if split_type == "1cls":
+        return 0 if label == "anomaly" else min(share, total - min(TEST_LEAST, total // 2))
+    return max(share, min(FEW_SHOT_LEAST, total // 2)) if split_type == "2cls_fewshot" else share

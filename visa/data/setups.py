@@ -1,0 +1,99 @@
+"""The paper's four setups: which images a detector of one object trains on, and which it is judged by."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from visa.data.source import Source
+from visa.data.splits import Sample, select
+from visa.errors import VisaError, check_choice
+from visa.paths import written_whole
+
+SETUPS = ("1cls", "2cls_highshot", "2cls_10shot", "2cls_5shot")
+SHOTS = {"2cls_10shot": 10, "2cls_5shot": 5}
+SPLIT_TYPE = {setup: "2cls_fewshot" if setup in SHOTS else setup for setup in SETUPS}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and test images of one object in one setup; `draw` counts the few-shot setups' draws, else 0.
+
+    Raises VisaError for an unknown setup, another object's image, or an image in both parts.
+    """
+
+    setup: str
+    object: str
+    draw: int
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+
+    def __post_init__(self) -> None:
+        check_choice("setup", self.setup, SETUPS)
+        if others := {s.object for s in (*self.train, *self.test)} - {self.object}:
+            raise VisaError(f"{self.setup} of {self.object} holds images of {', '.join(sorted(others))}.")
+        if both := {s.image for s in self.train} & {s.image for s in self.test}:
+            raise VisaError(
+                f"{self.setup} of {self.object}: {min(both)} is in training and in test, which spoils both."
+            )
+
+
+def splits(source: Source, object: str, setup: str, draws: int = 5, seed: int = 0) -> list[Split]:
+    """The official split of an object; of a few-shot setup `draws` of them, with one test part.
+
+    A few-shot draw takes k normal and k anomalous images, without replacement, from the training part of the official
+    few-shot split; it depends on `seed` and the object's images alone, so that all backbones and methods meet the
+    same ones, and the first draws stay when more are asked for.
+    Raises VisaError where a class has fewer than k images (see `obstacle`).
+    """
+    check_choice("setup", setup, SETUPS)
+    if setup not in SHOTS:
+        return [_official(source, object, setup)]
+    if reason := obstacle(source, object, setup):
+        raise VisaError(reason)
+    samples = source.samples("2cls_fewshot", object=object)
+    pools, test = _pools(samples), tuple(select(samples, split="test"))
+    rng, k = np.random.default_rng(seed), SHOTS[setup]
+    drawn = [[pool[i] for pool in pools for i in rng.choice(len(pool), k, replace=False)] for _ in range(draws)]
+    return [Split(setup, object, draw, tuple(train), test) for draw, train in enumerate(drawn)]
+
+
+def obstacle(source: Source, object: str, setup: str) -> str:
+    """Why an object has too few images for a setup, in one sentence; empty where nothing is in the way."""
+    check_choice("setup", setup, SETUPS)
+    if setup == "1cls":
+        return ""
+    normal, anomaly = map(len, _pools(source.samples(SPLIT_TYPE[setup], object=object)))
+    needed = SHOTS.get(setup, 2)  # high-shot: one to train on, one to judge
+    if min(normal, anomaly) >= needed:
+        return ""
+    return f"{object} has {normal} normal and {anomaly} anomalous training images: {setup} needs {needed} of each."
+
+
+def save_splits(path: Path, splits: Sequence[Split]) -> None:
+    """Write splits as JSON, whole or not at all."""
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps([asdict(s) for s in splits], indent=1) + "\n", encoding="utf-8")
+
+
+def load_splits(path: Path) -> list[Split]:
+    """The splits that `save_splits` wrote, checked anew; VisaError if the file is absent or is something else."""
+    if not path.is_file():
+        raise VisaError(f"no splits at {path}: draw and save them first.")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        parts = [{part: tuple(Sample(**row) for row in split[part]) for part in ("train", "test")} for split in found]
+        return [Split(**split | part) for split, part in zip(found, parts, strict=True)]
+    except (ValueError, TypeError, KeyError) as error:
+        raise VisaError(f"{path} holds no splits ({error}): draw and save them again.") from error
+
+
+def _official(source: Source, object: str, setup: str) -> Split:
+    samples = source.samples(setup, object=object)
+    return Split(setup, object, 0, *(tuple(select(samples, split=part)) for part in ("train", "test")))
+
+
+def _pools(samples: Sequence[Sample]) -> list[list[Sample]]:
+    return [select(samples, split="train", label=label) for label in ("normal", "anomaly")]

@@ -1,0 +1,132 @@
+"""Image files below a folder, read ahead in threads, and heat maps laid over them."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from visa.data.dataset import read_image, resize_image
+from visa.data.layouts import SUFFIXES
+from visa.errors import VisaError
+from visa.paths import written_whole
+
+_PIXELS = 16 * 224 * 224  # of a batch
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file: its pixels uint8 3,H,W and the same at the size that was asked for, or why there are none."""
+
+    path: Path
+    pixels: Tensor
+    resized: Tensor
+    error: str = ""
+
+
+def image_files(path: Path, leave_out: Path | None = None) -> list[Path]:
+    """The image at `path`, or all below that folder, sorted; hidden ones and those below `leave_out` do not count.
+
+    Raises VisaError if there is nothing at `path`, or no image.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise VisaError(f"no image or folder at {path}: check the path.")
+    out = leave_out.resolve() if leave_out else None
+    files = [
+        f
+        for f in sorted(path.rglob("*"))
+        if f.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in f.relative_to(path).parts)
+        and not (out and f.resolve().is_relative_to(out))
+        and f.is_file()
+    ]
+    if not files:
+        raise VisaError(f"{path} holds no image: its files end in none of {', '.join(SUFFIXES)}.")
+    return files
+
+
+def read_ahead(files: Sequence[Path], size: tuple[int, int]) -> Iterator[list[Picture]]:
+    """The files in batches of about 16 x 224 x 224 pixels of `size` = (height, width), one batch read ahead."""
+
+    def read(path: Path) -> Picture:
+        try:
+            pixels = read_image(path)
+            return Picture(path, pixels, resize_image(pixels, size))
+        except VisaError as error:
+            return Picture(path, torch.empty(0), torch.empty(0), str(error))
+
+    with ThreadPoolExecutor() as pool:
+        waiting: list[Future[Picture]] = []
+        count = max(1, _PIXELS // (size[0] * size[1]))
+        for start in range(0, len(files), count):
+            ready, waiting = waiting, [pool.submit(read, f) for f in files[start : start + count]]
+            if ready:
+                yield [f.result() for f in ready]
+        yield [f.result() for f in waiting]
+
+
+class ImageBatches:
+    """Files as batches N,3,H,W in [0,1] at `size` = (height, width) on a device; may be gone through again.
+
+    Raises VisaError at the first file that cannot be read.
+    """
+
+    def __init__(self, files: Sequence[Path], size: tuple[int, int], device: torch.device) -> None:
+        self.files, self.size, self.device = files, size, device
+
+    def __len__(self) -> int:
+        return -(-len(self.files) // max(1, _PIXELS // (self.size[0] * self.size[1])))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for pictures in read_ahead(self.files, self.size):
+            for picture in pictures:
+                if picture.error:
+                    raise VisaError(picture.error)
+            yield as_batch(pictures, self.device)
+
+
+def as_batch(pictures: Sequence[Picture], device: torch.device) -> Tensor:
+    """The resized pictures as one tensor N,3,H,W in [0,1] on a device."""
+    return torch.stack([p.resized for p in pictures]).to(device).float() / 255
+
+
+def overlay(pixels: Tensor, heat: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+    """An image uint8 3,H,W with a map (h, w) over it, as uint8 H,W,3 RGB.
+
+    The map is clear at `low` and below, and covers the image by six tenths in dark red at `high` and above.
+    """
+    image = pixels.permute(1, 2, 0).numpy()
+    full = cv2.resize(heat, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
+    share = np.clip((full - low) / (high - low), 0, 1).astype(np.float32)
+    colours = cv2.applyColorMap(np.rint(255 * share).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    cover = 0.6 * share[..., None]
+    return np.asarray(np.rint(image * (1 - cover) + colours * cover), np.uint8)
+
+
+def grey16(heat: NDArray[np.float32], size: tuple[int, int]) -> tuple[NDArray[np.uint16], float, float]:
+    """A map at `size` = (height, width) as uint16, with low and high: value = low + pixel / 65535 * (high - low)."""
+    full = cv2.resize(heat, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    low, high = float(full.min()), float(full.max())
+    scale = 65535 / (high - low) if high > low else 0.0
+    return np.rint((full - low) * scale).astype(np.uint16), low, high
+
+
+def write_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+    """Write grey or RGB pixels as PNG, whole or not at all."""
+    done, content = cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels)
+    if not done:
+        raise VisaError(f"{path} cannot be encoded as PNG: its image is {pixels.shape[1]} x {pixels.shape[0]}.")
+    with written_whole(path) as partial:
+        partial.write_bytes(content.tobytes())
+
+
+def printable(path: Path) -> str:
+    """A path as text that any file or terminal takes."""
+    return str(path).encode("utf-8", "backslashreplace").decode()

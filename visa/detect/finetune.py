@@ -1,0 +1,184 @@
+"""Fine-tuning on a few labelled images: held-out share, balanced batches, augmentation, early stopping."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm import tqdm
+
+from visa.detect.two_class import TwoClass, autocast
+from visa.errors import VisaError
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits and targets of N images to the loss of each, (N,)
+_JUDGED = 32  # images at a time where no gradient is kept
+
+
+class Labelled(NamedTuple):
+    """Training images uint8 N,3,H,W, their masks uint8 N,H,W in {0, 1}, and labels (N,), 1 for an anomaly."""
+
+    images: Tensor
+    masks: Tensor
+    labels: Tensor
+
+    def at(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Some of the images, in [0,1], and masks as float, on a device."""
+        return self.images[index].to(device).float() / 255, self.masks[index].to(device).float()
+
+
+@dataclass
+class Curve:
+    """The held-out loss at each check, the step of each check, and the step whose weights were kept."""
+
+    steps: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    kept: int = 0
+
+
+def hold_out(labels: Tensor, share: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Indices to train on and indices to judge by: of each class `share`, at least one image (1 of 5, 2 of 10).
+
+    labels: (N,), 1 for an anomaly. Raises VisaError for a class of fewer than two images.
+    """
+    train, judge = [], []
+    for value, name in ((0, "normal"), (1, "anomalous")):
+        of_class = (labels == value).nonzero()[:, 0]
+        if len(of_class) < 2:
+            raise VisaError(f"{len(of_class)} usable {name} training images: at least two are needed, one to judge by.")
+        order = of_class[torch.randperm(len(of_class), generator=generator)]
+        count = max(1, round(share * len(order)))
+        judge.append(order[:count])
+        train.append(order[count:])
+    return torch.cat(train), torch.cat(judge)
+
+
+def balanced_batches(labels: Tensor, size: int, steps: int, generator: Generator) -> Tensor:
+    """Indices (steps, size), each row half normal, half anomalous; a class is used up before an image repeats.
+
+    A weight in the loss would have the same mean, but some steps without a defect and others ruled by one image.
+    """
+    parts = []
+    for value, count in ((0, size - size // 2), (1, size // 2)):
+        of_class = (labels == value).nonzero()[:, 0]
+        rounds = math.ceil(count * steps / len(of_class))
+        order = torch.cat([of_class[torch.randperm(len(of_class), generator=generator)] for _ in range(rounds)])
+        parts.append(order[: count * steps].view(steps, count))
+    return torch.cat(parts, dim=1)
+
+
+def augment(images: Tensor, masks: Tensor, zoom: float, light: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Flip, zoom and shift each image, N,3,H,W in [0,1], with its mask N,H,W; change its brightness and contrast.
+
+    Drawn on the CPU, so that a seed means the same on every device, and computed where the images lie.
+    """
+    n = len(images)
+    signed = (2 * torch.rand(n, 7, generator=generator) - 1).to(images.device)
+    theta = images.new_zeros(n, 2, 3)
+    theta[:, [0, 1], [0, 1]] = signed[:, :2].sign() * (1 + zoom * signed[:, 2:3])
+    theta[:, :, 2] = zoom * signed[:, 3:5]
+    grid = affine_grid(theta, [n, 1, *images.shape[2:]], align_corners=False)
+    images = grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    masks = grid_sample(masks[:, None], grid, mode="nearest", padding_mode="reflection", align_corners=False)[:, 0]
+    contrast, brightness = (1 + light * signed[:, 5:, None, None, None]).unbind(1)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return ((images - mean) * contrast + mean * brightness).clamp(0, 1), masks
+
+
+def fine_tune(
+    model: nn.Module, loss: Loss, data: Labelled, settings: TwoClass, seed: int = 0, progress: bool = False
+) -> Curve:
+    """Train `model` in place and leave it, in evaluation mode, with the weights of its lowest held-out loss.
+
+    `model` maps images in [0,1] to logits and has a `backbone`; images are moved to its device batch by batch. The
+    held-out loss is the mean of the two classes' means, so that the rare class counts in full.
+    Raises VisaError if a class has fewer than two images, or if the loss is no number.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    train, judge = hold_out(data.labels, settings.held_out, generator)
+    steps = max(settings.min_steps, settings.epochs * math.ceil(len(train) / settings.batch_size))
+    batches = train[balanced_batches(data.labels[train], settings.batch_size, steps, generator)]
+    optimizer, schedule = _optimizer(model, settings, steps)
+    every, curve, best = max(1, steps // settings.checks), Curve(), {}
+    for step, batch in enumerate(tqdm(batches, "fine-tuning", disable=not progress), start=1):
+        _train_step(model, loss, data, batch, optimizer, settings, generator)
+        schedule.step()
+        if step < steps and (step % every or step < settings.judged_from * steps):
+            continue
+        curve.steps.append(step)
+        curve.losses.append(_held_out_loss(model, loss, data, judge, settings))
+        if curve.losses[-1] == min(curve.losses):
+            curve.kept, best = step, {k: v.clone() for k, v in model.state_dict().items()}
+        if step - curve.kept >= settings.patience * every:
+            break
+    model.load_state_dict(best)
+    return curve
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, images: Tensor, precision: str, progress: bool = False) -> Tensor:
+    """The model's logits, float32 on the CPU, of images uint8 N,3,H,W."""
+    device = next(model.parameters()).device
+    parts = tqdm(torch.split(images, _JUDGED), "scoring", disable=not progress)
+    with autocast(model.eval(), precision):
+        return torch.cat([model(part.to(device).float() / 255).float().cpu() for part in parts])
+
+
+def _train_step(
+    model: nn.Module,
+    loss: Loss,
+    data: Labelled,
+    batch: Tensor,
+    optimizer: torch.optim.Optimizer,
+    settings: TwoClass,
+    generator: Generator,
+) -> None:
+    model.train()
+    if settings.freeze_batch_norm:
+        for module in model.get_submodule("backbone").modules():
+            module.train(not isinstance(module, _BatchNorm))
+    device = next(model.parameters()).device
+    images, masks = augment(*data.at(batch, device), settings.zoom, settings.light, generator)
+    with autocast(model, settings.precision):
+        logits = model(images)
+    optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss(logits.float(), masks).mean())
+    optimizer.step()
+
+
+@torch.inference_mode()
+def _held_out_loss(model: nn.Module, loss: Loss, data: Labelled, judge: Tensor, settings: TwoClass) -> float:
+    model.eval()
+    device = next(model.parameters()).device
+    losses = []
+    for part in torch.split(judge, _JUDGED):
+        images, masks = data.at(part, device)
+        with autocast(model, settings.precision):
+            logits = model(images)
+        losses.append(loss(logits.float(), masks).cpu())
+    each, labels = torch.cat(losses), data.labels[judge]
+    value = float(sum(each[labels == y].mean() for y in (0, 1)) / 2)
+    if not math.isfinite(value):
+        raise VisaError("the held-out loss is no number: training diverged; lower backbone_lr and head_lr.")
+    return value
+
+
+def _optimizer(model: nn.Module, settings: TwoClass, steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    backbone = list(model.get_submodule("backbone").parameters())
+    known = {id(p) for p in backbone}
+    new = [p for p in model.parameters() if id(p) not in known]
+    groups: list[dict[str, Any]] = [
+        {"params": backbone, "lr": settings.backbone_lr},
+        {"params": new, "lr": settings.head_lr},
+    ]
+    warm_up = max(1, steps // 10)
+
+    def factor(step: int) -> float:
+        return min(1.0, (step + 1) / warm_up) * (1 + math.cos(math.pi * step / steps)) / 2
+
+    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+    return optimizer, LambdaLR(optimizer, factor)

@@ -1,0 +1,151 @@
+"""Two runs on the same test images: is the difference more than the luck of the images?
+
+Differences are second minus first. They say nothing about other training seeds: those are another source of luck.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm, rankdata
+
+from visa.errors import VisaError
+from visa.metrics import checks
+from visa.metrics.curves import Floats
+from visa.metrics.exact import image_metrics, pixel_metrics
+from visa.metrics.intervals import ends, images_drawn, pixels_drawn, resample
+
+
+class Difference(NamedTuple):
+    """Second minus first, its interval, and the two-sided p-value of no difference."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+class Scored(Protocol):
+    """What `compare_runs` reads of a run: `visa.detect.scores.Scores` has it."""
+
+    @property
+    def paths(self) -> list[str]: ...  # noqa: D102
+    @property
+    def labels(self) -> NDArray[Any]: ...  # noqa: D102
+    @property
+    def image_scores(self) -> NDArray[Any]: ...  # noqa: D102
+    @property
+    def maps(self) -> NDArray[Any] | None: ...  # noqa: D102
+    @property
+    def masks(self) -> NDArray[Any] | None: ...  # noqa: D102
+    @property
+    def known(self) -> NDArray[np.bool_]: ...  # noqa: D102
+
+
+def delong(first: ArrayLike, second: ArrayLike, labels: ArrayLike, confidence: float = 0.95) -> Difference:
+    """DeLong's test for two correlated AU-ROCs at image level (DeLong et al. 1988; ranks as Sun and Xu 2014).
+
+    first, second: (N,) scores of the same images; labels (N,). The interval is that of the normal distribution.
+    Raises VisaError as `image_metrics` does, and for fewer than two images of a kind.
+    """
+    a, positive = checks.labelled(first, labels)
+    b, _ = checks.labelled(second, labels)
+    if min(positive.sum(), (~positive).sum()) < 2:
+        raise VisaError("DeLong's test needs at least two normal and two anomalous images.")
+    inside, outside = zip(*(_placements(s, positive) for s in (a, b)), strict=True)
+    gain = float(inside[1].mean() - inside[0].mean())
+    spread = (np.var(part[1] - part[0], ddof=1) / part[0].size for part in (inside, outside))
+    error = float(np.sqrt(sum(spread)))
+    z = gain / error if error else np.inf * np.sign(gain) if gain else 0.0
+    half = float(norm.ppf((1 + confidence) / 2)) * error
+    return Difference(gain, gain - half, gain + half, float(2 * norm.sf(abs(z))))
+
+
+def compare_images(
+    first: ArrayLike,
+    second: ArrayLike,
+    labels: ArrayLike,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Paired bootstrap over images of each figure of `image_intervals`: both runs see the same draws.
+
+    first, second: (N,) scores of the same images; labels (N,). The p-value is twice the share of draws on the rarer
+    side of 0 (at least 1 / (resamples + 1)). Raises VisaError as `image_metrics` does.
+    """
+    a, positive = checks.labelled(first, labels)
+    b, _ = checks.labelled(second, labels)
+    samples = [resample(images_drawn(s, positive), positive, resamples, seed) for s in (a, b)]
+    return _differences([image_metrics(s, positive) for s in (a, b)], samples, confidence)
+
+
+def compare_pixels(
+    first: ArrayLike,
+    second: ArrayLike,
+    masks: ArrayLike,
+    max_fpr: float = 0.3,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """The same for each figure of `pixel_intervals`, and as exact; first, second, masks: (N, H, W)."""
+    pairs = [checks.same_shape(maps, masks, ndim=3, what="pixel") for maps in (first, second)]
+    values = [pixel_metrics(s, t, max_fpr) for s, t in pairs]
+    positive = np.asarray(pairs[0][1].any(axis=(1, 2)))
+    samples = [resample(pixels_drawn(s, t, max_fpr), positive, resamples, seed) for s, t in pairs]
+    return _differences(values, samples, confidence)
+
+
+def compare_runs(
+    first: Scored, second: Scored, resamples: int = 1000, seed: int = 0
+) -> dict[tuple[str, str], Difference]:
+    """Every figure of two runs' scores: (level, metric) to second minus first, images matched by path.
+
+    `("image", "auroc")` and so on by `compare_images`, `("image", "auroc, DeLong")` by `delong`, and, where both runs
+    have maps, `("pixel", "au_pro")` and so on by `compare_pixels` over the images whose truth is known.
+    Raises VisaError if the runs' images, labels or masks differ.
+    """
+    order = _matched(first.paths, second.paths)
+    if not np.array_equal(first.labels, second.labels[order]):
+        raise VisaError("the two runs' labels differ on the same images: score both with the same data.")
+    pair = first.image_scores, second.image_scores[order]
+    found = {("image", "auroc, DeLong"): delong(*pair, first.labels)}
+    images = compare_images(*pair, first.labels, resamples=resamples, seed=seed)
+    found |= {("image", name): difference for name, difference in images.items()}
+    if first.maps is None or second.maps is None or first.masks is None or second.masks is None:
+        return found
+    known = np.asarray(first.known, bool)
+    if not np.array_equal(first.masks[known], second.masks[order][known]):
+        raise VisaError("the two runs' masks differ on the same images: score both with the same data and size.")
+    maps = first.maps[known], second.maps[order][known]
+    pixels = compare_pixels(*maps, first.masks[known], resamples=resamples, seed=seed)
+    return found | {("pixel", name): difference for name, difference in pixels.items()}
+
+
+def _placements(scores: NDArray[Any], positive: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Of each positive the share of negatives below it, of each negative the share of positives above; ties half."""
+    ranks, mine, others = rankdata(scores), rankdata(scores[positive]), rankdata(scores[~positive])
+    return (ranks[positive] - mine) / others.size, 1 - (ranks[~positive] - others) / mine.size
+
+
+def _matched(first: list[str], second: list[str]) -> NDArray[np.int64]:
+    """Where each path of the first run stands in the second."""
+    place = {path: i for i, path in enumerate(second)}
+    apart = sorted(set(first) ^ set(second))
+    if apart or not len(first) == len(second) == len(place):
+        named = f"{len(apart)} are in one of them only (such as {apart[0]})" if apart else "some are there twice"
+        raise VisaError(f"the two runs scored different images, {named}: compare runs on the same test images.")
+    return np.array([place[path] for path in first])
+
+
+def _differences(
+    values: list[dict[str, float]], samples: list[dict[str, Floats]], confidence: float
+) -> dict[str, Difference]:
+    found = {}
+    for name in samples[0]:
+        drawn = samples[1][name] - samples[0][name]
+        rarer = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
+        p = min(1.0, 2 * (1 + rarer) / (1 + drawn.size))
+        found[name] = Difference(values[1][name] - values[0][name], *ends(drawn, confidence), float(p))
+    return found
