@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from visa.data.source import open_source
 from visa.errors import VisaError
@@ -235,3 +237,36 @@ def test_the_command_line_verifies_and_prepares(mini_root, tmp_path):
 
 def test_the_plan_knows_every_method():
     assert METHODS == TRAINABLE  # the plan must not import torch to know them
+
+
+def own_parts(root):
+    """Plain folders of two objects: `bolt` with masks for half of its anomalies, `washer` with none."""
+    rng = np.random.default_rng(0)
+    for name, masked in (("bolt", 6), ("washer", 0)):
+        for label, count in (("good", 16), ("bad", 12)):
+            for i in range(count):
+                pixels = rng.integers(100, 130, (64, 96, 3), np.uint8)
+                mask = np.zeros((64, 96), np.uint8)
+                if label == "bad":
+                    mask[8 + i : 24 + i, 20:50] = 255
+                    pixels[mask > 0] = 250
+                for folder, array in ((label, pixels), *([("masks", mask)] if label == "bad" and i < masked else [])):
+                    file = root / name / folder / f"{i:03}.png"
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(array).save(file)
+    return root
+
+
+@pytest.mark.slow
+def test_own_folders_go_through_all_notebooks_and_missing_masks_only_cost_pixel_figures(tmp_path):
+    parts = own_parts(tmp_path / "my parts")
+    arguments = ["run", "--pretrainings", "random", "--detectors", "padim,probe", "--setups", "1cls,2cls_5shot"]
+    done = visa(tmp_path / "runs", parts, *arguments, "--pretrain", "image_size=32", "--score", "draws=2")
+    assert done.returncode == 0 and "7 of 7 stages ran on my parts" in done.stdout, done.stdout + done.stderr
+    table = pd.read_csv(tmp_path / "runs/my parts/results/metrics.csv")
+    assert set(table["dataset"]) == {"my parts"} and set(table["object"]) == {"bolt", "washer"}
+    assert set(table.loc[table["level"] == "pixel", "object"]) == {"bolt"}
+    found = table[(table["object"] == "bolt") & (table["detector"] == "padim") & (table["level"] == "image")]
+    assert found.loc[found["metric"] == "auroc", "value"].item() > 0.9, "these defects are glaring"
+    left = {str(file.relative_to(parts)).split("/")[1] for file in parts.rglob("*") if file.is_file()}
+    assert left == {"good", "bad", "masks"}, "nothing is written into the user's folders"

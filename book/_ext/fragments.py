@@ -7,6 +7,7 @@ from pathlib import Path
 import measured
 import metric_pages
 import pandas as pd
+import speed_pages
 
 import visa
 from visa.data.objects import OBJECTS
@@ -48,6 +49,7 @@ def fragments(book: Path) -> dict[str, str]:
         made |= measured.results(name, command, book / "results" / name)
     made |= metric_pages.conventions(book / "results" / "metric_conventions")
     made |= metric_pages.speed(book / "results" / "benchmarks" / "metrics.csv")
+    made |= speed_pages.speeds(book / "results" / "benchmarks")
     made |= metric_pages.growth(book / "results" / "growth")
     return made | measured.ablation(REFERENCE, ABLATION, book / "results" / "ablation")
 

@@ -35,7 +35,7 @@ PARTS = {
 
 
 def conventions(folder: Path) -> dict[str, str]:
-    """A table a topic: a line a convention, a column a detector and figure."""
+    """A table a topic."""
     file = folder / "conventions.csv"
     if not file.is_file():
         note = NO_FILES.format(what="conventions", script="metric_conventions.py")
@@ -91,8 +91,14 @@ def _lines(rows: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def _topic(rows: pd.DataFrame) -> str:
+    """A column a detector or, of several figures, a column a figure and a line a detector and convention."""
     cells = [f"{v:.0f}" if f == "regions" else f"{v:.4f}" for v, f in zip(rows["value"], rows["figure"], strict=True)]
-    columns = rows["detector"] + ": " + rows["figure"].map(FIGURES)
-    wide = rows.assign(cell=cells, column=columns).pivot(index="convention", columns="column", values="cell")
-    wide = wide.loc[list(dict.fromkeys(rows["convention"])), list(dict.fromkeys(columns))].fillna("")
-    return tables.to_markdown(wide.reset_index())
+    rows = rows.assign(cell=cells, figure=rows["figure"].map(FIGURES))
+    if rows["figure"].nunique() == 1:
+        lines, columns = ["convention"], "detector"
+    else:
+        lines, columns = ["detector", "convention"], "figure"
+    wide = rows.pivot(index=lines, columns=columns, values="cell")
+    order = list(dict.fromkeys(rows[lines].itertuples(index=False, name=None)))
+    wide = wide.reindex([line[0] for line in order] if len(lines) == 1 else order)
+    return tables.to_markdown(wide[list(dict.fromkeys(rows[columns]))].reset_index())

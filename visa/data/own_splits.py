@@ -13,7 +13,7 @@ from visa.provenance import write_rows, write_text
 
 
 def write_splits(root: Path) -> list[Path]:
-    """Write split_csv/*.csv, and dataset.json where there is none, into a root of folders; returns the split files.
+    """Write `split_csv/*.csv`, and `dataset.json` where there is none, into a root of folders; returns the split files.
 
     The rows are those that the folders stand for without them (`visa.data.layouts.root_samples`); from then on the
     files say which image trains. Raises VisaError if there are split files already, or no images.

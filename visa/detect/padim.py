@@ -185,7 +185,7 @@ class PaDiM:
     def _inverse_cholesky(self, moment: Tensor, count: int) -> Tensor:
         """Centred second moments (P, C, C), turned in place and a few at a time into inverse Cholesky factors."""
         eye = torch.eye(self.n_channels, dtype=moment.dtype, device=moment.device)
-        for part in torch.split(moment, 64):
+        for part in torch.split(moment, 16):
             part.div_(count - 1).diagonal(dim1=1, dim2=2).add_(self.epsilon)
             factor, failed = torch.linalg.cholesky_ex(part)
             if failed.any():

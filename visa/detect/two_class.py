@@ -20,23 +20,24 @@ class TwoClass:
     published; what names no source below was chosen here, on training images of fryum that were held out.
     Raises VisaError for a setting that makes no sense.
 
-    size: height and width of the images, VisA's 2:3.
-    batch_size: half of it normal, half anomalous images.
-    epochs: over the training images, but never fewer than `min_steps` steps: ten images would get a handful.
-    checks: how often in all the held-out loss would be measured, were the first ones not left out.
-    judged_from: share of the steps before which no weights are kept and training does not stop. At first a U-Net finds
-        nothing, which on a few images with small defects costs less than what it finds by halves later.
-    patience: checks in a row without a new best after which training stops.
-    held_out: share of each class's training images, at least one, that only stop the training.
-    backbone_lr, head_lr: highest rates of AdamW (Loshchilov & Hutter 2019) for the pre-trained and the new layers;
-        they rise over the first tenth of the steps and fall as a cosine.
-    weight_decay: AdamW's.
-    freeze_batch_norm: the backbone's batch norms keep the statistics of pre-training and learn only scale and shift.
-        Against the doubt whether a batch of eight says enough, new statistics were better from 20 images on.
-    zoom, light: largest change of scale and position, and of brightness and contrast, beside flips.
-    focal_alpha, focal_gamma: Lin et al. 2017, table 1b.
-    decoder_width: channels of the U-Net's finest level, twice as many at each coarser one.
-    precision: `auto` takes bfloat16 where the device computes in it, except for depthwise convolutions on a CPU.
+    - `size`: height and width of the images, VisA's 2:3.
+    - `batch_size`: half of it normal, half anomalous images.
+    - `epochs`: over the training images, but never fewer than `min_steps` steps: ten images would get a handful.
+    - `checks`: how often in all the held-out loss would be measured, were the first ones not left out.
+    - `judged_from`: share of the steps before which no weights are kept and training does not stop. At first a
+      U-Net finds nothing, which on a few images with small defects costs less than what it finds by halves later.
+    - `patience`: checks in a row without a new best after which training stops.
+    - `held_out`: share of each class's training images, at least one, that only stop the training.
+    - `backbone_lr`, `head_lr`: highest rates of AdamW (Loshchilov & Hutter 2019) for the pre-trained and the new
+      layers; they rise over the first tenth of the steps and fall as a cosine.
+    - `weight_decay`: AdamW's.
+    - `freeze_batch_norm`: the backbone's batch norms keep the statistics of pre-training and learn only scale and
+      shift. Against the doubt whether a batch of eight says enough, new statistics were better from 20 images on.
+    - `zoom`, `light`: largest change of scale and position, and of brightness and contrast, beside flips.
+    - `focal_alpha`, `focal_gamma`: Lin et al. 2017, table 1b.
+    - `decoder_width`: channels of the U-Net's finest level, twice as many at each coarser one.
+    - `precision`: `auto` takes bfloat16 where the device computes in it, except for depthwise convolutions on a
+      CPU.
     """
 
     size: tuple[int, int] = (128, 192)

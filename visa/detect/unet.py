@@ -79,7 +79,7 @@ def fit_unet(backbone: nn.Module, data: Labelled, settings: TwoClass, seed: int 
 def score_unet(
     model: UNet, images: Tensor, size: tuple[int, int], precision: str = "32-true", progress: bool = False
 ) -> Scored:
-    """Image scores (N,) and maps (N, *size), float32, of images uint8 N,3,H,W.
+    """Image scores (N,) and maps (N, height, width) of `size`, float32, of images uint8 N,3,H,W.
 
     The map is the probability of a defect, enlarged (or reduced) bilinearly and rounded to half precision, in which it
     takes half the room on disk. The image score is its maximum, as PaDiM's (section 3.3): the paper names none.

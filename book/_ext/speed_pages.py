@@ -1,0 +1,89 @@
+"""Tables of the page on speed, from the files that the scripts in benchmarks/ wrote."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from visa.report import tables
+
+TABLES = {  # page part: file, its list of rows, and key of a row to its heading
+    "padim": (
+        "padim",
+        "rows",
+        {
+            "positions": "positions",
+            "ours_seconds": "fit, CPU s",
+            "anomalib_seconds": "anomalib, CPU s",
+            "times_faster": "ratio",
+            "forward_share_of_fit": "forward pass in the whole fit",
+            "forward_share_of_score": "in scoring",
+        },
+    ),
+    "coreset": (
+        "patchcore",
+        "coreset",
+        {
+            "share": "coreset",
+            "patches": "patches",
+            "dimensions": "dimensions",
+            "ours_ms_a_pick": "ms a pick",
+            "anomalib_ms_a_pick": "anomalib, ms a pick",
+            "times_faster": "ratio",
+            "equal_picks": "equal picks",
+        },
+    ),
+    "neighbors": (
+        "patchcore",
+        "neighbors",
+        {
+            "queries": "patches",
+            "bank": "bank",
+            "product_seconds": "matrix product, CPU s",
+            "ours_seconds": "nearest, CPU s",
+            "anomalib_seconds": "anomalib, CPU s",
+            "ours_in_products": "in products",
+        },
+    ),
+    "prepare": (
+        "prepare",
+        "rows",
+        {"command": "command", "cpu_s": "CPU s", "cpu_ratio": "CPU ratio", "wall_ratio": "wall ratio"},
+    ),
+    "read_images": (
+        "read_images",
+        "rows",
+        {
+            "way": "way",
+            "images_per_cpu_second": "images a CPU second",
+            "ratio": "ratio",
+            "mean_difference": "mean difference, grey levels",
+        },
+    ),
+}
+NO_FILE = """:::{{note}}
+No times are stored in this copy of the book: `python benchmarks/{name}.py --out FILE` makes them.
+:::
+"""
+MADE_ON = "\nMeasured on {cores} cores of {cpu}, commit `{commit}`.\n"
+
+
+def speeds(folder: Path) -> dict[str, str]:
+    """One table a benchmark, or a note where there is no file."""
+    return {f"speed_{part}.md": _table(folder, *where) for part, where in TABLES.items()}
+
+
+def _table(folder: Path, name: str, rows: str, columns: dict[str, str]) -> str:
+    file = folder / f"{name}.json"
+    if not file.is_file():
+        return NO_FILE.format(name=name)
+    record = json.loads(file.read_text(encoding="utf-8"))
+    found = record[rows] if isinstance(record[rows], list) else [record[rows]]
+    table = pd.DataFrame([{heading: _cell(row.get(key)) for key, heading in columns.items()} for row in found])
+    machine = record["machine"]
+    return tables.to_markdown(table) + MADE_ON.format(**machine | {"commit": (machine["commit"] or "unknown")[:7]})
+
+
+def _cell(value: Any) -> Any:
+    return f"{value:.3g}" if isinstance(value, float) else value
