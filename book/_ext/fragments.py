@@ -85,8 +85,10 @@ def _csv(file: Path) -> pd.DataFrame:
 def _api_section(heading: str, modules: Iterable[str]) -> str:
     parts = [f"## {heading}\n"]
     for module in modules:
-        options = "   :members:"
-        if module not in PUBLIC:
-            options += "\n   :ignore-module-all:"  # what a module passes on is listed where it is written
-        parts.append(f"### `{module}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n{options}\n```\n")
+        options = "   :members:\n"
+        if module.rpartition(".")[0] in PUBLIC:
+            options = ""  # what is for users stands with the package
+        elif module not in PUBLIC:
+            options += "   :ignore-module-all:\n"  # what a module passes on is listed where it is written
+        parts.append(f"### `{module}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n{options}```\n")
     return "\n".join(parts)

@@ -9,7 +9,7 @@ curve: `au_pr` here. Average precision, the step-wise sum, is `ap`. They differ 
 from visa.metrics.exact import ExactPixelMetrics, image_metrics, pixel_metrics
 from visa.metrics.histogram import PixelMetrics
 from visa.metrics.intervals import Interval, image_intervals, pixel_intervals
-from visa.metrics.paired import Difference, compare_images, compare_pixels, compare_runs, delong
+from visa.metrics.paired import Difference, Scored, compare_images, compare_pixels, compare_runs, delong
 from visa.metrics.reference import compute_classification_metrics, compute_localization_metrics
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "ExactPixelMetrics",
     "Interval",
     "PixelMetrics",
+    "Scored",
     "compare_images",
     "compare_pixels",
     "compare_runs",

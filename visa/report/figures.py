@@ -61,7 +61,7 @@ def plot_curves(curves: pd.DataFrame, terms: Sequence[str] = tuple(TERMS), smoot
     for axis, term in zip(axes, shown, strict=False):
         for (name, *_), run in curves.dropna(subset=[term]).groupby(keys, sort=False):
             drawn = pd.DataFrame({"x": run["step"], "y": run[term].rolling(smooth, min_periods=1).mean()})
-            drawn = drawn.iloc[:: max(1, len(drawn) // 400)]  # as many points as a screen shows
+            drawn = drawn.iloc[:: max(1, -(-len(drawn) // 120))]  # a running mean needs no more points
             axis.plot(drawn["x"], drawn["y"], color=PALETTE[names.index(name) % 6], lw=1.2, label=name)
         axis.set(xlabel="step", ylabel=TERMS.get(term, term))
     legend_once(figure, axes)
