@@ -21,7 +21,7 @@ def rates(monkeypatch):
     def pretend(rate):
         monkeypatch.setattr(speed, "_measure", lambda settings, device, classes, trial: rate(trial))
         monkeypatch.setattr(speed, "_physical_cores", lambda: 2)
-        monkeypatch.setattr(speed, "_computes_in_bf16", lambda: True)
+        monkeypatch.setattr(speed, "cpu_computes_in_bf16", lambda: True)
         monkeypatch.setattr(speed, "_threads", lambda: 4)
 
     return pretend

@@ -64,7 +64,7 @@ def read_ahead(files: Sequence[Path], size: tuple[int, int]) -> Iterator[list[Pi
 
     with ThreadPoolExecutor() as pool:
         waiting: list[Future[Picture]] = []
-        count = max(1, _PIXELS // (size[0] * size[1]))
+        count = _batch_size(size)
         for start in range(0, len(files), count):
             ready, waiting = waiting, [pool.submit(read, f) for f in files[start : start + count]]
             if ready:
@@ -82,7 +82,7 @@ class ImageBatches:
         self.files, self.size, self.device = files, size, device
 
     def __len__(self) -> int:
-        return -(-len(self.files) // max(1, _PIXELS // (self.size[0] * self.size[1])))
+        return -(-len(self.files) // _batch_size(self.size))
 
     def __iter__(self) -> Iterator[Tensor]:
         for pictures in read_ahead(self.files, self.size):
@@ -90,6 +90,10 @@ class ImageBatches:
                 if picture.error:
                     raise VisaError(picture.error)
             yield as_batch(pictures, self.device)
+
+
+def _batch_size(size: tuple[int, int]) -> int:
+    return max(1, _PIXELS // (size[0] * size[1]))
 
 
 def as_batch(pictures: Sequence[Picture], device: torch.device) -> Tensor:

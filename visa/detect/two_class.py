@@ -2,11 +2,11 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 
+from visa.backbone import cpu_computes_in_bf16
 from visa.errors import VisaError, check_choice
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
@@ -82,12 +82,4 @@ def _bf16_pays(model: nn.Module, device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Measured: half the time of float32 for a ResNet, but 1.4 times it for training EfficientNet-Lite0.
     depthwise = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in model.modules())
-    return device.type == "cpu" and not depthwise and _cpu_computes_in_bf16()
-
-
-def _cpu_computes_in_bf16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return device.type == "cpu" and not depthwise and cpu_computes_in_bf16()

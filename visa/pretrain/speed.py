@@ -9,6 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
+from visa.backbone import cpu_computes_in_bf16
 from visa.pretrain.input.loader import Batch
 from visa.pretrain.methods import build
 from visa.pretrain.settings import PretrainSettings
@@ -55,7 +56,7 @@ def _changes(device: torch.device, precision: str | None) -> list[dict[str, Any]
         return [{"channels_last": True}]
     cores = _physical_cores()
     threads = [{"threads": cores}] if 0 < cores < _threads() else []
-    bf16 = [{"precision": "bf16-mixed"}] if not precision and _computes_in_bf16() else []
+    bf16 = [{"precision": "bf16-mixed"}] if not precision and cpu_computes_in_bf16() else []
     return [{"channels_last": True}, *threads, *bf16, compiled]
 
 
@@ -101,12 +102,3 @@ def _physical_cores() -> int:
         return len({file.read_text(encoding="utf-8") for file in siblings})
     except OSError:
         return 0
-
-
-def _computes_in_bf16() -> bool:
-    """Whether the CPU has AVX512-BF16 or AMX; without them bfloat16 is many times slower than float32."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
