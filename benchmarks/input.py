@@ -4,9 +4,9 @@
 
 The usual loader is SimSiam's (Chen & He 2021, `main_simsiam.py`): Pillow decodes, torchvision's transforms make two
 views of each image, all in the workers. Ours decodes in the workers and makes the views in batches on `--device`.
-Goal: at least 2x the usual loader's images in what ours hands over, decoded for views on the device; views on the same
-CPU are shown beside it. All take turns, `--repeats` times; the median counts. Without `--images`, 400 JPEG files of
-500 x 375 are drawn.
+Goal: at least 2x, like for like. Decoded images against the usual loader's two views say what a training with views on
+another device than the CPU gains. All take turns, `--repeats` times; the median counts. Without `--images`, 400 JPEG
+files of 500 x 375 are drawn.
 """
 
 import argparse
