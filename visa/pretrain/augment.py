@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from visa.errors import VisaError
-from visa.pretrain.pixels import HUE, Crop, Jitter, apply_jitter_, gaussian_blur_, grey, resized_crop
+from visa.pretrain.pixels import HUE, Crop, Jitter, apply_grey_, apply_jitter_, gaussian_blur_, resized_crop
 
 _TRIES = 10
 
@@ -100,7 +100,7 @@ def random_view(images: Tensor, side: int, view: View, draws: Draws) -> Tensor:
     n, _, height, width = images.shape
     crop = draw_crop(n, height, width, view, draws)
     jitter = draw_jitter(n, view.jitter, draws, view.jitter_p)
-    greyed = draws.chance(n, view.grey_p).to(images)[:, None, None, None]
+    greyed = draws.chance(n, view.grey_p)
     low, high = (bound * side / 224 for bound in view.blur_sigma)
     sigma = draws.uniform(n, low=low, high=high) * draws.chance(n, view.blur_p)
     with torch.autocast(images.device.type, enabled=False):
@@ -108,7 +108,7 @@ def random_view(images: Tensor, side: int, view: View, draws: Draws) -> Tensor:
         if view.jitter_p:
             apply_jitter_(x, jitter)
         if view.grey_p:
-            x.lerp_(grey(x), greyed)
+            apply_grey_(x, greyed)
         if view.blur_p:
             gaussian_blur_(x, sigma, reach=math.ceil(3 * high))
         return x.clamp_(0, 1)

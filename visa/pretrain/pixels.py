@@ -7,6 +7,7 @@ and contiguous; nothing is read back from a GPU to the host.
 import math
 from typing import NamedTuple
 
+import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -162,10 +163,10 @@ def gaussian_blur_(x: Tensor, sigma: Tensor, reach: int) -> None:
         rows, columns = (_band(kernel, size) for size in x.shape[2:])
         x.copy_(rows[:, None] @ (x @ columns[:, None].mT))
         return
-    blurred = sigma.nonzero()[:, 0]
-    for part in _parts(x):
-        some = blurred[part]
-        x[some] = _correlate(_correlate(x[some], kernel[some], 2), kernel[some], 3)
+    taps = kernel.numpy()
+    for i in sigma.nonzero()[:, 0].tolist():  # OpenCV correlates a plane at a time 2.5 times as fast as shifted sums do
+        for plane in x[i].numpy():
+            cv2.sepFilter2D(plane, -1, taps[i], taps[i], dst=plane, borderType=cv2.BORDER_REFLECT_101)
 
 
 def _band(kernel: Tensor, size: int) -> Tensor:
@@ -178,15 +179,13 @@ def _band(kernel: Tensor, size: int) -> Tensor:
     return band.scatter_add_(2, taken.expand(len(kernel), -1, -1), kernel[:, None].expand(-1, size, -1))
 
 
-def _correlate(images: Tensor, kernel: Tensor, axis: int) -> Tensor:
-    """Correlate N,C,H,W along an axis with kernels N,2R+1 by shifted sums; at 224 px a third of a dense product."""
-    reach, size = kernel.shape[1] // 2, images.shape[axis]
-    x = F.pad(images, (reach, reach, 0, 0) if axis == 3 else (0, 0, reach, reach), mode="reflect")
-    taps = kernel.T[:, :, None, None, None]
-    out = x.narrow(axis, 0, size) * taps[0]
-    for shift in range(1, 2 * reach + 1):
-        out.addcmul_(x.narrow(axis, shift, size), taps[shift])
-    return out
+def apply_grey_(x: Tensor, greyed: Tensor) -> None:
+    """Take the colour from those of N,3,H,W that `greyed` (N, bool) names, in place."""
+    if x.is_cpu:
+        for i in greyed.nonzero()[:, 0].tolist():
+            x[i] = grey(x[i : i + 1])[0]
+    else:
+        x.lerp_(grey(x), greyed.to(x)[:, None, None, None])
 
 
 def grey(images: Tensor) -> Tensor:
