@@ -206,7 +206,7 @@ def main() -> None:
                 print(f"{name}: {judged(rows[-1]['ratio'], fabric.device)}", flush=True)
     print("\n" + table(rows, SHOWN))
     if options.out:
-        asked = {**vars(options), "out": str(options.out)}
+        asked = {name: value for name, value in vars(options).items() if name != "out"}
         record = {
             "asked": asked,
             "speed": asdict(speed),
