@@ -103,7 +103,7 @@ NO_FILE = """:::{{note}}
 No times are stored in this copy of the book: `python benchmarks/{name}.py --out FILE` makes them.
 :::
 """
-MADE_ON = "\nMeasured on {cores} cores of {cpu}, commit `{commit}`.\n"
+MADE_ON = "\nMeasured on {cores} cores of {cpu}{busy}, commit `{commit}`.\n"
 
 
 def speeds(folder: Path) -> dict[str, str]:
@@ -119,7 +119,10 @@ def _table(folder: Path, name: str, rows: str, columns: dict[str, str]) -> str:
     found = record[rows] if isinstance(record[rows], list) else [record[rows]]
     table = pd.DataFrame([{heading: _cell(row.get(key)) for key, heading in columns.items()} for row in found])
     machine = record["machine"]
-    return tables.to_markdown(table) + MADE_ON.format(**machine | {"commit": (machine["commit"] or "unknown")[:7]})
+    load = record.get("load", [0])[0]  # processes that ran or waited at the end
+    busy = f" that other work kept at a load of {load:.0f}" if load > machine["cores"] else ""
+    made_on = machine | {"commit": (machine["commit"] or "unknown")[:7], "busy": busy}
+    return tables.to_markdown(table) + MADE_ON.format(**made_on)
 
 
 def _cell(value: Any) -> Any:
