@@ -155,7 +155,7 @@ def run(
 
     check_choice("scope", scope, ("object", "all"))
     names = _names(",".join(default_objects()) if objects is None else objects)
-    source = open_source("", names if names and scope == "object" else ["all"])
+    source = open_source("", names or ["all"])
     matrix = Matrix(
         objects=[source.check_object(o) for o in names or source.objects],
         pretrainings=_choices("pretraining", pretrainings, PRETRAININGS),

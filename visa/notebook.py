@@ -27,10 +27,10 @@ def start(namespace: Mapping[str, Any], **choices: Iterable[str]) -> tuple[Sourc
     check_parameters(namespace, choices)
     named = str(namespace.get("object", namespace.get("objects", "")))
     names = [name.strip() for name in named.split(",")] if named else []
+    names = [name for name in names if name != "all"]  # all: those at hand
     source = open_source(namespace.get("visa_root", ""), names)
     for name in names:
-        if name != "all":
-            source.check_object(name)
+        source.check_object(name)
     if source.synthetic:
         display(HTML(BANNER))  # type: ignore[no-untyped-call]
     return source, open_run(namespace.get("run", ""), source)

@@ -14,6 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from visa.cli import app
 from visa.data.objects import OBJECTS, SPLIT_TYPES
 from visa.data.source import open_source
 from visa.data.splits import read_split, select, split_file
@@ -116,6 +117,17 @@ def test_files_say_that_they_are_synthetic(root):
     assert "synthetic" in picture.getexif()[0x010E]
     assert b"synthetic" in picture.info["comment"]
     assert "synthetic" in PIL.Image.open(root / "pcb1/Data/Masks/Anomaly/000.png").text["Description"]
+
+
+def test_the_command_renders_every_object_and_says_that_it_is_synthetic(tmp_path):
+    few = ["--normal", "3", "--anomaly", "2", "--size", str(SIZE), "--workers", "1"]
+    app(["synth", str(tmp_path / "mini"), *few], standalone_mode=False)
+    source = open_source(str(tmp_path / "mini"))
+    assert (source.name, source.synthetic, source.objects) == ("mini-VisA", True, tuple(OBJECTS))
+    pictures = list(source.root.glob("*/Data/Images/*/*.JPG"))
+    assert len(pictures) == 5 * len(OBJECTS)
+    assert all("synthetic" in PIL.Image.open(picture).getexif()[0x010E] for picture in pictures)
+    assert not any(report.errors for report in verify(source.root))
 
 
 def test_any_number_of_processes_writes_the_same_bytes(root, tmp_path):

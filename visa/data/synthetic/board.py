@@ -21,7 +21,8 @@ class Board:
     """A board of `width` x `height` before it is scaled by `pose`.
 
     `parts` are kinds of `parts.KINDS`, in the order of mounting; `printing` is text, its place and its height;
-    `holes` are for screws, `rings` for wires, `fingers` (x, y, width, height) gold contacts.
+    `play` is how far off its place it lies; `holes` are for screws, `rings` for wires, `fingers` (x, y, width, height)
+    gold contacts.
     """
 
     width: float
@@ -31,6 +32,7 @@ class Board:
     parts: tuple[Place, ...]
     pose: Pose = field(default_factory=Pose)
     table: Colour = (190, 184, 172)
+    play: float = 0.002
     tracks: int = 46
     vias: int = 40
     holes: tuple[tuple[float, float], ...] = ()
@@ -55,7 +57,10 @@ def draw_board(canvas: Canvas, rng: np.random.Generator, board: Board) -> Assemb
     bench.table(canvas, rng, board.table)
     empty, at = canvas.layer(), board.pose
     pose = Pose(
-        at.x + rng.normal(0, 0.002), at.y + rng.normal(0, 0.002), rng.normal(0, 0.3), at.scale * rng.normal(1, 0.002)
+        at.x + rng.normal(0, board.play),
+        at.y + rng.normal(0, board.play),
+        rng.normal(0, 150 * board.play),
+        at.scale * rng.normal(1, 0.002),
     )
     colour = shift_colour(board.colour, rng)
     cover = _bare(board, canvas.size).lay(canvas, pose, np.divide(colour, board.colour))

@@ -85,7 +85,7 @@ def _draw(
     wear(canvas, body, _rng(seed, name, kind, index, 2), getattr(module, "WEAR", 1.0))
     for defect in defects:
         rng = _rng(seed, name, kind, index, crc32(defect.encode()), attempt)
-        strength = float(np.clip(rng.uniform(*STRENGTH) / difficulty, 0.1, 1.5))
+        strength = float(np.clip(rng.uniform(*getattr(module, "STRENGTH", STRENGTH)) / difficulty, 0.1, 1.5))
         module.DEFECTS[defect](canvas, body, defect, rng, strength)
 
 

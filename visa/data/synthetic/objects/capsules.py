@@ -9,6 +9,7 @@ from visa.data.synthetic.shapes import Points, Pose, blob, ellipse, rectangle, r
 
 LENGTH, WIDTH = 0.196, 0.100
 GEL = (158, 150, 58)
+WEAR, STRENGTH = 0.2, (0.8, 1.5)  # among so many places to look at, faint ones are not found
 
 
 def draw(canvas: Canvas, rng: np.random.Generator) -> Body:

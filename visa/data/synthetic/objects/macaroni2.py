@@ -7,6 +7,8 @@ from visa.data.synthetic.canvas import Canvas
 from visa.data.synthetic.defects import Body, Defect
 from visa.data.synthetic.shapes import Pose
 
+WEAR, STRENGTH = 0.2, (0.8, 1.5)  # with pieces in any pose, faint defects are not found
+
 
 def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
     """One piece somewhere in each quarter, far enough from the others not to touch whichever way it is turned."""

@@ -15,6 +15,7 @@ BOARD = Board(
     colour=(168, 34, 38),
     trace=(194, 62, 60),
     table=(164, 174, 184),
+    play=0.005,
     tracks=30,
     vias=24,
     pose=Pose(0.485, 0.5, 0, 1.08),
