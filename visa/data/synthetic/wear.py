@@ -13,10 +13,10 @@ STEP = 4  # subpixels between the places of which one is drawn
 
 def wear(canvas: Canvas, body: Body, rng: np.random.Generator, amount: float) -> None:
     """Uneven shade and freckles on the body, crumbs of it beside it, dust everywhere; `amount` 1 is the usual."""
-    places = (np.argwhere(body.cover[::STEP, ::STEP] > 0.5)[:, ::-1] * STEP / canvas.side).tolist()
+    places = np.argwhere(body.cover[::STEP, ::STEP] > 0.5)
     for count, least, most, soft, spread in ((1.5, 0.025, 0.055, 0.014, 0.10), (2.5, 0.005, 0.013, 0.003, 0.22)):
         for _ in range(rng.poisson(count * amount)):
-            x, y = places[rng.integers(len(places))]
+            y, x = (places[rng.integers(len(places))] * STEP / canvas.side).tolist()
             spot = canvas.patch(Pose(x, y)(blob(rng, rng.uniform(least, most))), soft).within(body.cover)
             canvas.stain(spot, _shade(rng, spread))
     for _ in range(rng.poisson(1.5 * amount)):

@@ -7,6 +7,8 @@ from visa.data.synthetic.canvas import Canvas
 from visa.data.synthetic.defects import Body, Defect
 from visa.data.synthetic.shapes import Pose
 
+WEAR, STRENGTH = 0.3, (0.7, 1.4)  # among four pieces, faint defects are not found
+
 
 def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
     """Two rows of two, each piece a little out of line."""
