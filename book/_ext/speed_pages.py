@@ -113,6 +113,7 @@ TABLES = {  # page part: file, its list of rows, and key of a row to its heading
         "synth",
         "whole",
         {
+            "scale": "scale",
             "images": "images",
             "images_per_cpu_second": "images a CPU s",
             "every_image": "images of VisA",
