@@ -115,7 +115,14 @@ def synth(
     typer.echo(write_mini_visa(root, names, normal, anomaly, size, seed, workers, progress=True))
 
 
-for _command in (cli_pretrain.shards, cli_pretrain.pretrain, cli_pretrain.export, cli_score.fit, cli_score.score):
+for _command in (
+    cli_pretrain.shards,
+    cli_pretrain.pretrain,
+    cli_pretrain.export,
+    cli_score.fit,
+    cli_score.score,
+    cli_score.browser,
+):
     app.command()(_command)
 
 
