@@ -38,6 +38,10 @@ visaBrowser.detail = (() => {
     if (next) open(next);
   }
 
+  function fade(opacity) {
+    views.fade(shown, opacity);
+  }
+
   /** Show the open case at the present thresholds and look. */
   function update() {
     if (!current) return;
@@ -56,5 +60,5 @@ visaBrowser.detail = (() => {
     for (const [id, step] of [["previous", -1], ["next", 1]]) find(id).disabled = !visaBrowser.gallery.neighbour(current, step);
   }
 
-  return { make, open, update };
+  return { make, open, update, fade };
 })();

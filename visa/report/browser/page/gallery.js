@@ -35,7 +35,8 @@ visaBrowser.gallery = (() => {
     place.replaceChildren(...made.map((card) => card.root));
     for (const card of [...seen]) if (!card.root.isConnected) forget(card);
     const first = current && cases.includes(current) ? current : cases[0];
-    made.forEach((card) => (card.button.tabIndex = card.one === first ? 0 : -1));
+    for (const card of made) if (card.button.tabIndex === 0) card.button.tabIndex = -1;
+    if (first) cards.get(first).button.tabIndex = 0;
     if (current) (cards.get(first)?.button ?? place).focus({ preventScroll: first !== current });
   }
 
@@ -43,6 +44,11 @@ visaBrowser.gallery = (() => {
   function paint(how) {
     look = how;
     for (const card of seen) paintCard(card);
+  }
+
+  /** Give the maps in sight another opacity. */
+  function fade(opacity) {
+    views.fade([...seen].flatMap((card) => card.views), opacity);
   }
 
   function cardOf(one) {
@@ -109,5 +115,5 @@ visaBrowser.gallery = (() => {
     return shown[shown.indexOf(one) + step];
   }
 
-  return { make, arrange, paint, neighbour, retell: () => shown.forEach((one) => tell(cardOf(one))), focus: (one) => cards.get(one)?.button.focus() };
+  return { make, arrange, paint, fade, neighbour, retell: () => shown.forEach((one) => tell(cardOf(one))), focus: (one) => cards.get(one)?.button.focus() };
 })();

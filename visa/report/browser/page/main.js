@@ -92,7 +92,6 @@
     const all = parts.flatMap((part) => part.cases);
     document.body.classList.toggle("two", sides() === 2);
     gallery.arrange(cases.selected(all, chosen), sides());
-    gallery.paint(look());
     detail.update();
     count();
   }
@@ -112,7 +111,8 @@
   }
 
   function fade() {
-    document.documentElement.style.setProperty("--fade", Number(value("fade")) / 100);
+    gallery.fade(Number(value("fade")) / 100);
+    detail.fade(Number(value("fade")) / 100);
   }
 
   function shortcut(event) {

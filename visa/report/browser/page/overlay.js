@@ -16,7 +16,9 @@ visaBrowser.overlay = (() => {
     canvas.height = image.naturalHeight;
     reader.drawImage(image, 0, 0);
     const { data } = reader.getImageData(0, 0, canvas.width, canvas.height);
-    return { width: canvas.width, height: canvas.height, values: Uint8Array.from({ length: data.length / 4 }, (_, i) => data[4 * i]) };
+    const values = new Uint8Array(data.length / 4);
+    for (let i = 0; i < values.length; i += 1) values[i] = data[4 * i];
+    return { width: canvas.width, height: canvas.height, values };
   }
 
   /** As `pixelsOf`, remembered under a name. */
@@ -48,16 +50,14 @@ visaBrowser.overlay = (() => {
   }
 
   function paintHeat(data, values, middle) {
-    const palette = visaBrowser.heat; // red, green, blue and opacity of each level
-    const colours = palette(middle);
-    new Uint32Array(data.buffer).forEach((_, i, all) => {
-      all[i] = colours[values[i]];
-    });
+    const all = new Uint32Array(data.buffer);
+    const colours = visaBrowser.heat(middle);
+    for (let i = 0; i < all.length; i += 1) all[i] = colours[values[i]];
   }
 
   function paintDecisions(data, values, mask, { threshold, known }) {
     const all = new Uint32Array(data.buffer);
-    const colours = Object.fromEntries(Object.entries(COLOURS).map(([kind, rgb]) => [kind, packed(rgb, 200)]));
+    const colours = Object.fromEntries(Object.entries(COLOURS).map(([kind, rgb]) => [kind, packed(rgb, 225)]));
     for (let i = 0; i < all.length; i += 1) {
       const called = values[i] >= threshold;
       if (mask?.[i]) all[i] = called ? colours.found : colours.missed;
@@ -65,32 +65,40 @@ visaBrowser.overlay = (() => {
     }
   }
 
-  /** Draw the outline of a mask on a canvas of its own: it must not fade with the map. */
+  /** Draw the outline of a mask, or none, on a canvas of its own: it must not fade with the map. */
   function outline(canvas, mask) {
+    if (canvas.shows === mask && canvas.width > 1) return;
+    canvas.shows = mask;
     canvas.width = mask?.width ?? 1;
     canvas.height = mask?.height ?? 1;
     if (!mask) return;
-    const { width, height, values } = mask;
-    const context = canvas.getContext("2d");
-    const picture = context.createImageData(width, height);
+    mask.outline ??= outlineOf(mask);
+    canvas.getContext("2d").putImageData(mask.outline, 0, 0);
+  }
+
+  /** White along the mask's inner border, black along its outer one: seen on any image. */
+  function outlineOf({ width, height, values }) {
+    const picture = new ImageData(width, height);
     const all = new Uint32Array(picture.data.buffer);
     const [white, black] = [packed([255, 255, 255], 255), packed([0, 0, 0], 255)];
     for (let i = 0; i < values.length; i += 1) {
       const x = i % width;
-      const around = [i - width, i + width, x ? i - 1 : -1, x < width - 1 ? i + 1 : -1];
-      if (around.some((k) => k >= 0 && k < values.length && values[k] > 0 !== values[i] > 0)) all[i] = values[i] ? white : black;
+      const inside = values[i] > 0;
+      const differs = (k) => k >= 0 && k < values.length && values[k] > 0 !== inside;
+      const border = differs(i - width) || differs(i + width) || (x > 0 && differs(i - 1)) || (x < width - 1 && differs(i + 1));
+      if (border) all[i] = inside ? white : black;
     }
-    context.putImageData(picture, 0, 0);
+    return picture;
   }
 
   /** tp, fp, fn and tn among the pixels of one image. */
   function countsOf(levels, mask, threshold) {
     const counts = { tp: 0, fp: 0, fn: 0, tn: 0 };
-    levels.values.forEach((level, i) => {
-      const called = level >= threshold;
+    for (let i = 0; i < levels.values.length; i += 1) {
+      const called = levels.values[i] >= threshold;
       if (mask?.values[i]) counts[called ? "tp" : "fn"] += 1;
       else counts[called ? "fp" : "tn"] += 1;
-    });
+    }
     return counts;
   }
 

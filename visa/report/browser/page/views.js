@@ -4,6 +4,7 @@ visaBrowser.views = (() => {
   const { judged } = visaBrowser.cases;
   const overlay = visaBrowser.overlay;
   const waiting = new Set();
+  let opacity = 1;
 
   function make(one) {
     const root = document.getElementById("view").content.cloneNode(true).firstElementChild;
@@ -19,8 +20,7 @@ visaBrowser.views = (() => {
     const said = judged(view.one, side);
     put(view.score, said ? `${name}${said.score.toPrecision(4)}` : `${name}not scored`);
     put(view.verdict, said?.verdict ?? "");
-    view.root.dataset.verdict = said?.verdict ?? "";
-    view.score.title = said ? `rank ${said.rank} of ${view.one.part.cases.length}` : "";
+    if (view.root.dataset.verdict !== view.verdict.textContent) view.root.dataset.verdict = view.verdict.textContent;
   }
 
   /** Draw map and outline; what arrives after a later call is dropped. look: mode, truth, and counts for numbers. */
@@ -36,10 +36,17 @@ visaBrowser.views = (() => {
     const wanted = scoring?.maps && look.mode !== "none";
     const [levels, mask] = await Promise.all([wanted ? overlay.levelsOf(scoring, one.index) : null, overlay.maskOf(one)]);
     if (turn !== view.turn) return;
+    fade([view]);
     const threshold = scoring?.thresholds.pixel;
     overlay.paint(view.map, levels, mask, { ...look, threshold, middle: scoring?.maps?.middle, known: one.known });
     overlay.outline(view.outline, look.truth ? mask : null);
     put(view.pixels, look.counts && levels && one.known ? pixelText(overlay.countsOf(levels, mask, threshold)) : "");
+  }
+
+  /** Give views' maps the present opacity, or a new one: from now on it is that of all that are drawn. */
+  function fade(some, now = opacity) {
+    opacity = now;
+    for (const view of some) view.map.style.opacity = opacity;
   }
 
   /** Resolves when all that was to be drawn is drawn. */
@@ -55,7 +62,7 @@ visaBrowser.views = (() => {
 
   function pixelText({ tp, fp, fn, tn }) {
     const percent = (count, of) => `${((100 * count) / of).toFixed(1)} %`;
-    const outside = `${percent(fp, fp + tn)} of normal pixels called`;
+    const outside = `${percent(fp, fp + tn)} of the normal pixels called anomalous`;
     return tp + fn ? `${percent(tp, tp + fn)} of the defect found, ${outside}` : outside;
   }
 
@@ -63,5 +70,5 @@ visaBrowser.views = (() => {
     if (element.textContent !== text) element.textContent = text;
   }
 
-  return { make, tell, paint, clear, settled };
+  return { make, tell, paint, fade, clear, settled };
 })();
