@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
+from typer.testing import CliRunner
 
+from visa.cli import app
 from visa.detect.scores import save_scores
 from visa.errors import VisaError
 from visa.metrics import image_metrics, pixel_metrics
@@ -130,3 +133,13 @@ def test_a_script_of_data_is_plain_and_closes_nothing():
     text = script("a", {"name": "</script><!--\u2028é&"})
     assert text.isascii() and not set("<>&") & set(text)
     assert json.loads(text[len("visaBrowser.arrived(...") : -3])[1]["name"] == "</script><!--\u2028é&"
+
+
+def test_the_command_builds_the_browser_of_a_run(run, scored, monkeypatch):
+    monkeypatch.setattr("visa.data.source.open_source", lambda: scored.source)
+    monkeypatch.setenv("VISA_RUNS", str(run.parent))
+    done = CliRunner().invoke(app, ["browser", "run"])
+    assert done.exit_code == 0, done.output
+    assert Path(done.stdout.strip()) == run / "browser/index.html" and (run / "browser/index.html").is_file()
+    done = CliRunner().invoke(app, ["browser", "absent"])
+    assert "there is no run 'absent'" in str(done.exception) and not (run.parent / "absent").exists()

@@ -190,8 +190,10 @@
   }
 
   function originOf({ model, detector, made }) {
+    const { scope, seed } = index.models[model];
+    const trained = scope === "given" ? "given weights" : `trained on ${scope === "object" ? "the object itself" : scope}, seed ${seed}`;
     const settings = Object.entries(made.settings).map(([name, of]) => `${name} ${JSON.stringify(of)}`);
-    const text = [`${modelName(model)} (trained on ${index.models[model].scope}, seed ${index.models[model].seed})`, [detector, ...settings].join(" ")];
+    const text = [`${modelName(model)} (${trained})`, [detector, ...settings].join(" ")];
     if (made.written) text.push(`scored ${made.written}`);
     if (made.commit) text.push(`commit ${made.commit}`);
     return text.join("; ");
