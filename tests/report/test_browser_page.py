@@ -287,6 +287,11 @@ def test_nothing_is_asked_of_another_machine_and_nothing_fails(page, browser, re
     assert built.as_uri() in requests and any("/scored/" in url for url in requests)
     assert {urlsplit(url).scheme for url in requests} <= {"file", "data"}
     assert {url: error for url, error in requests.items() if error} == {}
+    refused = """return new Promise((done) => {
+        document.addEventListener("securitypolicyviolation", (event) => done(event.blockedURI));
+        new Image().src = "http://127.0.0.1:9/asked.png"; setTimeout(done, 5000) })"""
+    assert "127.0.0.1" in str(page.script(refused)), "the page itself forbids what leaves the disk"
+    assert any(url.startswith("http") for url in requests_of(browser)), "what is tried is seen"
 
 
 def test_names_of_files_and_defects_are_text_and_nothing_else(page, scored):
