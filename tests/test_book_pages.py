@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "book" / "_ext"))
 
+import browser_page
 import fragments
 import measured
 import notebook_pages
@@ -69,6 +70,33 @@ def test_the_executed_copy_is_shown_and_synthetic_data_are_named(folders, datase
     assert "Executed in 42 s, 2025-01-02" in title["source"]
     assert [c["source"] for c in code] == ["n = 2", "n"], "the defaults that were replaced are gone"
     assert code[1]["outputs"] == [RESULT], "one banner is enough, and progress bars are noise"
+
+
+def test_the_browser_of_the_shown_run_is_embedded_and_copied(tmp_path):
+    runs, built = tmp_path / "runs", tmp_path / "html"
+    assert browser_page.part(runs) == browser_page.NO_RUN
+    write(runs, [])
+    (runs / "book").mkdir()
+    (runs / "03_pretrain.ipynb").rename(runs / "book/04_score.ipynb")
+    assert browser_page.part(runs) == browser_page.NO_RUN
+    notebook = {"metadata": {"papermill": {"parameters": {"run": "mine"}}}}
+    (runs / "book/04_score.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    assert browser_page.part(runs) == browser_page.NO_RUN
+    for name in ("index.html", "scored/a/0.js"):
+        file = runs / "mine/browser" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name, encoding="utf-8")
+    assert 'src="_static/browser/index.html" title="Defect browser of the run mine"' in browser_page.part(runs)
+    browser_page.copy(runs, built)
+    copied = built / "_static/browser"
+    assert (copied / "scored/a/0.js").read_text(encoding="utf-8") == "scored/a/0.js"
+    time = (copied / "index.html").stat().st_ctime_ns
+    (runs / "mine/browser/scored/a/0.js").unlink()
+    browser_page.copy(runs, built)
+    assert not (copied / "scored/a/0.js").exists() and (copied / "index.html").stat().st_ctime_ns == time
+    (runs / "mine/browser/index.html").unlink()
+    browser_page.copy(runs, built)
+    assert not (copied / "index.html").exists()
 
 
 def save(folder, **tables):

@@ -119,7 +119,14 @@ def synth(
     typer.echo(write_mini_visa(folder, names, normal, anomaly, size, seed, workers, True, difficulty, scale))
 
 
-for _command in (cli_pretrain.shards, cli_pretrain.pretrain, cli_pretrain.export, cli_score.fit, cli_score.score):
+for _command in (
+    cli_pretrain.shards,
+    cli_pretrain.pretrain,
+    cli_pretrain.export,
+    cli_score.fit,
+    cli_score.score,
+    cli_score.browser,
+):
     app.command()(_command)
 
 

@@ -1,4 +1,4 @@
-"""The commands for the line: fit a detector on normal images, and score images with it."""
+"""The commands around scores: a detector for the line, images scored with it, and the browser of a run's scores."""
 
 import json
 from pathlib import Path
@@ -61,6 +61,21 @@ def score(
             typer.echo(f"  unreadable: {error.encode('utf-8', 'backslashreplace').decode()}", err=True)
         typer.echo(f"visa: {len(summary.unreadable)} images could not be read.", err=True)
         raise typer.Exit(1)
+
+
+def browser(
+    name: Annotated[str, typer.Argument(help="The run's folder; default: the data set's name.")] = "",
+) -> None:
+    """Build the defect browser of a run from its scores on disk, as notebook 04 does after each scoring."""
+    from visa.data.source import open_source
+    from visa.paths import runs_root
+    from visa.report.browser.build import build_browser
+    from visa.runs import open_run
+
+    if name and not (runs_root() / name).is_dir():
+        raise VisaError(f"there is no run {name!r} in {runs_root()}: name a folder there, or none for the data set's.")
+    source = open_source()
+    typer.echo(build_browser(open_run(name, source).root, source))
 
 
 def _normal_images(folder: Path | None, object: str) -> list[Path]:
