@@ -143,6 +143,7 @@ def run(
     """Run all notebooks in order, from images to tables; what is up to date is skipped."""
     from visa.data.setups import SETUPS
     from visa.data.source import open_source
+    from visa.lock import locked
     from visa.plan import DETECTORS, PRETRAININGS, GivenWeights, Matrix, plan
     from visa.runner import check_parameters, execute
     from visa.runs import open_run
@@ -171,7 +172,8 @@ def run(
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     try:
-        ran = execute(stages, source, target, interrupted=lambda: stop.requested)
+        with locked(target.root):
+            ran = execute(stages, source, target, interrupted=lambda: stop.requested)
     except KeyboardInterrupt:
         logging.getLogger("asyncio").disabled = True  # it would tell of the kernel that was just stopped
         typer.echo("visa: interrupted; the same command goes on from here.", err=True)
@@ -187,9 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         typer.echo(f"visa: {error}", err=True)
         sys.exit(2)
     except OSError as error:
-        typer.echo(
-            f"visa: {error.strerror or error}: {error.filename}. Check the path, the disk and permissions.", err=True
-        )
+        where = f": {error.filename}" if error.filename else ""
+        typer.echo(f"visa: {error.strerror or error}{where}. Check the path, the disk and permissions.", err=True)
         sys.exit(2)
 
 

@@ -4,7 +4,6 @@ import csv
 import json
 import multiprocessing
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -24,6 +23,7 @@ from visa.data.objects import SPLIT_TYPES
 from visa.data.splits import COLUMNS, Sample, split_file
 from visa.data.synthetic.scene import KINDS, MODULES, classes_of, render
 from visa.errors import VisaError, check_choice
+from visa.paths import scratch_folder
 
 VERSION = 1  # of the generator: raise it whenever pixels, names or splits change
 DEFAULT_OBJECTS = ("pcb1", "capsules", "cashew", "fryum")
@@ -74,9 +74,8 @@ def write_mini_visa(
         return root
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that imports the caller's script
         raise VisaError('put the call under `if __name__ == "__main__":`, or say workers=1; rendering in one process.')
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent, ignore_cleanup_errors=True) as scratch:
-        new = Path(scratch) / "new"
+    with scratch_folder(root) as scratch:
+        new = scratch / "new"
         _write_images(new, settings, workers, progress)
         _write_tables(new, settings)
         _publish(new, root, settings)
