@@ -55,8 +55,9 @@ def score(
     from visa.detect.line import score_files
     from visa.lock import locked
 
+    fitted = load_detector(detector, str(pick_device(device)))
     with locked(out):
-        summary = score_files(load_detector(detector, str(pick_device(device))), images, out, raw, progress=True)
+        summary = score_files(fitted, images, out, raw, progress=True)
     typer.echo(f"{summary.table}: {summary.scored} images scored, {summary.anomalous} of them anomalous")
     if summary.unreadable:
         for error in summary.unreadable:

@@ -19,8 +19,8 @@ PATIENCE = 8.0  # seconds: the workers of a killed process may hold its lock unt
 def locked(folder: Path) -> Iterator[None]:
     """Hold `folder`, made if it is new, until the block ends; a killed process lets go of it.
 
-    Raises VisaError, which names the process, if another one holds it for longer than PATIENCE. Where the file system has no locks, as with
-    some network disks, filelock's own files take their place.
+    Raises VisaError, which names the process, if another one holds it for longer than PATIENCE. Where the file system
+    has no locks, as with some network disks, filelock's own files take their place.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / LOCK), folder / HOLDER

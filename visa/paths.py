@@ -33,12 +33,27 @@ def visa_root() -> Path | None:
     return root
 
 
+def named_path(text: str) -> Path:
+    """The path that a user wrote, absolute, whether there is anything or not.
+
+    Raises VisaError for what can be no path: a name too long, a zero byte, an unknown ~user.
+    """
+    try:
+        path = Path(text).expanduser().resolve()
+        path.stat()
+    except FileNotFoundError:
+        return path
+    except (OSError, RuntimeError, ValueError) as error:
+        short = text if len(text) <= 60 else f"{text[:57]}..."
+        raise VisaError(f"{short!r} is no path ({getattr(error, 'strerror', None) or error}): check it.") from None
+    return path
+
+
 def existing_folder(text: str) -> Path | None:
-    """The folder that a user named, absolute, or None where there is none or there can be none of that name."""
-    with suppress(OSError, RuntimeError, ValueError):  # a name too long, an unknown ~user, a zero byte
-        folder = Path(text).expanduser().resolve()
-        if folder.is_dir():
-            return folder
+    """The folder that a user named, absolute, or None where there is none, or can be none of that name."""
+    with suppress(VisaError):
+        path = named_path(text)
+        return path if path.is_dir() else None
     return None
 
 

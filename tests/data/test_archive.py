@@ -234,7 +234,7 @@ def test_a_slow_server_is_waited_for_and_a_stalled_one_told(server, target, monk
     assert content(target) == FILES
     monkeypatch.setattr(archive, "TIMEOUT", 0.1)
     server.pause = 0.5
-    with pytest.raises(VisaError, match="broke off .*timed out.* it goes on at byte 196608"):
+    with pytest.raises(VisaError, match=r"broke off .*timed out.* it goes on at byte 196608"):
         fetch(server, target.with_name("other"))
 
 

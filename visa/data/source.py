@@ -8,7 +8,7 @@ from visa.data.layouts import folder_defects, root_samples
 from visa.data.objects import OBJECTS
 from visa.data.splits import Sample, description, is_synthetic, present_objects, read_table, select
 from visa.errors import VisaError, check_choice
-from visa.paths import data_root, visa_root
+from visa.paths import data_root, existing_folder, visa_root
 from visa.provenance import digest, folder_fingerprint
 
 VISA, MINI_VISA = "VisA", "mini-VisA"
@@ -118,8 +118,8 @@ def _is_taken(name: str) -> bool:
 
 
 def _named(root: str) -> Path:
-    folder = Path(root).expanduser().resolve()
-    if not folder.is_dir():
+    folder = existing_folder(root)
+    if folder is None:
         raise VisaError(
             f"visa_root is {root!r}, which is no folder: give a folder in one of the layouts of the book's page on "
             "your own data, or leave it."

@@ -11,7 +11,7 @@ from visa.data.objects import SPLIT_TYPES
 from visa.errors import VisaError, check_choice
 
 COLUMNS = ("object", "split", "label", "image", "mask")
-PLAIN_NAME = r"\w[\w.+ -]*"  # of objects and data sets: they name folders of a run
+PLAIN_NAME = r"\w[\w.+ -]{0,59}"  # of objects and data sets: they name folders and files of a run
 _PLAIN_PATH = re.compile(r"[^/.\\:][^/\\:]*(/[^/.\\:][^/\\:]*)*")  # a path that needs no closer look
 RESERVED = ("all", "object", "given")  # stand for something else where an object may be named
 
@@ -89,8 +89,8 @@ def check_object_name(name: str, where: object) -> None:
     """Raise VisaError unless `name` can name folders of a run and be told from `all` on a command line."""
     if name in RESERVED or not re.fullmatch(PLAIN_NAME, name):
         raise VisaError(
-            f"{where}: an object cannot be called {name!r}: use letters, digits, '.', '+', '-', '_' and spaces, "
-            f"and none of {', '.join(RESERVED)}."
+            f"{where}: an object cannot be called {name!r}: use at most 60 letters, digits, '.', '+', '-', '_' and "
+            f"spaces, and none of {', '.join(RESERVED)}."
         )
 
 
