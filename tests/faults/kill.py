@@ -5,7 +5,8 @@
 Stages are download, prepare, synth, pretrain, score, run and book. A moment is drawn evenly from the stage's own
 duration, after its imports where the stage is a function (it runs in a forked child), from the whole process where it
 is a command. After at most `--at-once` kills it is left to finish; then its files are compared, and it begins anew.
-Writes a row a stage into kills.csv, with kills.json beside it; a stage's earlier row is replaced.
+Writes a row a stage into kills.csv, with kills.json beside it. Called again with another `--seed`, a stage's counts are
+added to those that stand there.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from stages import STAGES, Stage, digests, launch, left_over
 
 from visa.provenance import machine, write_rows, write_text
 
+COUNTS = ("kills", "finished", "different", "left_over", "failed")
 COLUMNS = ("stage", "kills", "finished", "files", "different", "left_over", "failed", "seconds_undisturbed")
 
 
@@ -104,12 +106,17 @@ def main() -> None:
 
 
 def write(out: Path, rows: dict[str, dict[str, object]], seed: int) -> None:
-    """Put the rows beside those of other stages."""
+    """Add the rows to those of other stages and seeds."""
     about = out / "kills.json"
-    record = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {"rows": {}}
-    record |= {"script": "tests/faults/kill.py", "rows": record["rows"] | rows, "seed": seed, "machine": machine()}
+    record = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {"rows": {}, "seeds": {}}
+    for name, row in rows.items():
+        if seed in record["seeds"].setdefault(name, []):
+            sys.exit(f"{name} with seed {seed} is in {about} already: give another seed.")
+        record["seeds"][name].append(seed)
+        earlier = record["rows"].get(name, {})
+        record["rows"][name] = row | {count: row[count] + earlier.get(count, 0) for count in COUNTS}
     record["rows"] = {name: record["rows"][name] for name in STAGES if name in record["rows"]}
-    write_text(about, json.dumps(record, indent=1) + "\n")
+    write_text(about, json.dumps(record | {"script": "tests/faults/kill.py", "machine": machine()}, indent=1) + "\n")
     write_rows(out / "kills.csv", COLUMNS, record["rows"].values())
 
 

@@ -221,12 +221,12 @@ def launch(stage: Stage, shared: Path, folder: Path) -> Callable[[], int | None]
     child = os.fork()
     if child == 0:
         _in_child(stage, shared, folder, log.fileno())
+    os.setpgid(child, child)
     launch.group = child
     return partial(_polled, child)
 
 
 def _in_child(stage: Stage, shared: Path, folder: Path, log: int) -> None:
-    os.setsid()
     os.dup2(log, 1)
     os.dup2(log, 2)
     try:

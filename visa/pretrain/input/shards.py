@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import to_pil_image
 from tqdm import tqdm
 
-from visa.data.images import UNREADABLE, is_plain_jpeg
+from visa.data.images import UNREADABLE, is_plain_jpeg, open_image
 from visa.errors import VisaError
 from visa.lock import locked
 from visa.paths import written_whole
@@ -114,7 +114,7 @@ def _encoded(
 
 
 def _smaller(data: bytes, side: int, quality: int) -> bytes:
-    with Image.open(io.BytesIO(data)) as image:
+    with open_image(io.BytesIO(data)) as image:
         if is_plain_jpeg(image) and min(image.size) <= side:
             image.load()  # fails if it is broken
             return data
