@@ -1,6 +1,7 @@
 """The `visa` command: thin verbs over the package's functions."""
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -189,9 +190,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         typer.echo(f"visa: {error}", err=True)
         sys.exit(2)
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        typer.echo(f"visa: {error.strerror or error}{where}. Check the path, the disk and permissions.", err=True)
+        typer.echo(
+            f"visa: {error.strerror or error}{_where(error)}. Check the path, the disk and permissions.", err=True
+        )
         sys.exit(2)
+
+
+def _where(error: OSError) -> str:
+    """What an error is about: of two files the one that is written, of a partial file its folder."""
+    name = error.filename2 or error.filename
+    if name and ".partial." in str(name):
+        name = str(name).partition(".partial.")[0].rpartition(os.sep)[0]
+    return f": {name}" if name else ""
 
 
 class _Interruption:

@@ -39,7 +39,8 @@ COMMANDS = {  # each writes into OUT; VisA is the root, WEIGHTS a backbone
     "shards": "shards PHOTOS OUT/shards --side 16 --workers 1",
     "fit": "fit --detector padim --weights WEIGHTS --size 32x32 --device cpu VISA/fryum/Data/Images/Normal "
     "--out OUT/d.safetensors",
-    "run": f"run --pretrainings random --detectors padim --setups 1cls --pretrain {SMALL.replace('--set', '--pretrain')}",
+    "run": "run --pretrainings random --detectors padim --setups 1cls "
+    f"--pretrain {SMALL.replace('--set', '--pretrain')}",
 }
 
 

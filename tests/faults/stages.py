@@ -168,7 +168,7 @@ def _score(shared: Path, folder: Path) -> None:
 
 
 def _run(shared: Path, folder: Path) -> tuple[list[str], dict[str, str]]:
-    command = [sys.executable, "-m", "visa_spd", "run", "--pretrainings", "random,simsiam+spd", "--detectors", "padim"]
+    command = [sys.executable, "-m", "visa_spd", "run", "--pretrainings", "simsiam+spd", "--detectors", "padim"]
     command += ["--setups", "1cls", "--pretrain", "epochs=1", "--pretrain", "batch_size=8"]
     command += ["--pretrain", "image_size=32", "--pretrain", "arch=resnet18_half"]
     own = {"VISA_ROOT": str(shared / "VisA"), "VISA_RUNS": str(folder / "runs"), "VISA_DATA": str(shared / "data")}

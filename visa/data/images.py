@@ -71,7 +71,7 @@ def _is_grey(image: Image.Image) -> bool:
 def undecodable(path: Path, error: Exception) -> VisaError:
     """What to raise for a file that cannot be read as an image."""
     if isinstance(error, UnidentifiedImageError):  # it names an object in memory
-        return VisaError(f"{path} is no image of a known kind ({', '.join(FORMATS)}): fetch or convert it.")
+        return VisaError(f"{path} cannot be decoded (it is none of {', '.join(FORMATS)}): fetch it again.")
     if isinstance(error, FileNotFoundError):
         return VisaError(f"no image at {path}: the data set is incomplete (visa verify lists what is absent).")
     return VisaError(f"{path} cannot be decoded ({error}): fetch it again.")
