@@ -105,15 +105,17 @@ def main() -> None:
 def write(out: Path, rows: dict[str, dict[str, object]], seed: int) -> None:
     """Add the rows to those of other stages and seeds."""
     about = out / "kills.json"
-    record = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {"rows": {}, "seeds": {}}
+    record = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {"rows": {}, "made": {}}
+    now = machine()
     for name, row in rows.items():
-        if seed in record["seeds"].setdefault(name, []):
+        made = record["made"].setdefault(name, [])
+        if seed in [portion["seed"] for portion in made]:
             sys.exit(f"{name} with seed {seed} is in {about} already: give another seed.")
-        record["seeds"][name].append(seed)
+        made.append({"seed": seed, "kills": row["kills"], "commit": now["commit"]})
         earlier = record["rows"].get(name, {})
         record["rows"][name] = row | {count: row[count] + earlier.get(count, 0) for count in COUNTS}
     record["rows"] = {name: record["rows"][name] for name in STAGES if name in record["rows"]}
-    write_text(about, json.dumps(record | {"script": "tests/faults/kill.py", "machine": machine()}, indent=1) + "\n")
+    write_text(about, json.dumps(record | {"script": "tests/faults/kill.py", "machine": now}, indent=1) + "\n")
     write_rows(out / "kills.csv", COLUMNS, record["rows"].values())
 
 
