@@ -17,6 +17,7 @@ import companion
 import fragments
 import measured
 import notebook_pages
+import speed_pages
 
 from visa.cli import app
 from visa.data.synthetic.writer import write_mini_visa
@@ -294,3 +295,18 @@ def test_what_the_ablation_page_says_is_in_its_file():
     assert f"{to_reference['mean']['cross-entropy', 'probe_auroc']:.3f} above" in text
     same = to_reference.loc[(["hard edge", "faint colour", "eta 0.1", "eta 1.0"], ["probe_auroc", "probe_accuracy"]), :]
     assert ((same["low"] < 0) & (same["high"] > 0)).all()
+
+
+SPEEDS = BOOK / "results" / "benchmarks"
+
+
+@pytest.mark.parametrize(
+    "part", [p for p, (name, *_) in speed_pages.TABLES.items() if (SPEEDS / f"{name}.json").exists()]
+)
+def test_every_column_of_a_speed_table_is_in_its_file(part):
+    name, rows, columns = speed_pages.TABLES[part]
+    record = json.loads((SPEEDS / f"{name}.json").read_text(encoding="utf-8"))
+    found = record[rows] if isinstance(record[rows], list) else [record[rows]]
+    assert found and set(columns) <= set().union(*found)
+    table = speed_pages.speeds(SPEEDS)[f"speed_{part}.md"]
+    assert table.count("\n|") == len(found) + 1 and record["machine"]["commit"][:7] in table

@@ -19,6 +19,7 @@ from visa.report import tables
 ALL = f"visa run --objects fryum --pretrainings {','.join(PRETRAININGS)} --seeds 0,1,2"
 RESULTS = {  # folder of book/results: the command that makes its files
     "fryum": "visa run --objects fryum --seeds 0,1,2",
+    "setups_fryum": "visa run --objects fryum --seeds 0,1,2 --detectors padim,patchcore,probe,classifier,unet",
     "methods_fryum": ALL,
     "methods_photographs": f"{ALL} --pretrain pretrain_root=PHOTOGRAPHS",
 }
