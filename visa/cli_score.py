@@ -74,7 +74,7 @@ def _normal_images(folder: Path | None, object: str) -> list[Path]:
         raise VisaError("give a folder of normal images, or an object with --object, and not both.")
     if folder is not None:
         return image_files(folder)
-    source = open_source()
+    source = open_source("", [object])
     samples = source.samples("1cls", object=source.check_object(object), split="train")
     return [source.root / s.image for s in samples if s.label == "normal"]
 

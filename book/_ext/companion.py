@@ -58,6 +58,7 @@ def prepare(app: Sphinx, config: Config) -> None:
         pages = notebook_pages.pages(book.parent / "notebooks", runs_root() / "book")
         _write(book / "notebooks", {name: json.dumps(page, indent=1) + "\n" for name, page in pages.items()})
         _write(book / "generated", fragments.fragments(book))
+        import_module("mini_pages").write_pictures(book / "generated" / "sheets")
     except VisaError as error:
         raise ExtensionError(str(error)) from error
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import fault_pages
 import measured
 import metric_pages
+import mini_pages
 import pandas as pd
 import speed_pages
 
@@ -52,6 +53,7 @@ def fragments(book: Path) -> dict[str, str]:
     made |= metric_pages.conventions(book / "results" / "metric_conventions")
     made |= metric_pages.speed(book / "results" / "benchmarks" / "metrics.csv")
     made |= speed_pages.speeds(book / "results" / "benchmarks")
+    made |= mini_pages.fragments(book / "results" / "mini_visa")
     made |= fault_pages.faults(book / "results" / "faults")
     made |= metric_pages.growth(book / "results" / "growth")
     return made | measured.ablation(REFERENCE, ABLATION, book / "results" / "ablation")

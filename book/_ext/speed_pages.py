@@ -98,6 +98,28 @@ TABLES = {  # page part: file, its list of rows, and key of a row to its heading
             "blend_percent": "SmoothBlend, % of the step",
         },
     ),
+    "synth": (
+        "synth",
+        "rows",
+        {
+            "object": "object",
+            "size": "pixels",
+            "render": "rendered, images a CPU s",
+            "write": "written, images a CPU s",
+            "default_seconds": "the notebooks' images, CPU s",
+        },
+    ),
+    "synth_whole": (
+        "synth",
+        "whole",
+        {
+            "scale": "scale",
+            "images": "images",
+            "images_per_cpu_second": "images a CPU s",
+            "every_image": "images of VisA",
+            "every_image_cpu_minutes": "those, CPU min",
+        },
+    ),
 }
 NO_FILE = """:::{{note}}
 No times are stored in this copy of the book: `python benchmarks/{name}.py --out FILE` makes them.
