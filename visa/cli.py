@@ -205,9 +205,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _where(error: OSError) -> str:
     """What an error is about: of two files the one that is written, of a partial file its folder."""
-    name = error.filename2 or error.filename
-    if name and ".partial." in str(name):
-        name = str(name).partition(".partial.")[0].rpartition(os.sep)[0]
+    name = str(error.filename2 or error.filename or "")
+    if ".partial." in name:
+        name = name.partition(".partial.")[0].rpartition(os.sep)[0]
+    name = name if len(name) <= 300 else f"{name[:300]}..."
     return f": {name}" if name else ""
 
 
