@@ -11,7 +11,7 @@ PACKAGE = Path(visa.__file__).parent
 LEVELS = [
     ("errors",),
     ("paths",),
-    ("provenance",),
+    ("lock", "provenance"),
     ("data", "backbone", "metrics", "kernel", "model_card"),
     ("detect", "runs", "export"),
     ("pretrain",),

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 sys.path.append(str(Path(__file__).resolve().parents[1] / "book" / "_ext"))
 
 import browser_page
+import companion
 import fragments
 import measured
 import notebook_pages
@@ -50,6 +52,19 @@ def folders(tmp_path):
 
 def page(folders):
     return notebook_pages.pages(*folders)["03_pretrain.ipynb"]["cells"]
+
+
+def test_after_a_build_that_was_killed_the_next_begins_anew(tmp_path):
+    app = SimpleNamespace(outdir=tmp_path / "html", doctreedir=tmp_path / "doctrees")
+    page = app.outdir / "page.html"
+    companion.begin(app, None)
+    page.write_text("<html>")
+    companion.finish(app, None)
+    companion.begin(app, None)
+    assert page.is_file(), "a finished build is kept"
+    companion.finish(app, RuntimeError())
+    companion.begin(app, None)
+    assert not page.is_file() and app.doctreedir.is_dir()
 
 
 def test_a_notebook_without_a_run_says_how_to_run_it(folders):

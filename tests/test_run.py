@@ -129,11 +129,23 @@ def test_an_interrupted_run_says_so_and_goes_on(mini_root, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_wrong_parameter_ends_papermill_with_a_sentence(mini_root, tmp_path):
-    notebook = Path(__file__).parent.parent / "notebooks" / "03_pretrain.ipynb"
-    command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"), "-p", "objekt", "pcb1"]
+@pytest.mark.parametrize(
+    ("name", "parameter", "value", "told"),
+    [
+        ("03_pretrain", "objekt", "pcb1", "no parameter 'objekt'"),
+        ("01_data", "workers", "0", "workers is 0: give a whole number from 1 to 256"),
+        ("06_ablation", "seeds", "0,a", "seeds are '0,a': give whole numbers"),
+        ("04_score", "pretraining", "../../x", "'../../x' is the name of no object, pre-training or data set"),
+    ],
+)
+def test_a_wrong_parameter_ends_papermill_with_a_sentence(
+    mini_root, tmp_path, monkeypatch, name, parameter, value, told
+):
+    monkeypatch.setenv("VISA_ROOT", str(mini_root))
+    notebook = Path(__file__).parent.parent / "notebooks" / f"{name}.ipynb"
+    command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"), "-p", parameter, value]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and "no parameter 'objekt'" in done.stderr
+    assert done.returncode == 1 and told in done.stderr
     ran = [c for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" and c.execution_count]
     assert len(ran) <= 3, "it fails before anything is computed"
 

@@ -1,6 +1,7 @@
 """Backbones: torchvision ResNets and timm's convolutional models, safe loading and saving, named feature maps."""
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -76,6 +77,8 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
+        if not re.fullmatch(r"(cpu|cuda|mps)(:\d{1,3})?", name):  # torch has more kinds, on which nothing here runs
+            raise RuntimeError(name)
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise VisaError(f"device {name!r} is not to be had here: take auto or cpu.") from error

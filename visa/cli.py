@@ -1,6 +1,7 @@
 """The `visa` command: thin verbs over the package's functions."""
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -156,6 +157,7 @@ def run(
     """Run all notebooks in order, from images to tables; what is up to date is skipped."""
     from visa.data.setups import SETUPS
     from visa.data.source import default_objects, open_source
+    from visa.lock import locked
     from visa.plan import DETECTORS, PRETRAININGS, GivenWeights, Matrix, plan
     from visa.runner import check_parameters, execute
     from visa.runs import open_run
@@ -185,7 +187,8 @@ def run(
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     try:
-        ran = execute(stages, source, target, interrupted=lambda: stop.requested)
+        with locked(target.root):
+            ran = execute(stages, source, target, interrupted=lambda: stop.requested)
     except KeyboardInterrupt:
         logging.getLogger("asyncio").disabled = True  # it would tell of the kernel that was just stopped
         typer.echo("visa: interrupted; the same command goes on from here.", err=True)
@@ -202,9 +205,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except OSError as error:
         typer.echo(
-            f"visa: {error.strerror or error}: {error.filename}. Check the path, the disk and permissions.", err=True
+            f"visa: {error.strerror or error}{_where(error)}. Check the path, the disk and permissions.", err=True
         )
         sys.exit(2)
+
+
+def _where(error: OSError) -> str:
+    """What an error is about: of two files the one that is written, of a partial file its folder."""
+    name = str(error.filename2 or error.filename or "")
+    if ".partial." in name:
+        name = name.partition(".partial.")[0].rpartition(os.sep)[0]
+    name = name if len(name) <= 300 else f"{name[:300]}..."
+    return f": {name}" if name else ""
 
 
 class _Interruption:

@@ -53,8 +53,11 @@ def score(
     from visa.backbone import pick_device
     from visa.detect.fitted import load_detector
     from visa.detect.line import score_files
+    from visa.lock import locked
 
-    summary = score_files(load_detector(detector, str(pick_device(device))), images, out, raw, progress=True)
+    fitted = load_detector(detector, str(pick_device(device)))
+    with locked(out):
+        summary = score_files(fitted, images, out, raw, progress=True)
     typer.echo(f"{summary.table}: {summary.scored} images scored, {summary.anomalous} of them anomalous")
     if summary.unreadable:
         for error in summary.unreadable:

@@ -21,4 +21,5 @@ def check_choice(what: str, value: object, choices: Iterable[str]) -> None:
         return
     near = get_close_matches(str(value), names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise VisaError(f"unknown {what} {value!r}: choose one of {', '.join(names)}.{hint}")
+    shown = value if not isinstance(value, str) or len(value) <= 60 else f"{value[:57]}..."
+    raise VisaError(f"unknown {what} {shown!r}: choose one of {', '.join(names)}.{hint}")

@@ -9,6 +9,7 @@ from IPython.display import HTML, display
 
 from visa.data.source import Source, open_source
 from visa.errors import VisaError, check_choice
+from visa.paths import named_path
 from visa.runs import Run, open_run
 
 BANNER = (
@@ -18,11 +19,16 @@ BANNER = (
 )
 
 
-def start(namespace: Mapping[str, Any], **choices: Iterable[str]) -> tuple[Source, Run]:
+Choices = Iterable[str] | range
+_FILES = ("weights", "pretrain_root")  # parameters that name what must be there
+
+
+def start(namespace: Mapping[str, Any], **choices: Choices) -> tuple[Source, Run]:
     """Check the notebook's parameters, open its data set and run, and show a banner if the data are synthetic.
 
     `namespace` is the notebook's `globals()`, in which annotations name the parameters and their types; `choices`
-    lists the values that a parameter may take. Raises VisaError, in one sentence, at the first mistake.
+    lists the values that a parameter may take, or is a range of whole numbers. Raises VisaError, in one sentence, at
+    the first mistake.
     """
     check_parameters(namespace, choices)
     named = str(namespace.get("object", namespace.get("objects", "")))
@@ -36,10 +42,13 @@ def start(namespace: Mapping[str, Any], **choices: Iterable[str]) -> tuple[Sourc
     return source, open_run(namespace.get("run", ""), source)
 
 
-def check_parameters(namespace: Mapping[str, Any], choices: Mapping[str, Iterable[str]]) -> None:
-    """Raise VisaError for an injected name that is no parameter, a wrong type, or a value that is no choice."""
+def check_parameters(namespace: Mapping[str, Any], choices: Mapping[str, Choices]) -> None:
+    """Raise VisaError for an injected name that is no parameter, a wrong type, a wrong choice or an absent file."""
     types = dict(namespace.get("__annotations__", {}))
-    for name in _injected(namespace.get("In", [])):
+    inputs = namespace.get("In", [])
+    if not isinstance(inputs, list):
+        raise VisaError("this notebook has no parameter 'In'.")
+    for name in _injected(inputs):
         if name not in types:
             near = get_close_matches(name, types, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -49,10 +58,31 @@ def check_parameters(namespace: Mapping[str, Any], choices: Mapping[str, Iterabl
         if not _fits(value, kind):
             raw = f" (papermill -r {name} VALUE passes text)" if kind is str else ""
             raise VisaError(
-                f"parameter {name!r} is {value!r}, of type {type(value).__name__}: give {kind.__name__}{raw}."
+                f"parameter {name!r} is {_short(value)}, of type {type(value).__name__}: give {kind.__name__}{raw}."
             )
     for name, allowed in choices.items():
-        check_choice(name, namespace[name], allowed)
+        if not isinstance(allowed, range):
+            check_choice(name, namespace[name], allowed)
+        elif namespace[name] not in allowed:
+            least, most = allowed[0], allowed[-1]
+            raise VisaError(f"{name} is {_short(namespace[name])}: give a whole number from {least} to {most}.")
+    for name in _FILES:
+        if namespace.get(name) and not named_path(namespace[name]).exists():
+            raise VisaError(f"{name} is {_short(namespace[name])}, which is not there: check the path.")
+
+
+def whole_numbers(what: str, text: str, allowed: range) -> list[int]:
+    """The numbers in a text such as `0,1,2`, each once; VisaError for anything else or a number not allowed."""
+    parts = [part.strip() for part in text.split(",")]
+    numbers = [int(part) if part.isascii() and part.isdecimal() and len(part) < 20 else -1 for part in parts]
+    if not all(number in allowed for number in numbers) or len(set(numbers)) < len(numbers):
+        raise VisaError(f"{what}s are {_short(text)}: give whole numbers from {allowed[0]} on, with commas, each once.")
+    return numbers
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _injected(inputs: Iterable[str]) -> list[str]:
@@ -63,6 +93,6 @@ def _injected(inputs: Iterable[str]) -> list[str]:
 
 
 def _fits(value: object, kind: type) -> bool:
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is float:  # neither NaN nor infinite, nor a whole number beyond any float
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
     return isinstance(value, kind) and not (kind is int and isinstance(value, bool))

@@ -1,13 +1,22 @@
 """Every directory of the project; one environment variable overrides each root."""
 
+import hashlib
 import os
+import re
+import shutil
+import socket
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from visa.errors import VisaError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+_HOST = re.sub(r"[^\w-]", "-", socket.gethostname())[:32]
+_LEFT_OVER = 86_400  # seconds after which a partial file counts as left over, whoever wrote it
+_swept: set[Path] = set()
 
 
 def visa_root() -> Path | None:
@@ -18,10 +27,34 @@ def visa_root() -> Path | None:
     value = os.environ.get("VISA_ROOT")
     if not value:
         return None
-    root = Path(value).expanduser().resolve()
-    if not root.is_dir():
+    root = existing_folder(value)
+    if root is None:
         raise VisaError(f"VISA_ROOT is {value!r}, which is no folder: point it at VisA or at your own data.")
     return root
+
+
+def named_path(text: str) -> Path:
+    """The path that a user wrote, absolute, whether there is anything or not.
+
+    Raises VisaError for what can be no path: a name too long, a zero byte, an unknown ~user.
+    """
+    try:
+        path = Path(text).expanduser().resolve()
+        path.stat()
+    except FileNotFoundError:
+        return path
+    except (OSError, RuntimeError, ValueError) as error:
+        short = text if len(text) <= 60 else f"{text[:57]}..."
+        raise VisaError(f"{short!r} is no path ({getattr(error, 'strerror', None) or error}): check it.") from None
+    return path
+
+
+def existing_folder(text: str) -> Path | None:
+    """The folder that a user named, absolute, or None where there is none, or can be none of that name."""
+    with suppress(VisaError):
+        path = named_path(text)
+        return path if path.is_dir() else None
+    return None
 
 
 def data_root() -> Path:
@@ -44,14 +77,64 @@ def notebooks_root() -> Path:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; it becomes `path` at the end, or vanishes if the block fails."""
+    """A temporary name beside `path` to write to; it becomes `path` at the end, or vanishes if the block fails.
+
+    What a killed process left half-written in that folder goes first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    _sweep(path.parent)
+    partial = path.with_name(_partial_name(path))
     try:
         yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder beside `path`, for what is to become `path`; it vanishes, with what killed processes left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path.parent)
+    with tempfile.TemporaryDirectory(
+        prefix=f"{_partial_name(path)}-", dir=path.parent, ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder)
+
+
+def _partial_name(path: Path) -> str:
+    """A hidden name that says who writes, without a suffix: no loader of images takes the file for one.
+
+    A digest stands for the final name, which may already be as long as the file system allows.
+    """
+    return f".{os.getpid()}@{_HOST}.partial.{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}"
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what killed processes left in a folder, at this process's first look at it."""
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    for partial in folder.glob(".*.partial.*"):
+        with suppress(OSError):
+            if _is_left_over(partial):
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+
+
+def _is_left_over(partial: Path) -> bool:
+    """Whether nobody is writing it any more: its process is gone from this machine, or it has not changed for a day."""
+    if time.time() - partial.stat().st_mtime > _LEFT_OVER:
+        return True
+    writer = re.match(r"\.(\d+)@([\w-]+)\.partial\.", partial.name)
+    if not writer or writer[2] != _HOST or os.name != "posix":
+        return False
+    try:
+        os.kill(int(writer[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's, and alive
+        return False
+    return False
 
 
 def _root(variable: str, default: str) -> Path:

@@ -1,6 +1,7 @@
 """A run: one folder with every file that was made from one data set."""
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from visa.data.objects import OBJECTS
 from visa.data.source import Source
 from visa.data.splits import PLAIN_NAME, RESERVED
 from visa.errors import VisaError
-from visa.paths import runs_root
+from visa.paths import existing_folder, runs_root
 from visa.provenance import write_text
 
 _PARTS = ("train", "val", "images")  # names of folders that say nothing of the data
@@ -28,11 +29,11 @@ class Run:
 
     def pretrain_dir(self, pretraining: str, scope: str, seed: int) -> Path:
         """Folder of `backbone.safetensors`, `curves.csv` and `diagnosis.json`."""
-        return self.root / "pretrain" / pretraining / scope / f"seed{seed}"
+        return self.root / "pretrain" / _part(pretraining) / _part(scope) / f"seed{seed}"
 
     def score_dir(self, object: str, pretraining: str, scope: str, seed: int) -> Path:
         """Folder of `metrics.csv` and one folder a detector, with `scores.npz` and full-resolution maps."""
-        return self.root / "scores" / object / pretraining / scope / f"seed{seed}"
+        return self.root / "scores" / _part(object) / _part(pretraining) / _part(scope) / f"seed{seed}"
 
     @property
     def results_dir(self) -> Path:
@@ -68,8 +69,8 @@ def folder_scope(folder: str, name: str = "") -> str:
 
     Raises VisaError if the folder is absent, `name` is no plain folder name, or either name is taken in a run.
     """
-    root = Path(folder).expanduser().resolve()
-    if not root.is_dir():
+    root = existing_folder(folder)
+    if root is None:
         raise VisaError(f"there is no folder {folder!r} to pre-train on: check the path.")
     own = f"{root.parent.name}-{root.name}" if root.name.lower() in _PARTS and root.parent.name else root.name
     scope = name or own
@@ -81,10 +82,17 @@ def folder_scope(folder: str, name: str = "") -> str:
     return scope
 
 
+def _part(name: str) -> str:
+    """`name` if it can name a folder in a run; else VisaError."""
+    if not name or name.startswith(".") or len(os.fsencode(name)) > 200 or any(sign in name for sign in "/\\\0"):
+        raise VisaError(f"{name[:60]!r} is the name of no object, pre-training or data set: check it.")
+    return name
+
+
 def _opened(name: str, dataset: str, synthetic: bool) -> tuple[Run, dict[str, object]]:
     """The run, made if it is new, and what `run.json` says of it."""
     if name and not re.fullmatch(PLAIN_NAME, name):
-        raise VisaError(f"run {name!r} is no plain folder name: use letters, digits, '.', '+', '-' and '_'.")
+        raise VisaError(f"run {name!r} is no plain folder name: use at most 60 letters, digits, '.', '+', '-' and '_'.")
     run = Run(runs_root() / (name or dataset.lower()))
     about = run.root / "run.json"
     if not about.is_file():

@@ -1,6 +1,7 @@
 """Sphinx extension: fills book/notebooks and book/generated before every build, and keeps the book offline."""
 
 import json
+import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -10,17 +11,38 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ExtensionError
 
+UNFINISHED = ".unfinished"  # in the built book, while it is being built
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE)]  # this clone's visa, whatever else bears that name
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect before Sphinx looks for source files, scripts and the table of contents."""
+    app.connect("config-inited", begin, priority=0)
     app.connect("config-inited", prepare, priority=0)
     app.connect("html-page-context", drop_scripts, priority=999)
     app.connect("build-finished", empty_icon_script)
     app.connect("build-finished", copy_browser)
+    app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def begin(app: Sphinx, config: Config) -> None:
+    """Mark the build as unfinished, and begin anew after one that was: a page cut off by a kill looks finished."""
+    folders = Path(app.outdir), Path(app.doctreedir)
+    mark = folders[0] / UNFINISHED
+    if mark.is_file():
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+
+
+def finish(app: Sphinx, error: Exception | None) -> None:
+    """Take the mark away from a build that came to its end."""
+    if error is None:
+        (Path(app.outdir) / UNFINISHED).unlink(missing_ok=True)
 
 
 def prepare(app: Sphinx, config: Config) -> None:

@@ -4,6 +4,7 @@ import pkgutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import fault_pages
 import measured
 import metric_pages
 import mini_pages
@@ -53,6 +54,7 @@ def fragments(book: Path) -> dict[str, str]:
     made |= metric_pages.speed(book / "results" / "benchmarks" / "metrics.csv")
     made |= speed_pages.speeds(book / "results" / "benchmarks")
     made |= mini_pages.fragments(book / "results" / "mini_visa")
+    made |= fault_pages.faults(book / "results" / "faults")
     made |= metric_pages.growth(book / "results" / "growth")
     return made | measured.ablation(REFERENCE, ABLATION, book / "results" / "ablation")
 

@@ -1,6 +1,9 @@
+import contextlib
 import hashlib
 import io
+import os
 import tarfile
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -8,9 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from visa import lock
 from visa.data import archive
 from visa.data.archive import CHUNK, download, unpack
 from visa.errors import VisaError
+from visa.lock import locked
 
 FILES = {
     "split_csv/1cls.csv": b"object,split,label,image,mask\n",
@@ -39,11 +44,17 @@ def sha256(body: bytes) -> str:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves `server.body`; `server.cut` ends each answer after so many bytes, `server.ranges` obeys Range headers."""
+    """Serves `server.body`, in the ways of a bad server that its other attributes name (see the fixture)."""
 
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
         self.server.asked.append(asked)
+        if self.path in self.server.redirects:
+            self.send_response(302)
+            self.send_header("Location", self.server.redirects[self.path])
+            return self.end_headers()
+        if self.server.errors:
+            return self.send_error(self.server.errors.pop())
         if self.path != "/VisA.tar":
             return self.send_error(404)
         body, start = self.server.body, 0
@@ -52,11 +63,21 @@ class Handler(BaseHTTPRequestHandler):
             if start >= len(body):
                 return self.send_error(416)
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body) - start))
+        if start:
+            start += self.server.off
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        if self.server.length != "":
+            self.send_header("Content-Length", self.server.length or str(len(body) - start))
         self.end_headers()
-        end = start + self.server.cut if self.server.cut else len(body)
-        self.wfile.write(body[start:end])
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # who asked has had enough
+            self._send(body, start)
         return None
+
+    def _send(self, body: bytes, start: int) -> None:
+        end = start + self.server.cut if self.server.cut else len(body)
+        for at in range(start, end, self.server.piece or len(body)):
+            self.wfile.write(body[at : min(end, at + (self.server.piece or len(body)))])
+            time.sleep(self.server.pause)
 
     def log_message(self, *_: object) -> None:
         """Keeps the test's output quiet."""
@@ -65,7 +86,10 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        http.body, http.cut, http.ranges, http.asked = BODY, 0, True, []
+        http.body, http.asked = BODY, []
+        http.cut, http.ranges = 0, True  # end each answer after so many bytes; obey Range headers
+        http.redirects, http.errors, http.off = {}, [], 0  # by path; status codes to answer first; ranges that are off
+        http.length, http.piece, http.pause = None, 0, 0.0  # header instead of the true one; bytes and seconds between
         http.url = f"http://127.0.0.1:{http.server_port}/VisA.tar"
         thread = Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -126,8 +150,8 @@ def test_a_server_that_ignores_ranges_sends_the_whole_file(server, target):
 
 
 def test_a_part_that_was_whole_already_is_used(server, target):
-    target.parent.mkdir()
-    (target.parent / f".VisA-{sha256(BODY)[:12]}.tar.part").write_bytes(BODY)
+    (target.parent / ".VisA.download").mkdir(parents=True)
+    (target.parent / f".VisA.download/{sha256(BODY)[:12]}.tar").write_bytes(BODY)
     fetch(server, target)
     assert content(target) == FILES
 
@@ -150,6 +174,85 @@ def test_an_absent_page_and_a_silent_server_are_told(server, target):
     with pytest.raises(VisaError, match="broke off"):
         fetch(server, target)
     assert beside(target) == []
+
+
+def test_a_redirect_is_followed_and_a_loop_of_them_told(server, target):
+    server.redirects = {"/latest": server.url, "/loop": "/loop"}
+    root = server.url.removesuffix("/VisA.tar")
+    with pytest.raises(VisaError, match="redirects"):
+        download(target, f"{root}/loop", sha256(BODY), progress=False)
+    assert beside(target) == []
+    server.cut = 6 * CHUNK
+    with pytest.raises(VisaError, match="goes on at byte 393216"):
+        download(target, f"{root}/latest", sha256(BODY), progress=False)
+    server.cut = 0
+    download(target, f"{root}/latest", sha256(BODY), progress=False)
+    assert server.asked[-1] == "bytes=393216-" and content(target) == FILES
+
+
+def test_a_server_that_is_busy_for_a_moment_is_asked_again(server, target):
+    server.errors = [503, 500]
+    fetch(server, target)
+    assert content(target) == FILES and len(server.asked) == 3
+
+
+def test_a_server_that_stays_broken_is_told(server, target, monkeypatch):
+    monkeypatch.setattr(archive, "_RETRY", archive._RETRY.new(backoff_factor=0))
+    server.errors = [500] * 9
+    with pytest.raises(VisaError, match="answered 500 Internal Server Error: try again later"):
+        fetch(server, target)
+    assert beside(target) == []
+
+
+@pytest.mark.parametrize("length", ["700", "9999999", "", "many", "-5"])
+def test_a_wrong_length_costs_a_try_and_nothing_else(server, target, length):
+    server.length = length
+    if length in ("700", "9999999"):
+        with pytest.raises(VisaError, match="SHA-256" if length == "700" else "broke off"):
+            fetch(server, target)
+        assert not target.exists()
+        server.length = None
+    fetch(server, target)
+    assert content(target) == FILES and beside(target) == ["VisA"]
+
+
+def test_another_part_than_asked_for_is_not_appended(server, target):
+    server.cut = 6 * CHUNK
+    with pytest.raises(VisaError):
+        fetch(server, target)
+    server.cut, server.off = 0, -7
+    with pytest.raises(VisaError, match="another part than was asked for"):
+        fetch(server, target)
+    server.off = 0
+    fetch(server, target)
+    assert content(target) == FILES
+
+
+def test_a_slow_server_is_waited_for_and_a_stalled_one_told(server, target, monkeypatch):
+    server.piece, server.pause = 3 * CHUNK, 0.05
+    fetch(server, target)
+    assert content(target) == FILES
+    monkeypatch.setattr(archive, "TIMEOUT", 0.1)
+    server.pause = 0.5
+    with pytest.raises(VisaError, match=r"broke off .*timed out.* it goes on at byte 196608"):
+        fetch(server, target.with_name("other"))
+
+
+def test_a_stream_without_end_is_cut_off(server, target, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_BYTES", 4 * CHUNK)
+    server.length = ""
+    with pytest.raises(VisaError, match="wrong SHA-256"):
+        fetch(server, target)
+    assert beside(target) == []
+
+
+def test_two_downloads_into_one_folder_take_turns(server, target, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    work = target.parent / ".VisA.download"
+    with locked(work), pytest.raises(VisaError, match=f"is in use by process {os.getpid()} on"):
+        fetch(server, target)
+    fetch(server, target)
+    assert content(target) == FILES and beside(target) == ["VisA"]
 
 
 def test_a_small_disk_is_told_before_anything_is_written(server, target, monkeypatch):
@@ -182,6 +285,18 @@ def member(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
     return info
 
 
+def sized(name: str, size: int) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info
+
+
+def with_header(key: str, value: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo("fryum/odd")
+    info.pax_headers = {key: value}
+    return info
+
+
 ENEMIES = {
     "absolute": tar(FILES | {"/tmp/visa-enemy": b"x"}),
     "parent": tar(FILES | {"fryum/../../enemy": b"x"}),
@@ -192,7 +307,14 @@ ENEMIES = {
     "hard link": tar(FILES, member("fryum/out", tarfile.LNKTYPE, "/etc/passwd")),
     "device": tar(FILES, member("fryum/null", tarfile.CHRTYPE)),
     "pipe": tar(FILES, member("fryum/pipe", tarfile.FIFOTYPE)),
-    "too large": tar(FILES | {"zeros": bytes(4 << 20)}, mode="w:gz"),
+    "too large": tar(FILES | {"zeros": bytes(4 << 20)}),
+    "compressed bomb": tar(FILES | {"zeros": bytes(4 << 20)}, mode="w:gz"),
+    "thousands of tiny files": tar(FILES | {f"fryum/{i}": b"" for i in range(3000)}),
+    "sparse bomb": tar(FILES, member("fryum/hole", tarfile.GNUTYPE_SPARSE)),
+    "a name too long": tar(FILES | {"fryum/" + 300 * "x": b"x"}),
+    "a zero byte in a name": tar(FILES, with_header("path", "fryum/a\0b")),
+    "a negative size": tar(FILES, with_header("size", "-9")),
+    "size beyond the file": tar(FILES, sized("fryum/huge", 1 << 40)),
     "file as folder": tar(FILES | {"split_csv/1cls.csv/enemy": b"x"}),
     "no data set": tar({"readme.txt": b"x"}),
     "truncated": BODY[:600_000],
@@ -204,6 +326,6 @@ ENEMIES = {
 def test_an_enemy_archive_unpacks_to_nothing(tmp_path, body):
     (tmp_path / "a.tar").write_bytes(body)
     with pytest.raises(VisaError):
-        unpack(tmp_path / "a.tar", tmp_path / "here" / "VisA", max_bytes=2 << 20)
+        unpack(tmp_path / "a.tar", tmp_path / "here" / "VisA", max_bytes=2 << 20, max_members=2000)
     assert beside(tmp_path / "here" / "VisA") == []
     assert beside(tmp_path / "here") == ["a.tar", "here"]

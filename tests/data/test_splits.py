@@ -53,6 +53,11 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
     assert read_split(written(tmp_path, "\ufeff" + HEADER + NORMAL))[0].object == "fryum"
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\n\n"])
+def test_any_end_of_line_will_do(tmp_path, end):
+    assert len(read_split(written(tmp_path, (HEADER + NORMAL).replace("\n", end)))) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -64,6 +69,15 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
         (HEADER + "fryum,test,anomaly,fryum/a.JPG,../a.png\n", "leaves the data set"),
         (HEADER + "fryum,train,normal,fryum/./a.JPG,\n", "no plain path: write 'fryum/a.JPG'"),
         (HEADER, "names no image"),
+        (HEADER.replace(",", ";"), "lacks the columns object, split"),
+        (HEADER.replace(",", "\t"), "so written"),
+        ("object," + HEADER + "fryum," + NORMAL, "column object twice"),
+        (HEADER + "fryum,train,normal,fryum/a\0.JPG,\n", "control character"),
+        (HEADER + 'fryum,train,normal,"fryum/a.JPG,\n' + NORMAL, "control character"),
+        (HEADER + f"fryum,train,normal,{'x' * 200_000},\n", "field larger than field limit"),
+        (HEADER + "fryum,train\n", "unknown label"),
+        (HEADER + ",,,,\n", "cannot be called ''"),
+        (HEADER + f"{'x' * 61},train,normal,x/a.JPG,\n", "at most 60 letters"),
         (HEADER + NORMAL + NORMAL, "line 3: fryum/a.JPG stands there twice"),
         (HEADER + "fryum,test,normal,fryum/a.JPG,fryum/a.png\n", "a mask only if its label is anomaly"),
         (HEADER + "../x,test,normal,fryum/a.JPG,\n", "cannot be called '../x'"),

@@ -1,6 +1,7 @@
 """Shards: what is written is a plain WebDataset, comes back as it was, survives an interruption, and hides nothing."""
 
 import io
+import os
 import pickle
 import tarfile
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from visa import paths
 from visa.errors import VisaError
 from visa.pretrain.input import loader, shards
 from visa.pretrain.input.files import FolderFiles
@@ -85,7 +87,10 @@ def test_an_interrupted_build_goes_on_to_the_same_shards(root, tmp_path, monkeyp
         patch.setattr(shards, "_add", stopping)
         with pytest.raises(KeyboardInterrupt):
             write(root, tmp_path / "out")
-    (tmp_path / "out" / ".1.partial.shard-000001.tar").write_bytes(b"left by a kill")
+    left = tmp_path / "out" / ".1.partial.shard-000001.tar"
+    left.write_bytes(b"left by a kill long ago")
+    os.utime(left, (0, 0))
+    monkeypatch.setattr(paths, "_swept", set())  # as in a new process
     assert [p.name for p in (tmp_path / "out").glob("shard-*")] == ["shard-000000.tar"]
     with pytest.raises(VisaError, match=r"4 of 5 shards are missing .*shard-000001\.tar: write_shards goes on"):
         ShardedImages(tmp_path / "out", 24)

@@ -1,8 +1,12 @@
 """Figures over all setups, and over defect classes."""
 
+import io
+
+import pandas as pd
 import pytest
 
 from visa.errors import VisaError
+from visa.report import layout
 from visa.report.overview import plot_defects, plot_overview
 
 
@@ -20,6 +24,23 @@ def test_the_overview_has_a_row_a_task_and_a_column_a_setup(metrics):
     assert [t.get_text() for t in axes[2].get_xticklabels()] == ["simsiam", "random", "simsiam+spd"]
     with pytest.raises(VisaError, match="no such AU-PRO"):
         plot_overview(metrics, "au_pro")
+
+
+def test_a_defect_class_may_be_called_anything(metrics):
+    own = metrics[(metrics["object"] == "fryum") & (metrics["setup"] == "1cls")].copy()
+    odd = ["<script>alert(1)</script>", r"$\frac{$", "a|b_c", "%&#\\"]
+    parts = [own[own["defect"] == "other"].assign(defect=name) for name in odd]
+    figure = plot_defects(pd.concat([own, *parts]), "pixel")
+    figure.savefig(io.BytesIO())
+    assert set(odd) < {t.get_text() for axis in figure.axes for t in axis.get_yticklabels()}
+
+
+def test_names_become_no_markup_in_tables(metrics):
+    odd = "<script>alert(1)</script>"
+    own = metrics[metrics["object"] == "fryum"]
+    tables = layout.defect_tables(pd.concat([own, own[own["defect"] == "other"].assign(defect=odd)]), {}, odd)
+    text = "".join(map(layout.to_html, tables))
+    assert tables and "<script" not in text and "&lt;script&gt;" in text
 
 
 def test_defect_classes_are_ordered_from_hard_to_easy(metrics):

@@ -2,116 +2,135 @@
 
 import shutil
 import tarfile
-import tempfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-import pooch
 import requests
+from requests.adapters import HTTPAdapter
 from tqdm import tqdm
+from urllib3.util import Retry
 
 from visa.errors import VisaError
+from visa.lock import locked
+from visa.paths import scratch_folder
+from visa.provenance import file_digest
 
 URL = "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar"
 SHA256 = "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362"
-MAX_BYTES = 8 << 30  # the official archive holds about 1.8 GB
+MAX_BYTES = 8 << 30  # the official archive holds about 1.8 GB ...
+MAX_MEMBERS = 100_000  # ... in about 12,000 files
 CHUNK = 1 << 16  # what a broken connection may lose
+TIMEOUT = 60.0  # seconds without a byte
+# A server that is busy or restarts gets three more tries within a few seconds.
+_RETRY = Retry(
+    3, connect=0, read=0, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False,
+    respect_retry_after_header=False,
+)  # fmt: skip
 
 
 def download(destination: Path, url: str = URL, sha256: str = SHA256, progress: bool = True) -> Path:
     """Fetch VisA (about 1.8 GB, CC BY 4.0) into the folder `destination` and return it: a VisA root.
 
     A root that is already there is returned as it is. A broken download goes on where it stopped when called again;
-    the partial file and the archive lie hidden beside `destination` until the folder is whole. Raises VisaError if
-    the folder is in use, the disk too small, the server refuses, the checksum differs or the archive is unsafe.
+    what has arrived lies in a hidden folder beside `destination` until the root is whole. Raises VisaError if the
+    folder or its download is in use, the disk too small, the server refuses, the checksum differs or the archive is
+    unsafe.
     """
     destination = Path(destination).expanduser().absolute()
     if (destination / "split_csv").is_dir():
         return destination
     _check_unused(destination)
-    name = f".{destination.name}-{sha256[:12]}.tar"
-    fetch = ResumingDownloader(destination.parent / f"{name}.part", progress)
-    try:
-        archive = pooch.retrieve(url, f"sha256:{sha256}", fname=name, path=destination.parent, downloader=fetch)
-    except ValueError as error:  # pooch found another checksum and removed the file
-        raise VisaError(f"what {url} sent has the wrong SHA-256, so it was removed: {error}") from error
-    unpack(Path(archive), destination)
-    Path(archive).unlink()
+    work = destination.with_name(f".{destination.name}.download")
+    archive = work / f"{sha256[:12]}.tar"
+    with locked(work):
+        try:
+            _fetch(url, archive, progress)
+            if (found := file_digest(archive)) != sha256:
+                archive.unlink()
+                raise VisaError(f"what {url} sent has the wrong SHA-256 ({found}), so it was removed: try again.")
+            unpack(archive, destination)
+            archive.unlink()
+        finally:
+            if not archive.exists():  # nothing has arrived that another try could go on with
+                shutil.rmtree(work, ignore_errors=True)
     return destination
 
 
-class ResumingDownloader:
-    """A pooch downloader that keeps what has arrived in `partial` and asks the server for the rest only.
-
-    A server that ignores the range sends the whole file again, which then replaces the part.
-    """
-
-    def __init__(self, partial: Path, progress: bool = True, timeout: float = 60) -> None:
-        self.partial, self.progress, self.timeout = partial, progress, timeout
-
-    def __call__(self, url: str, output_file: str, pooch: object, check_only: bool = False) -> None:
-        """Complete the partial file and move it to `output_file`; raises VisaError if the connection fails."""
+def _fetch(url: str, archive: Path, progress: bool) -> None:
+    """Complete the file `archive`, which may hold the beginning; raises VisaError if the connection fails."""
+    with requests.Session() as session:
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(max_retries=_RETRY))
         try:
-            self._complete(url)
+            _complete(session, url, archive, progress)
         except requests.RequestException as error:
             raise VisaError(
                 f"the download of {url} broke off ({error}): run the same command again, it goes on at byte "
-                f"{self._arrived()}."
+                f"{_size(archive)}."
             ) from error
-        self.partial.replace(output_file)
-
-    def _complete(self, url: str) -> None:
-        arrived = self._arrived()
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={arrived}-"} if arrived else {})
-        with requests.get(url, headers=headers, stream=True, timeout=self.timeout) as response:
-            if response.status_code == requests.codes.requested_range_not_satisfiable:
-                return  # the part is whole already, or wrong: the checksum tells
-            if not response.ok:
-                raise VisaError(f"{url} answered {response.status_code} {response.reason}: check the address.")
-            if response.status_code != requests.codes.partial_content:
-                arrived = 0
-            self._receive(response, arrived)
-
-    def _receive(self, response: requests.Response, arrived: int) -> None:
-        length = response.headers.get("Content-Length")
-        total = arrived + int(length) if length else None
-        _check_space(self.partial.parent, 2 * (total or 0) - arrived)  # the archive, then as much again unpacked
-        bar = tqdm(desc="download", total=total, initial=arrived, unit="B", unit_scale=True, disable=not self.progress)
-        with bar, self.partial.open("ab" if arrived else "wb") as stream:
-            for chunk in response.iter_content(CHUNK):
-                stream.write(chunk)
-                bar.update(len(chunk))
-        if total is not None and self._arrived() < total:
-            raise requests.ConnectionError(f"{self._arrived()} of {total} bytes arrived")
-
-    def _arrived(self) -> int:
-        return self.partial.stat().st_size if self.partial.exists() else 0
 
 
-def unpack(archive: Path, destination: Path, max_bytes: int = MAX_BYTES) -> None:
-    """Unpack a VisA tar archive, with or without a folder around the objects, so that `destination` is a VisA root.
+def _complete(session: requests.Session, url: str, archive: Path, progress: bool) -> None:
+    arrived = _size(archive)
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={arrived}-"} if arrived else {})
+    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code == requests.codes.requested_range_not_satisfiable:
+            return  # it is whole already, or wrong: the checksum tells
+        if not response.ok:
+            what = "try again later" if response.status_code >= 500 else "check the address"
+            raise VisaError(f"{url} answered {response.status_code} {response.reason}: {what}.")
+        if response.status_code != requests.codes.partial_content:
+            arrived = 0  # the whole file again
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {arrived}-"):
+            archive.unlink(missing_ok=True)
+            raise requests.RequestException("the server sent another part than was asked for")
+        _receive(response, archive, arrived, progress)
+
+
+def _receive(response: requests.Response, archive: Path, arrived: int, progress: bool) -> None:
+    length = response.headers.get("Content-Length", "")
+    total = arrived + int(length) if length.isascii() and length.isdigit() else None
+    _check_space(archive.parent, 2 * (total or 0) - arrived)  # the archive, then as much again unpacked
+    bar = tqdm(desc="download", total=total, initial=arrived, unit="B", unit_scale=True, disable=not progress)
+    with bar, archive.open("ab" if arrived else "wb") as stream:
+        for chunk in response.iter_content(CHUNK):
+            stream.write(chunk)
+            bar.update(len(chunk))
+            if stream.tell() > MAX_BYTES:
+                break  # it does not end: the checksum will differ
+    if total is not None and _size(archive) < total:
+        raise requests.ConnectionError(f"{_size(archive)} of {total} bytes arrived")
+
+
+def _size(archive: Path) -> int:
+    return archive.stat().st_size if archive.exists() else 0
+
+
+def unpack(archive: Path, destination: Path, max_bytes: int = MAX_BYTES, max_members: int = MAX_MEMBERS) -> None:
+    """Unpack a plain VisA tar archive, with or without a folder around the objects: `destination` becomes a VisA root.
 
     Nothing but plain files and folders inside the archive is let through. Raises VisaError for anything else, for
-    more than `max_bytes`, for an archive without split_csv/, and where `destination` is in use.
+    more than `max_bytes` or `max_members`, for an archive without split_csv/, and where `destination` is in use.
     """
     _check_unused(destination)
-    with tempfile.TemporaryDirectory(prefix=f".{destination.name}-", dir=destination.parent) as scratch:
-        inside = Path(scratch) / "unpacked"
+    with scratch_folder(destination) as scratch:
+        inside = scratch / "unpacked"
         inside.mkdir()  # a fresh folder has the user's usual permissions, the temporary one is private
         try:
-            _extract(archive, inside, max_bytes)
-        except (tarfile.TarError, OSError, EOFError) as error:
+            _extract(archive, inside, max_bytes, max_members)
+        except (tarfile.TarError, OSError, EOFError, ValueError) as error:  # ValueError: a zero byte in a name
             raise VisaError(f"{archive} cannot be unpacked: {' '.join(str(error).split())}") from error
         _visa_root(inside, archive).replace(destination)
 
 
-def _extract(archive: Path, folder: Path, max_bytes: int) -> None:
-    with tarfile.open(archive) as tar:
-        members = tar.getmembers()
-        for member in members:
+def _extract(archive: Path, folder: Path, max_bytes: int, max_members: int) -> None:
+    with tarfile.open(archive, "r:") as tar:  # VisA's is not compressed, and a compressed one may be a bomb
+        members, size = [], 0
+        for member in tar:
             _check_member(archive, member)
-        size = sum(member.size for member in members)
-        if size > max_bytes:
-            raise VisaError(f"{archive} unpacks to {size} bytes, more than the {max_bytes} that VisA may take.")
+            members.append(member)
+            size += member.size
+            if size > max_bytes or len(members) > max_members:
+                raise VisaError(f"{archive} holds more than {max_bytes} bytes or {max_members} files: it is not VisA.")
         _check_space(folder, size)
         # Python before 3.11.4 has no filters; the checks above do not depend on them
         tar.extraction_filter = getattr(tarfile, "data_filter", None)

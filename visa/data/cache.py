@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
@@ -15,7 +14,6 @@ from visa.provenance import digest
 
 LIMIT = 8 << 30  # bytes; what was not used for longest is deleted first
 _WRITING = Lock()  # partial files are named by process, so its threads take turns
-_STALE = 86_400  # seconds after which the partial file of a killed process is deleted
 
 
 def cached(files: Sequence[Path], what: Any, make: Callable[[], np.ndarray], limit: int = LIMIT) -> np.ndarray:
@@ -56,12 +54,9 @@ def _found(file: Path) -> np.ndarray | None:
 
 
 def _make_room(folder: Path, limit: int) -> None:
-    """Delete what was used longest ago until `limit` bytes are left, and what killed processes left."""
+    """Delete what was used longest ago until `limit` bytes are left."""
     if not folder.is_dir():
         return
-    for partial in folder.glob(".*.partial.*"):
-        if time.time() - partial.stat().st_mtime > _STALE:
-            partial.unlink(missing_ok=True)
     kept = sorted((f.stat().st_mtime, f.stat().st_size, f) for f in folder.glob("*.npy"))
     total = sum(size for _, size, _ in kept)
     for _, size, file in kept:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
@@ -16,7 +15,15 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from tqdm import tqdm
 
 from visa.data.cache import cached
-from visa.data.images import UNREADABLE, is_plain_jpeg, open_mask, open_upright, undecodable, upright_size
+from visa.data.images import (
+    UNREADABLE,
+    is_plain_jpeg,
+    open_image,
+    open_mask,
+    open_upright,
+    undecodable,
+    upright_size,
+)
 from visa.data.splits import Sample
 from visa.errors import VisaError
 from visa.provenance import code_digest
@@ -144,7 +151,7 @@ def _read_plain_jpeg(path: Path) -> Tensor | None:
     """The pixels of a plain JPEG file, in the memory order that `resize_image` is fastest on; None for all else."""
     try:
         data = bytearray(path.read_bytes())
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data)) as image:
             if not is_plain_jpeg(image):
                 return None
         pixels: Tensor = decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), mode=ImageReadMode.RGB)

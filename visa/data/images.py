@@ -1,20 +1,28 @@
 """Image and mask files opened with Pillow alone: `visa prepare` starts without torch and NumPy."""
 
 from pathlib import Path
+from typing import BinaryIO
 
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from visa.errors import VisaError
 
 MASK_MODES = ("1", "L", "P")  # one 8-bit channel: the pixel, or the palette's index, is the class id
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+SIDEWAYS = (5, 6, 7, 8)  # its values that swap height and width
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Pillow knows more, and runs Ghostscript for some
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for broken files
+
+
+def open_image(file: Path | BinaryIO) -> Image.Image:
+    """The image of a file, its header read, if it is of FORMATS; raises one of UNREADABLE if not."""
+    return Image.open(file, formats=FORMATS)
 
 
 def open_upright(path: Path) -> Image.Image:
     """The decoded image, EXIF rotation applied; whatever fails becomes a VisaError that names the file."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             ImageOps.exif_transpose(image, in_place=True)
             image.load()
             return image
@@ -25,9 +33,9 @@ def open_upright(path: Path) -> Image.Image:
 def upright_size(path: Path) -> tuple[int, int]:
     """Height and width of an image file, upright, from its header alone; raises VisaError as `open_upright`."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             width, height = image.size
-            return (width, height) if image.getexif().get(ORIENTATION, 1) >= 5 else (height, width)
+            return (width, height) if image.getexif().get(ORIENTATION, 1) in SIDEWAYS else (height, width)
     except UNREADABLE as error:
         raise undecodable(path, error) from error
 
@@ -62,6 +70,8 @@ def _is_grey(image: Image.Image) -> bool:
 
 def undecodable(path: Path, error: Exception) -> VisaError:
     """What to raise for a file that cannot be read as an image."""
+    if isinstance(error, UnidentifiedImageError):  # it names an object in memory
+        return VisaError(f"{path} cannot be decoded (it is none of {', '.join(FORMATS)}): fetch it again.")
     if isinstance(error, FileNotFoundError):
         return VisaError(f"no image at {path}: the data set is incomplete (visa verify lists what is absent).")
     return VisaError(f"{path} cannot be decoded ({error}): fetch it again.")

@@ -15,6 +15,7 @@ from visa.data.objects import OBJECTS
 from visa.data.png import encode_mask
 from visa.data.splits import Sample, present_objects, read_split
 from visa.errors import VisaError, check_choice
+from visa.paths import written_whole
 
 FOLDERS = {"normal": "good", "anomaly": "bad"}
 ONE_CLASS = ("train/good", "test/good", "test/bad", "ground_truth/bad")
@@ -170,16 +171,11 @@ def _make(file: _File, link: bool) -> bool:
         return True
     if _is_current(file, link):
         return False
-    part = file.target.with_name(f".{file.target.name}.{os.getpid()}.part")  # no image suffix: loaders skip it
-    part.unlink(missing_ok=True)
-    try:
+    with written_whole(file.target) as part:
         if file.is_mask:
             _write_mask(file.source, part)
         elif not (linked and _hard_link(file.source, part)):
             shutil.copy2(file.source, part)
-        part.replace(file.target)
-    finally:
-        part.unlink(missing_ok=True)
     return True
 
 

@@ -19,7 +19,7 @@ from visa.data.splits import (
     split_file,
 )
 from visa.errors import VisaError, check_choice
-from visa.paths import data_root, visa_root
+from visa.paths import data_root, existing_folder, visa_root
 from visa.provenance import digest, folder_fingerprint
 
 VISA, MINI_VISA = "VisA", "mini-VisA"
@@ -153,8 +153,8 @@ def _mini_visa(objects: Sequence[str]) -> Path:
 
 
 def _named(root: str) -> Path:
-    folder = Path(root).expanduser().resolve()
-    if not folder.is_dir():
+    folder = existing_folder(root)
+    if folder is None:
         raise VisaError(
             f"visa_root is {root!r}, which is no folder: give a folder in one of the layouts of the book's page on "
             "your own data, or leave it."

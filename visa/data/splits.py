@@ -11,8 +11,9 @@ from visa.data.objects import SPLIT_TYPES
 from visa.errors import VisaError, check_choice
 
 COLUMNS = ("object", "split", "label", "image", "mask")
-PLAIN_NAME = r"\w[\w.+ -]*"  # of objects and data sets: they name folders of a run
-_PLAIN_PATH = re.compile(r"[^/.\\:][^/\\:]*(/[^/.\\:][^/\\:]*)*")  # a path that needs no closer look
+PLAIN_NAME = r"\w[\w.+ -]{0,59}"  # of objects and data sets: they name folders and files of a run
+_NAME = r"[^/.\\:\0-\x1f][^/\\:\0-\x1f]*"
+_PLAIN_PATH = re.compile(f"{_NAME}(/{_NAME})*")  # a path that needs no closer look
 RESERVED = ("all", "object", "given")  # stand for something else where an object may be named
 
 
@@ -65,7 +66,11 @@ def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise VisaError(f"{file} is no CSV file in UTF-8 ({error}): fetch it again.") from error
     if absent := [c for c in columns if c not in names]:
-        raise VisaError(f"{file} lacks the columns {', '.join(absent)}: it has {','.join(columns)}.")
+        raise VisaError(
+            f"{file} lacks the columns {', '.join(absent)}: its first line is {','.join(columns)}, so written."
+        )
+    if twice := [c for c in columns if names.count(c) > 1]:
+        raise VisaError(f"{file} has the column {twice[0]} twice: leave one.")
     return rows
 
 
@@ -89,8 +94,8 @@ def check_object_name(name: str, where: object) -> None:
     """Raise VisaError unless `name` can name folders of a run and be told from `all` on a command line."""
     if name in RESERVED or not re.fullmatch(PLAIN_NAME, name):
         raise VisaError(
-            f"{where}: an object cannot be called {name!r}: use letters, digits, '.', '+', '-', '_' and spaces, "
-            f"and none of {', '.join(RESERVED)}."
+            f"{where}: an object cannot be called {name!r}: use at most 60 letters, digits, '.', '+', '-', '_' and "
+            f"spaces, and none of {', '.join(RESERVED)}."
         )
 
 
@@ -132,6 +137,8 @@ def _check_rows(file: Path, samples: list[Sample]) -> None:
 
 
 def _check_path(path: str, where: str) -> None:
+    if not path.isprintable() and re.search(r"[\0-\x1f]", path):  # a quote that is not closed swallows lines
+        raise VisaError(f"{where}: {path[:60]!r} holds a line's end or another control character: mend the file.")
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise VisaError(f"{where}: {path!r} leaves the data set's folder: paths are relative to the root.")
     if path != PurePosixPath(path).as_posix():  # another spelling would let an image stand there twice

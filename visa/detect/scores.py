@@ -108,8 +108,7 @@ def save_full_maps(
         full = cv2.resize(maps[index], (width, height), interpolation=cv2.INTER_LINEAR)
         pixels = np.rint((full - low) * grey).clip(0, _LEVELS).astype(np.uint16)
         with written_whole(files[index]) as partial:
-            if not cv2.imwrite(str(partial), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
-                raise VisaError(f"{files[index]} cannot be written: check the disk and the permissions.")
+            partial.write_bytes(cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(write, range(len(maps))))

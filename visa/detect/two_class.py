@@ -62,12 +62,14 @@ class TwoClass:
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, PRECISIONS)
         positive = ("epochs", "min_steps", "checks", "patience", "backbone_lr", "head_lr", "focal_alpha")
-        if bad := [name for name in positive if not getattr(self, name) > 0]:
-            raise VisaError(f"the 2-class setting {bad[0]} is {getattr(self, bad[0])}: give a number above 0.")
+        if bad := [name for name in positive if not 0 < getattr(self, name) <= 1e6]:
+            raise VisaError(f"the 2-class setting {bad[0]} is {getattr(self, bad[0])}: give a number above 0, to 1e6.")
         if bad := [name for name in ("judged_from", "held_out", "zoom", "light") if not 0 <= getattr(self, name) < 1]:
             raise VisaError(f"the 2-class setting {bad[0]} is {getattr(self, bad[0])}: give a share below 1.")
-        if self.batch_size < 2 or min(self.size) < 32 or self.decoder_width % 8 or not self.decoder_width:
-            raise VisaError("2-class training needs batches of 2, images of 32 pixels, a decoder width in eights.")
+        if self.batch_size < 2 or not 32 <= min(self.size) <= max(self.size) <= 4096 or self.decoder_width % 8:
+            raise VisaError("2-class training needs batches of 2, sides of 32 to 4096, a decoder width in eights.")
+        if not 8 <= self.decoder_width <= 4096:
+            raise VisaError(f"the 2-class setting decoder_width is {self.decoder_width}: give 8 to 4096.")
 
 
 def autocast(model: nn.Module, precision: str) -> AbstractContextManager[None]:

@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from visa.backbone import calibrate_batch_norm, create_backbone, load_weights, save_weights
 from visa.data.source import Source
 from visa.errors import VisaError, check_choice
+from visa.lock import locked
 from visa.pretrain.checkpoint import checkpoint_path, load_shared, previous, save
 from visa.pretrain.diagnose import diagnose, probe_backbone
 from visa.pretrain.input.images import Images, folder_images, object_images
@@ -90,20 +92,37 @@ def run_pretraining(
     Interrupted or killed, the same call goes on from its last checkpoint; the first process alone judges and writes.
     `precision`: 32-true, bf16-mixed, or auto: what is fast on the device. `judge`: the SPD views to judge with, by
     default those of the settings. `resume_from`: where there is no checkpoint of this code and data yet, go on from
-    this one of equal settings. Raises VisaError as `pretrain`.
+    this one of equal settings. Raises VisaError as `pretrain`, and if another process trains in that folder.
     """
     check_choice("precision", precision, ("auto", *PRECISIONS))
     checkpoint = checkpoint_path(folder, settings, data.fingerprint)
-    _begin(checkpoint, settings, data, fabric, resume_from)
-    result = pretrain(data.images, settings, checkpoint, fabric, precision=None if precision == "auto" else precision)
-    if fabric.is_global_zero:
-        judge = judge or settings.spd or SpdSettings()
-        device = fabric.device if fabric.device.type == "cuda" else _CPU
-        method, held_out = result.method.to(device), data.held_out.to(device)
-        diagnosis = diagnose(method, held_out, settings.image_size, judge, settings.seed)
-        facts = _facts(settings, data, result, fabric)
-        write_pretraining(folder, method, settings, result.curves, diagnosis, key=_key(checkpoint), **facts)
-    fabric.barrier()
+    with _locked_for_all(folder, fabric):
+        _begin(checkpoint, settings, data, fabric, resume_from)
+        speed = None if precision == "auto" else precision
+        result = pretrain(data.images, settings, checkpoint, fabric, precision=speed)
+        if fabric.is_global_zero:
+            judge = judge or settings.spd or SpdSettings()
+            device = fabric.device if fabric.device.type == "cuda" else _CPU
+            method, held_out = result.method.to(device), data.held_out.to(device)
+            diagnosis = diagnose(method, held_out, settings.image_size, judge, settings.seed)
+            facts = _facts(settings, data, result, fabric)
+            write_pretraining(folder, method, settings, result.curves, diagnosis, key=_key(checkpoint), **facts)
+        fabric.barrier()
+
+
+@contextmanager
+def _locked_for_all(folder: Path, fabric: Fabric) -> Iterator[None]:
+    """The first process locks `folder` for all of them; where it cannot, all raise the same VisaError."""
+    with ExitStack() as stack:
+        mistake = ""
+        if fabric.is_global_zero:
+            try:
+                stack.enter_context(locked(folder))
+            except VisaError as error:
+                mistake = str(error)
+        if mistake := fabric.broadcast(mistake):
+            raise VisaError(mistake)
+        yield
 
 
 def _begin(

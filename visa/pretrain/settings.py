@@ -15,6 +15,22 @@ CROP_AND_FLIP = View((0.08, 1.0), (0.0, 0.0, 0.0, 0.0), jitter_p=0.0, grey_p=0.0
 """Supervised pre-training's view (He et al. 2016, section 3.4, with the crop of Szegedy et al. 2015)."""
 
 
+_BOUNDS = {
+    "epochs": (1, 100_000),
+    "batch_size": (2, 2**20),
+    "image_size": (16, 4096),
+    "base_lr": (0, 1e30),  # a rate that is too high stops the training with a sentence of its own
+    "momentum": (0, 1),
+    "weight_decay": (0, 1e30),
+    "warmup_epochs": (0, 100_000),
+    "seed": (0, 2**31 - 1),
+    "temperature": (1e-3, 1e3),
+    "queue": (1, 2**24),
+    "key_momentum": (0, 1),
+    "bn_group": (2, 2**20),
+}
+
+
 @dataclass(frozen=True)
 class PretrainSettings:
     """Settings of one pre-training; `published` gives each method's own.
@@ -24,7 +40,7 @@ class PretrainSettings:
     epochs ("steps"). `image_size`: side S of the views, in pixels. `spd` None: the base method alone. `strong`: views
     of the base loss. `temperature` is MoCo v2's and SimCLR's; `queue` (keys), `key_momentum` and `bn_group` (images
     that share batch-norm statistics) are MoCo v2's. `weights`: a file to start from.
-    Raises VisaError for a value below what makes sense.
+    Raises VisaError for a value that makes no sense.
     """
 
     method: str = "simsiam"
@@ -53,12 +69,9 @@ class PretrainSettings:
         check_choice("method", self.method, PUBLISHED)
         check_choice("optimizer", self.optimizer, ("sgd", "lars"))
         check_choice("schedule", self.schedule, ("cosine", "steps"))
-        least = {"epochs": 1, "batch_size": 2, "image_size": 16, "seed": 0, "temperature": 1e-3, "warmup_epochs": 0}
-        for name, bound in least.items():
-            if not getattr(self, name) >= bound:
-                raise VisaError(f"{name} is {getattr(self, name)}: give {bound} or more.")
-        if self.bn_group < 2:
-            raise VisaError(f"bn_group is {self.bn_group}: give 2 images or more.")
+        for name, (low, high) in _BOUNDS.items():
+            if not low <= getattr(self, name) <= high:
+                raise VisaError(f"{name} is {getattr(self, name)}: give {low} or more, at most {high:.7g}.")
         if self.method == "mocov2" and self.queue < self.batch_size:
             raise VisaError(f"queue is {self.queue}: give {self.batch_size} (batch_size) or more.")
 

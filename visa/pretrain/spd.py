@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from visa.backbone import STAGES
-from visa.errors import check_choice
+from visa.errors import VisaError, check_choice
 from visa.pretrain.augment import WEAK, View
 from visa.pretrain.blend import BLEND, SmoothBlend
 
@@ -32,5 +32,7 @@ class SpdSettings:
 
     def __post_init__(self) -> None:
         check_choice("form of the SPD term", self.form, FORMS)
+        if not 0 <= self.eta <= 1e6:
+            raise VisaError(f"eta is {self.eta}: give a weight from 0 on, at most 1e6.")
         check_choice("head_layer", self.head_layer, STAGES)
         check_choice("negative_of", self.negative_of, ("own view", "anchor"))

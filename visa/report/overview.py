@@ -87,7 +87,7 @@ def _draw_classes(axis: Axes, part: pd.DataFrame, classes: Sequence[str], names:
             y = np.arange(len(classes)) + 0.6 * ((k + 0.5) / len(names) - 0.5)
             whiskers = [own["mean"] - own["min"], own["max"] - own["mean"]]
             axis.errorbar(own["mean"], y, xerr=whiskers, label=name, **_look(k))
-    axis.set_yticks(range(len(classes)), classes)
+    axis.set_yticks(range(len(classes)), classes, parse_math=False)  # a class may be called anything, $ included
 
 
 def _look(k: int) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import functional as tv
 
-from visa.data.images import UNREADABLE, is_plain_jpeg
+from visa.data.images import UNREADABLE, is_plain_jpeg, open_image
 
 REDUCE = 2  # from this many times the side on, JPEG files are decoded at 1/2, 1/4 or 1/8 of their size
 
 
 def decode(data: bytes, side: int) -> Tensor:
-    """An image file's centre square as uint8 3,side,side RGB: upright, antialiased, of any format Pillow reads.
+    """An image file's centre square as uint8 3,side,side RGB: upright, antialiased, of `visa.data.images.FORMATS`.
 
     Plain JPEG files (8 bits, RGB or grey, upright) are decoded by torchvision, 1.2 to 1.3 times as fast as by Pillow
     and with the same pixels; where the short side is `REDUCE` times `side` or more, by Pillow at a reduced scale in
@@ -26,7 +26,7 @@ def decode(data: bytes, side: int) -> Tensor:
     Raises ValueError with the reason if the data are truncated, no image, or have more than 8 bits a channel.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data)) as image:
             if not is_plain_jpeg(image):
                 return square(_exact(image), side)
             if min(image.size) >= REDUCE * side:
@@ -39,7 +39,7 @@ def decode(data: bytes, side: int) -> Tensor:
 def decode_exact(data: bytes) -> Tensor:
     """An image file as uint8 3,H,W RGB at its full size, as `visa.data.dataset.read_image`; errors as `decode`."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data)) as image:
             return _exact(image)
     except UNREADABLE as error:
         raise ValueError(reason(data, error)) from error
@@ -61,7 +61,7 @@ def for_device(data: bytes) -> bool:
     if b"\xff\xd9" not in data[-64:]:
         return False
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data)) as image:
             return is_plain_jpeg(image)
     except UNREADABLE:
         return False

@@ -140,6 +140,6 @@ def index(out: Path, plan: Plan) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
                 return list(stored["rows"])
     rows = [(n, label, i, *place) for i, s in enumerate(plan.shards) for n, label, *place in members(out / s)]
     table = np.array(sorted(rows), dtype=np.int64).reshape(-1, 5).T
-    with written_whole(out / INDEX) as partial:
-        np.savez(partial, rows=table, sizes=sizes)
+    with written_whole(out / INDEX) as partial, partial.open("wb") as stream:
+        np.savez(stream, rows=table, sizes=sizes)
     return list(table)

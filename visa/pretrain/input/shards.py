@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import to_pil_image
 from tqdm import tqdm
 
-from visa.data.images import UNREADABLE, is_plain_jpeg
+from visa.data.images import UNREADABLE, is_plain_jpeg, open_image
 from visa.errors import VisaError
+from visa.lock import locked
 from visa.paths import written_whole
 from visa.pretrain.input.decode import decode_exact, reason
 from visa.pretrain.input.files import FolderFiles
@@ -42,15 +43,20 @@ def write_shards(
     A member's key is the image's place among the sorted paths: `00000001.jpg` with its label in `00000001.cls`; the
     class names are in `shards.json`. Images go to the shards in a fixed random order, so that every shard holds all
     sorts of classes. Short side `side` (bilinear, antialiased), JPEG of `quality`; an upright JPEG file that is no
-    larger is kept as it is. Interrupted, the same call goes on after the last whole shard; one call at a time.
-    Raises VisaError if `out` holds something else or shards of other settings or images, `root` holds no images, or
-    more than `budget` of them (but at least ten) are corrupt.
+    larger is kept as it is. Interrupted, the same call goes on after the last whole shard.
+    Raises VisaError if another process writes into `out`, it holds something else or shards of other settings or
+    images, `root` holds no images, or more than `budget` of them (but at least ten) are corrupt.
     """
     out, files = Path(out), FolderFiles(root)
     if not len(files):
         raise VisaError(f"no images below {str(root)!r}: give the folder that holds the class folders.")
     plan = Plan(len(files), files.class_names, side, quality, per_shard, files.fingerprint())
     _claim(out, plan)
+    with locked(out):
+        return _write(files, out, plan, workers, progress, budget)
+
+
+def _write(files: FolderFiles, out: Path, plan: Plan, workers: int | None, progress: bool, budget: float) -> list[str]:
     todo, corrupt = _left(out, plan)
     chunks = [numbers[i : i + CHUNK] for numbers in todo.values() for i in range(0, len(numbers), CHUNK)]
     encoded = iter(_encoded(files, plan, chunks, default_workers() if workers is None else workers))
@@ -108,7 +114,7 @@ def _encoded(
 
 
 def _smaller(data: bytes, side: int, quality: int) -> bytes:
-    with Image.open(io.BytesIO(data)) as image:
+    with open_image(io.BytesIO(data)) as image:
         if is_plain_jpeg(image) and min(image.size) <= side:
             image.load()  # fails if it is broken
             return data
@@ -121,17 +127,15 @@ def _smaller(data: bytes, side: int, quality: int) -> bytes:
 
 
 def _claim(out: Path, plan: Plan) -> None:
-    """Make `out` the folder of this plan, or check that it is; what a killed call left half-written goes."""
+    """Make `out` the folder of this plan, or check that it is."""
     if is_sharded(out):
         theirs = read_plan(out)
         other = [key for key, value in asdict(plan).items() if value != getattr(theirs, key)]
         if other:
             what = "other images" if "source" in other else f"another {other[0]} ({getattr(theirs, other[0])})"
             raise VisaError(f"{out} holds shards of {what}: give another folder, or delete that one.")
-        for partial in out.glob(".*.partial.*"):
-            partial.unlink()
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(not f.name.startswith(".") for f in out.iterdir())):
         raise VisaError(f"{out} is no folder of shards and not empty: give a new folder to write them to.")
     with written_whole(out / PLAN) as partial:
         partial.write_text(json.dumps(asdict(plan), indent=1) + "\n", encoding="utf-8")
