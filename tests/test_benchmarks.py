@@ -43,3 +43,12 @@ def test_gpu_benchmark_keeps_its_budget(tmp_path):
     run("pretrain_gpu.py", "--device", "cpu", "--smoke", "--budget", 0, "--out", tmp_path)
     record = json.loads((tmp_path / "pretrain_gpu.json").read_text())
     assert record["rows"] == [] and any("simsiam+spd" in left for left in record["left_out"])
+
+
+def test_counts_are_those_of_the_split_files_and_of_what_was_verified(mini_root, tmp_path):
+    run("count_visa.py", "--root", mini_root, "--objects", "fryum", "--out", tmp_path)
+    value = pd.read_csv(tmp_path / "counts.csv", index_col="measure")["value"]
+    assert value[["objects", "images", "normal", "anomaly"]].tolist() == [2, 72, 48, 24]
+    assert value[["verified", "errors"]].tolist() == [36, 0]
+    assert value.filter(like="2cls_fewshot").sum() == 72
+    assert json.loads((tmp_path / "provenance.json").read_text())["verified"] == ["fryum"]

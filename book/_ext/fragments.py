@@ -4,6 +4,7 @@ import pkgutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import ledger
 import measured
 import metric_pages
 import pandas as pd
@@ -51,6 +52,7 @@ def fragments(book: Path) -> dict[str, str]:
     made |= metric_pages.speed(book / "results" / "benchmarks" / "metrics.csv")
     made |= speed_pages.speeds(book / "results" / "benchmarks")
     made |= metric_pages.growth(book / "results" / "growth")
+    made |= ledger.ledger(book, RESULTS | {"ablation": ABLATION})
     return made | measured.ablation(REFERENCE, ABLATION, book / "results" / "ablation")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
+import result_files
 from matplotlib.figure import Figure
 
 from visa.report import figures, tables
@@ -130,13 +131,9 @@ def _glance(metrics: pd.DataFrame, diagnoses: pd.DataFrame) -> str:
     pairs = tables.spd_pairs(metrics["pretraining"].unique())
     if len(pairs) < 2:
         return ""
-    names = metrics[["setup", "detector", "level", "metric"]].agg(" ".join, axis=1)
-    measured = metrics.assign(measure=names)[["pretraining", "seed", "draw", "measure", "value"]]
-    if len(diagnoses):
-        columns = [c for c in diagnoses if c in GLANCE]
-        learned = diagnoses.assign(draw=0).melt(["pretraining", "seed", "draw"], columns, "measure")
-        measured = pd.concat([measured, learned])
-    measured = measured[measured["measure"].isin(list(GLANCE))].rename(columns={"pretraining": "variant"})
+    both = (result_files.of_metrics(metrics), result_files.of_diagnoses(diagnoses))
+    measured = pd.concat([table for table in both if len(table)])
+    measured = measured[measured["measure"].isin(list(GLANCE))]
     parts = []
     for name, base in pairs.items():
         pair = measured[measured["variant"].isin([name, base])]

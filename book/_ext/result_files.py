@@ -1,0 +1,62 @@
+"""The files of a folder in book/results, as one long table, and what made them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from visa.report import tables
+
+LONG = ["variant", "seed", "draw", "measure", "value"]
+
+
+def long_table(folder: Path) -> pd.DataFrame:
+    """Columns LONG, of whichever result files `folder` has; no row where it has none.
+
+    A variant is a pre-training or a variant of the ablation. A measure of metrics.csv is called by its setup,
+    detector, level and metric: `1cls padim image au_pr`.
+    """
+    parts = [pd.DataFrame(columns=LONG)]
+    if (folder / "metrics.csv").is_file():
+        parts.append(of_metrics(tables.overall(tables.load_metrics([folder / "metrics.csv"]))))
+    if (folder / "diagnosis.csv").is_file():
+        parts.append(of_diagnoses(pd.read_csv(folder / "diagnosis.csv")))
+    for name in ("ablation", "counts"):
+        if (folder / f"{name}.csv").is_file():
+            parts.append(pd.read_csv(folder / f"{name}.csv", keep_default_na=False).assign(draw=0)[LONG])
+    found = [part for part in parts if len(part)]
+    return pd.concat(found, ignore_index=True) if found else parts[0]
+
+
+def of_metrics(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Rows of metrics.csv as a long table; objects are averaged."""
+    names = metrics[["setup", "detector", "level", "metric"]].agg(" ".join, axis=1)
+    table = metrics.assign(measure=names).rename(columns={"pretraining": "variant"})
+    return table.groupby(LONG[:-1], sort=False)["value"].mean().reset_index()
+
+
+def of_diagnoses(diagnoses: pd.DataFrame) -> pd.DataFrame:
+    """Rows of diagnosis.csv as a long table; what a pre-training has no value for is left out."""
+    if diagnoses.empty:
+        return pd.DataFrame(columns=LONG)
+    columns = [c for c in diagnoses if c not in ("pretraining", "scope", "seed")]
+    long = diagnoses.assign(draw=0).melt(["pretraining", "seed", "draw"], columns, "measure")
+    return long.rename(columns={"pretraining": "variant"}).dropna()[LONG]
+
+
+def commits(folder: Path) -> list[str]:
+    """Commits that made the files of `folder`, by their JSON files, seven digits each."""
+    found: dict[str, None] = {}
+    for file in sorted(folder.glob("*.json")):
+        found |= dict.fromkeys(_commits(json.loads(file.read_text(encoding="utf-8"))))
+    return [commit[:7] for commit in found]
+
+
+def _commits(record: Any) -> list[str]:
+    if isinstance(record, list):
+        return [commit for item in record for commit in _commits(item)]
+    if not isinstance(record, dict):
+        return []
+    own = [record["commit"]] if isinstance(record.get("commit"), str) else []
+    return own + [commit for item in record.values() for commit in _commits(item)]
