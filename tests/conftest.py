@@ -1,10 +1,16 @@
-"""Fixtures for all tests: a small mini-VisA, an environment of its own for each test, and the real data if named."""
+"""Fixtures for all tests: a small mini-VisA, an environment of its own for each test, the built book, a browser."""
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+REPO = Path(__file__).resolve().parents[1]
+MADE = ("_build", "notebooks", "generated", "__pycache__")
 
 torch.set_num_threads(1)  # the tests run side by side, on tiny inputs
 
@@ -37,6 +43,45 @@ def real_root() -> Path:
 def reference() -> Path:
     """The recorded outputs of VisA's own tools that `VISA_TEST_REFERENCE` names; skips where it names none."""
     return _named_folder("VISA_TEST_REFERENCE")
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory) -> Path:
+    """The book of a clone without data and runs, built from another folder."""
+    clone, elsewhere = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("elsewhere")
+    shutil.copytree(REPO / "book", clone / "book", symlinks=True, ignore=shutil.ignore_patterns(*MADE))
+    shutil.copy(REPO / "_config.yml", clone)
+    for name in ("visa", "notebooks"):
+        shutil.copytree(REPO / name, clone / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    build = [str(Path(sys.executable).with_name("jupyter-book")), "build", f"{clone}/book", "-W", "-n", "--keep-going"]
+    env = os.environ | {"VISA_RUNS": str(elsewhere / "runs"), "VISA_DATA": str(elsewhere / "data"), "VISA_ROOT": ""}
+    done = subprocess.run(build, cwd=elsewhere, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    pages = clone / "book" / "_build" / "html"
+    assert (pages / "index.html").is_file()
+    return pages
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A headless Chromium that logs every request; skips where there is none."""
+    selenium = pytest.importorskip("selenium.webdriver")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("no chromium with chromedriver on the PATH")
+    options = selenium.ChromeOptions()
+    options.binary_location = chromium
+    profile = f"--user-data-dir={tmp_path_factory.mktemp('profile')}"
+    quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
+    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", profile, *quiet):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    chrome = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    chrome.get("about:blank")
+    chrome.get_log("performance")  # what the browser's own start page asked for
+    yield chrome
+    chrome.quit()
 
 
 def _named_folder(variable: str) -> Path:

@@ -1,12 +1,7 @@
 """The built book: from a bare clone, without warnings, complete, light, and without a request to the outside."""
 
-import json
-import os
 import pkgutil
 import re
-import shutil
-import subprocess
-import sys
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,7 +12,6 @@ import yaml
 
 REPO = Path(__file__).resolve().parents[1]
 BOOK = REPO / "book"
-MADE = ("_build", "notebooks", "generated", "__pycache__")
 LOADED = {("script", "src"), ("img", "src"), ("source", "src"), ("iframe", "src"), ("video", "src"), ("embed", "src")}
 IN_SHEET = r"""(?:url\(|@import)\s*['"]?([^)'"]+)"""
 LOADED_RELATIONS = {"stylesheet", "preload", "icon", "shortcut icon", "modulepreload", "prefetch", "manifest"}
@@ -44,23 +38,6 @@ class Page(HTMLParser):
 @cache
 def parsed(path: Path) -> Page:
     return Page(path)
-
-
-@pytest.fixture(scope="module")
-def html(tmp_path_factory) -> Path:
-    """The book of a clone without data and runs, built from another folder."""
-    clone, elsewhere = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("elsewhere")
-    shutil.copytree(BOOK, clone / "book", symlinks=True, ignore=shutil.ignore_patterns(*MADE))
-    shutil.copy(REPO / "_config.yml", clone)
-    for name in ("visa", "notebooks"):
-        shutil.copytree(REPO / name, clone / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    build = [str(Path(sys.executable).with_name("jupyter-book")), "build", f"{clone}/book", "-W", "-n", "--keep-going"]
-    env = os.environ | {"VISA_RUNS": str(elsewhere / "runs"), "VISA_DATA": str(elsewhere / "data"), "VISA_ROOT": ""}
-    done = subprocess.run(build, cwd=elsewhere, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    pages = clone / "book" / "_build" / "html"
-    assert (pages / "index.html").is_file()
-    return pages
 
 
 def toc_files() -> list[str]:
@@ -150,60 +127,3 @@ def test_links_and_anchors_resolve(html):
 def test_notebooks_that_were_not_run_say_so(html):
     for page in (html / "notebooks").glob("*.html"):
         assert "has not been run here" in page.read_text(encoding="utf-8"), page
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """A headless Chromium that logs every request; skips where there is none."""
-    selenium = pytest.importorskip("selenium.webdriver")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("no chromium with chromedriver on the PATH")
-    options = selenium.ChromeOptions()
-    options.binary_location = chromium
-    profile = f"--user-data-dir={tmp_path_factory.mktemp('profile')}"
-    quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
-    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", profile, *quiet):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    chrome = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-    chrome.get("about:blank")
-    chrome.get_log("performance")  # what the browser's own start page asked for
-    yield chrome
-    chrome.quit()
-
-
-def requests_of(browser) -> dict[str, str]:
-    """Every address requested since the last call, and the error where it failed."""
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    params = {
-        kind: {m["params"]["requestId"]: m["params"] for m in messages if m["method"] == f"Network.{kind}"}
-        for kind in ("requestWillBeSent", "loadingFailed")
-    }
-    failed = {key: p["errorText"] for key, p in params["loadingFailed"].items()}
-    return {p["request"]["url"]: failed.get(key, "") for key, p in params["requestWillBeSent"].items()}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["intro", "method", "data", "paper_map", "api", "notebooks/03_pretrain"])
-def test_a_browser_reads_the_page_from_disk(html, browser, name):
-    browser.set_window_size(500, 900)
-    browser.get((html / f"{name}.html").as_uri())
-    requests = {u: error for u, error in requests_of(browser).items() if not u.startswith("chrome:")}
-    assert f"{name}.html" in " ".join(requests)
-    assert {urlsplit(u).scheme for u in requests} <= {"file", "data"}
-    assert {u: error for u, error in requests.items() if error} == {}
-    width = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
-    assert width[0] <= width[1], "the page scrolls sideways on a narrow screen"
-
-
-@pytest.mark.slow
-def test_a_browser_renders_the_mathematics(html, browser):
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    browser.get((html / "method.html").as_uri())
-    formulas = len(browser.find_elements("css selector", ".math"))
-    count = "return document.querySelectorAll('mjx-container svg').length"
-    WebDriverWait(browser, 30).until(lambda b: b.execute_script(count) >= formulas > 10)
-    assert browser.find_elements("css selector", "[data-mjx-error], mjx-merror") == []

@@ -18,6 +18,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connect before Sphinx looks for source files, scripts and the table of contents."""
     app.connect("config-inited", prepare, priority=0)
     app.connect("html-page-context", drop_scripts, priority=999)
+    app.connect("html-page-context", name_folded_cells)
     app.connect("build-finished", empty_icon_script)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -33,7 +34,8 @@ def prepare(app: Sphinx, config: Config) -> None:
 
     book = Path(app.srcdir)
     try:
-        pages = notebook_pages.pages(book.parent / "notebooks", runs_root() / "book")
+        figures = book / "reference" / "notebook_figures.csv"
+        pages = notebook_pages.pages(book.parent / "notebooks", runs_root() / "book", figures)
         _write(book / "notebooks", {name: json.dumps(page, indent=1) + "\n" for name, page in pages.items()})
         _write(book / "generated", fragments.fragments(book))
     except VisaError as error:
@@ -51,6 +53,12 @@ def drop_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any],
         unused.append("mathjax")
     scripts = {script: f"{script} {getattr(script, 'attributes', '')}".lower() for script in context["script_files"]}
     context["script_files"] = [s for s, text in scripts.items() if not any(name in text for name in unused)]
+
+
+def name_folded_cells(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Let screen readers say what a folded cell shows: its own words instead of the same ones for all."""
+    if "body" in context:
+        context["body"] = context["body"].replace(' aria-label="Toggle hidden content"', "")
 
 
 def empty_icon_script(app: Sphinx, error: Exception | None) -> None:

@@ -8,6 +8,14 @@ import pandas as pd
 
 from visa.report import tables
 
+SHOWN = {  # settings that a caption names
+    "object": "object",
+    "arch": "network",
+    "epochs": "epochs",
+    "image_size": "view size",
+    "seed": "seeds",
+    "seeds": "seeds",
+}
 LONG = ["variant", "seed", "draw", "measure", "value"]
 
 
@@ -45,12 +53,34 @@ def of_diagnoses(diagnoses: pd.DataFrame) -> pd.DataFrame:
     return long.rename(columns={"pretraining": "variant"}).dropna()[LONG]
 
 
+def origin(folder: Path, command: str) -> str:
+    """One sentence on what made the figures of `folder`: command, data, commit and the settings of its runs."""
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+    dataset = next((r["dataset"] for r in records if "dataset" in r), "")
+    settings = [s for r in records for s in _settings(r)]
+    shown = [_values(settings, key) for key in SHOWN]
+    made = [dataset, *filter(None, shown), *(f"commit `{c}`" for c in commits(folder))]
+    return f"Made by `{command}`: {', '.join(filter(None, made))}."
+
+
+def _settings(record: Any) -> list[dict[str, Any]]:
+    """The settings of every pre-training, or of the one run that a record is of."""
+    runs = [run.get("settings", {}) for run in record.get("pretrainings", {}).values()]
+    return runs or [record.get("settings", {})]
+
+
+def _values(settings: list[dict[str, Any]], key: str) -> str:
+    """`key 0, 1, 2`: each value that a setting has, once."""
+    found = dict.fromkeys(str(s[key]) for s in settings if s.get(key) not in (None, ""))
+    return f"{SHOWN[key]} {', '.join(found)}" if found else ""
+
+
 def commits(folder: Path) -> list[str]:
     """Commits that made the files of `folder`, by their JSON files, seven digits each."""
     found: dict[str, None] = {}
     for file in sorted(folder.glob("*.json")):
         found |= dict.fromkeys(_commits(json.loads(file.read_text(encoding="utf-8"))))
-    return [commit[:7] for commit in found]
+    return [commit[:7] + commit[40:] for commit in found]  # and whether there were local changes
 
 
 def _commits(record: Any) -> list[str]:
