@@ -138,4 +138,6 @@ def test_the_commands_are_accepted(tmp_path, monkeypatch):
         assert result.exit_code == 0, (command, result.output)
     for command in commands - set(runs):
         verb = command.removeprefix("VISA_TEST_ROOT=/data/VisA VISA_TEST_REFERENCE=/data/recorded ")
-        assert re.match(r"$|visa (verify|pretrain)\b|make test$|python benchmarks/count_visa\.py ", verb), command
+        assert re.match(
+            r"$|visa (verify|pretrain)\b|make test$|python benchmarks/(count_visa|similarity)\.py ", verb
+        ), command

@@ -279,3 +279,51 @@ def test_what_the_ablation_page_says_is_in_its_file():
     assert f"{to_reference['mean']['cross-entropy', 'probe_auroc']:.3f} above" in text
     same = to_reference.loc[(["hard edge", "faint colour", "eta 0.1", "eta 1.0"], ["probe_auroc", "probe_accuracy"]), :]
     assert ((same["low"] < 0) & (same["high"] > 0)).all()
+
+
+def test_what_the_method_page_says_of_features_is_in_its_file():
+    folder = BOOK / "results" / "similarity"
+    if not (folder / "similarity.csv").is_file():
+        pytest.skip("similarities are not stored")
+    rows = pd.read_csv(folder / "similarity.csv")
+    small = rows[(rows["change"] == "SmoothBlend") & (rows["area"] <= 0.04)]
+    by_area = {name: part.groupby("area")["cosine"].agg(["min", "max"]) for name, part in small.groupby("pretraining")}
+    assert (by_area["simsiam"]["min"] > by_area["random"]["max"]).all(), "every seed, at every size"
+    mean = small.groupby(["pretraining", "area"])["cosine"].mean()
+    assert (mean["simsiam+spd"] < mean["random"]).all()
+    assert (by_area["simsiam+spd"]["max"] < by_area["simsiam"]["min"]).all()
+    weak = rows[rows["change"] == "weak view"].groupby("pretraining")["cosine"].mean()
+    assert abs(weak["simsiam+spd"] - weak["simsiam"]) < 0.05
+    settings = [
+        run["settings"] for run in json.loads((folder / "provenance.json").read_text())["pretrainings"].values()
+    ]
+    assert {s["epochs"] for s in settings} == {30} and {s["spd"]["eta"] for s in settings if s["spd"]} == {0.5}
+    made = fragments.similarity.similarity(folder)
+    assert "<svg" in made["similarity.svg"] and "| simsiam+spd |" in made["similarity.md"]
+
+
+def test_every_figure_of_a_notebook_has_a_text_and_a_caption(tmp_path):
+    figures = pd.read_csv(BOOK / "reference" / "notebook_figures.csv", keep_default_na=False)
+    sources = {f.stem: json.loads(f.read_text()) for f in (BOOK.parent / "notebooks").glob("*.ipynb")}
+    code = {(name, c["id"]): "".join(c["source"]) for name, nb in sources.items() for c in nb["cells"]}
+    named = set(zip(figures["notebook"], figures["cell"], strict=True))
+    assert named <= set(code) and (figures[["alt", "caption"]] != "").all(axis=None)
+    drawing = re.compile(r"plt\.subplots|\bplot_\w+\(|show_maps\(|show_cases\(|^ *show\(", re.M)
+    assert {where for where, text in code.items() if drawing.search(text)} == named
+
+
+def test_a_figure_of_a_run_says_what_made_it(tmp_path):
+    picture = {"output_type": "display_data", "data": {"image/png": "iVBORw0KGgo="}, "metadata": {}}
+    cell = {"cell_type": "code", "id": "abc", "metadata": {}, "source": "plot()", "outputs": [picture]}
+    write(tmp_path / "notebooks", [*SOURCE, cell | {"outputs": []}])
+    run = {"dataset": "VisA", "commit": "0123456789abcdef"}
+    papermill = {"duration": 1, "end_time": "2025-01-02", "parameters": {"object": "fryum", "seed": 2}}
+    write(tmp_path / "book", [*SOURCE, cell], visa=run, papermill=papermill)
+    texts = tmp_path / "figures.csv"
+    texts.write_text("notebook,cell,alt,caption\n03_pretrain,abc,Two curves,What it shows.\n", encoding="utf-8")
+    made = notebook_pages.pages(tmp_path / "notebooks", tmp_path / "book", texts)["03_pretrain.ipynb"]["cells"][-1]
+    shown = made["metadata"]["mystnb"]
+    assert shown["image"]["alt"] == "Two curves"
+    assert shown["figure"]["caption"] == (
+        "What it shows. *Made by notebook `03_pretrain` on VisA (object fryum, seed 2), commit `0123456`.*"
+    )

@@ -1,6 +1,7 @@
 """Sphinx extension: fills book/notebooks and book/generated before every build, and keeps the book offline."""
 
 import json
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +19,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connect before Sphinx looks for source files, scripts and the table of contents."""
     app.connect("config-inited", prepare, priority=0)
     app.connect("html-page-context", drop_scripts, priority=999)
-    app.connect("html-page-context", name_folded_cells)
+    app.connect("html-page-context", mend_markup)
     app.connect("build-finished", empty_icon_script)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -55,10 +56,18 @@ def drop_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any],
     context["script_files"] = [s for s, text in scripts.items() if not any(name in text for name in unused)]
 
 
-def name_folded_cells(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
-    """Let screen readers say what a folded cell shows: its own words instead of the same ones for all."""
+def mend_markup(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Mend what keeps screen readers from reading a page: each of these is a finding of axe-core."""
     if "body" in context:
-        context["body"] = context["body"].replace(' aria-label="Toggle hidden content"', "")
+        body = context["body"].replace(' aria-label="Toggle hidden content"', "")  # its own words name a folded cell
+        body = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+        context["body"] = re.sub(r"<dl>\s*((?:<dd>.*?</dd>\s*)+)</dl>", _signature_lines, body, flags=re.S)
+
+
+def _signature_lines(match: re.Match[str]) -> str:
+    """Lines of a long signature as what they are: no list of definitions."""
+    lines = match.group(1).replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+    return f'<span class="sig-lines">{lines}</span>'
 
 
 def empty_icon_script(app: Sphinx, error: Exception | None) -> None:

@@ -8,6 +8,7 @@ import ledger
 import measured
 import metric_pages
 import pandas as pd
+import similarity
 import speed_pages
 
 import visa
@@ -52,6 +53,7 @@ def fragments(book: Path) -> dict[str, str]:
     made |= metric_pages.speed(book / "results" / "benchmarks" / "metrics.csv")
     made |= speed_pages.speeds(book / "results" / "benchmarks")
     made |= metric_pages.growth(book / "results" / "growth")
+    made |= similarity.similarity(book / "results" / "similarity")
     made |= ledger.ledger(book, RESULTS | {"ablation": ABLATION})
     return made | measured.ablation(REFERENCE, ABLATION, book / "results" / "ablation")
 

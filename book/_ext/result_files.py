@@ -33,6 +33,10 @@ def long_table(folder: Path) -> pd.DataFrame:
     for name in ("ablation", "counts"):
         if (folder / f"{name}.csv").is_file():
             parts.append(pd.read_csv(folder / f"{name}.csv", keep_default_na=False).assign(draw=0)[LONG])
+    if (folder / "similarity.csv").is_file():
+        rows = pd.read_csv(folder / "similarity.csv")
+        measures = rows["change"] + rows["area"].map(" {:g}".format)
+        parts.append(rows.assign(measure=measures, variant=rows["pretraining"], value=rows["cosine"], draw=0)[LONG])
     found = [part for part in parts if len(part)]
     return pd.concat(found, ignore_index=True) if found else parts[0]
 
