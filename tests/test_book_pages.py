@@ -327,3 +327,41 @@ def test_a_figure_of_a_run_says_what_made_it(tmp_path):
     assert shown["figure"]["caption"] == (
         "What it shows. *Made by notebook `03_pretrain` on VisA (object fryum, seed 2), commit `0123456`.*"
     )
+
+
+def parameters_of(notebook: str) -> dict[str, str]:
+    cells = json.loads((BOOK.parent / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
+    cell = next(c for c in cells if "parameters" in c["metadata"].get("tags", []))
+    return dict(re.findall(r"^(\w+): \w+ = (\S+)", "".join(cell["source"]), re.M))
+
+
+def test_numbers_of_the_data_are_those_of_the_code_and_of_the_split_files():
+    counts = pd.read_csv(BOOK / "results" / "data" / "counts.csv", index_col="measure")["value"]
+    for page in (BOOK / "data.md", BOOK.parent / "README.md"):
+        text = page.read_text(encoding="utf-8")
+        assert f"{counts['images']:,}" in text
+    text = (BOOK / "data.md").read_text(encoding="utf-8")
+    assert f"{counts['normal']:,} normal and {counts['anomaly']:,} anomalous" in text
+    assert sum(o.normal + o.anomaly for o in fragments.OBJECTS.values()) == counts["images"]
+    sizes = pd.read_csv(BOOK / "reference" / "split_sizes.csv", index_col="split file")
+    for setup in ("1cls", "2cls_highshot", "2cls_fewshot"):
+        parts = [f"{setup} {split} {label}" for split in ("train", "test") for label in ("normal", "anomaly")]
+        assert sizes.loc[f"{setup}.csv"].tolist() == [counts.get(part, 0) for part in parts]
+
+
+def test_what_is_said_of_the_abstract_is_the_published_difference():
+    rows = pd.read_csv(BOOK / "reference" / "published.csv")
+    read = rows[rows["read in the paper"] != "no"]
+    gains = (read["with SPD"] - read["without SPD"]).map("{:.1f}".format).tolist()
+    for page in ("published.md", "paper_map.md"):
+        text = (BOOK / page).read_text(encoding="utf-8")
+        assert all(gain in text for gain in gains), page
+
+
+def test_settings_of_the_notebooks_that_the_book_names_are_theirs():
+    text = (BOOK / "deviations.md").read_text(encoding="utf-8")
+    said = re.search(r"raise `base_lr` to ([\d.]+),.*queue of (\d+) keys and a key momentum of ([\d.]+)", text, re.S)
+    pretrain = parameters_of("03_pretrain")
+    assert said.groups() == (pretrain["base_lr"], pretrain["queue"], pretrain["key_momentum"])
+    assert pretrain["optimizer"] == '"sgd"' and pretrain["warmup_epochs"] == "1.0"
+    assert f"$\\eta = {parameters_of('06_ablation')['eta']}$" in text
