@@ -127,3 +127,22 @@ def test_links_and_anchors_resolve(html):
 def test_notebooks_that_were_not_run_say_so(html):
     for page in (html / "notebooks").glob("*.html"):
         assert "has not been run here" in page.read_text(encoding="utf-8"), page
+
+
+@pytest.mark.slow
+def test_the_document_that_is_printed_is_whole(html, monkeypatch):
+    monkeypatch.syspath_prepend(str(BOOK / "_ext"))
+    import pdf
+    from bs4 import BeautifulSoup
+
+    names = pdf.chapters()
+    document = BeautifulSoup(pdf.one_document(html, names), "html.parser")
+    assert len(document.select("article.bd-article")) == len(names) == len(toc_files()) - 1, "all but the API"
+    ids = [tag["id"] for tag in document.find_all(id=True)]
+    assert len(set(ids)) == len(ids)
+    links = {a["href"] for a in document.find_all("a", href=True)}
+    assert sorted(u for u in links if u.startswith("#") and u[1:] not in ids and u != "#" and "api" not in u) == []
+    assert [u for u in links if not u.startswith(("#", "https://"))] == []
+    assert all(d.has_attr("open") for d in document.find_all("details"))
+    loads = [tag["src"] for tag in document.find_all(src=True)] + [tag["href"] for tag in document.find_all("link")]
+    assert [u for u in loads if not (html / u.removeprefix("../html/")).is_file()] == []
