@@ -292,6 +292,9 @@ def test_what_the_method_page_says_of_features_is_in_its_file():
     mean = small.groupby(["pretraining", "area"])["cosine"].mean()
     assert (mean["simsiam+spd"] < mean["random"]).all()
     assert (by_area["simsiam+spd"]["max"] < by_area["simsiam"]["min"]).all()
+    long = fragments.similarity.result_files.long_table(folder)
+    moved = tables.differences_to(long[long["measure"] == "SmoothBlend 0.02"], "simsiam").set_index("variant")
+    assert moved.loc["simsiam+spd", "n"] == 3 and moved.loc["simsiam+spd", "high"] > 0, "the interval contains 0"
     weak = rows[rows["change"] == "weak view"].groupby("pretraining")["cosine"].mean()
     assert abs(weak["simsiam+spd"] - weak["simsiam"]) < 0.05
     settings = [
