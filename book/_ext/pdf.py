@@ -3,13 +3,12 @@
 python book/_ext/pdf.py     after `jupyter-book build book/`; writes book/_build/pdf/visa.pdf
 """
 
-import base64
 import shutil
+import subprocess
 import sys
 import tempfile
 from datetime import date
 from pathlib import Path
-from typing import Any
 from urllib.parse import urldefrag
 
 import yaml
@@ -18,6 +17,7 @@ from bs4 import BeautifulSoup, Tag
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from visa.errors import VisaError
+from visa.paths import written_whole
 from visa.provenance import machine
 
 BOOK = Path(__file__).resolve().parents[1]
@@ -27,16 +27,10 @@ DROPPED = ("a.headerlink", "script", "button", ".prev-next-footer", ".viewcode-l
 SCREEN_ONLY = ("api",)  # long, and of use beside the code alone
 COVER = """<section class="cover"><p class="title">{title}</p>
 <p>{made}</p><p>{footer}</p><p>The API's pages are in the HTML book.</p><ol>{contents}</ol></section>"""
-FOOTER = (
-    '<div style="font-size:8px;width:100%;text-align:center;color:#555"><span class="pageNumber"></span></div>',
-    "<span></span>",
+PRINT = (  # no header; the style sheet numbers the pages
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
+    *("--no-pdf-header-footer", "--generate-pdf-document-outline", "--virtual-time-budget=60000"),
 )
-WAIT = """
-const done = arguments[0];
-const ready = () => window.MathJax && MathJax.startup ? MathJax.startup.promise : Promise.resolve();
-Promise.all([document.fonts.ready, ready(), ...[...document.images].map(i => i.decode().catch(() => 0))]).then(
-  () => done(document.querySelectorAll("mjx-merror, [data-mjx-error]").length));
-"""
 
 
 def main() -> None:
@@ -117,37 +111,15 @@ def _slug(name: str) -> str:
 
 
 def print_document(document: Path, pdf: Path) -> None:
-    """Print with Chromium; raises VisaError where there is none, or where a formula did not render."""
-    try:
-        from selenium import webdriver
-    except ImportError as error:
-        raise VisaError("a PDF needs selenium: pip install -e '.[dev]'.") from error
-    browser, driver = next(filter(None, map(shutil.which, BROWSERS)), None), shutil.which("chromedriver")
-    if not (browser and driver):
-        raise VisaError("a PDF needs Chromium and chromedriver on the PATH (apt-get install chromium chromium-driver).")
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    with tempfile.TemporaryDirectory() as profile:
-        for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--allow-file-access"):
-            options.add_argument(flag)
-        options.add_argument(f"--user-data-dir={profile}")
-        chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-        try:
-            pdf.write_bytes(_printed(chrome, document))
-        finally:
-            chrome.quit()
-
-
-def _printed(chrome: Any, document: Path) -> bytes:
-    chrome.set_script_timeout(300)
-    chrome.get(document.as_uri())
-    if chrome.execute_async_script(WAIT):
-        raise VisaError("a formula could not be typeset: look for it in red in the built book.")
-    how = {"paperWidth": 8.27, "paperHeight": 11.69, "printBackground": True, "displayHeaderFooter": True}
-    how |= {"marginTop": 0.6, "marginBottom": 0.7, "marginLeft": 0.7, "marginRight": 0.7}  # inches
-    how |= {"footerTemplate": FOOTER[0], "headerTemplate": FOOTER[1]}
-    how |= {"generateDocumentOutline": True, "generateTaggedPDF": True, "transferMode": "ReturnAsBase64"}
-    return base64.b64decode(chrome.execute_cdp_cmd("Page.printToPDF", how)["data"])
+    """Print with Chromium, once formulas and pictures are there; raises VisaError where it is absent or fails."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not browser:
+        raise VisaError("a PDF needs Chromium on the PATH (apt-get install chromium).")
+    with tempfile.TemporaryDirectory() as profile, written_whole(pdf) as partial:
+        command = [browser, *PRINT, f"--user-data-dir={profile}", f"--print-to-pdf={partial}", document.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode or not partial.is_file():
+            raise VisaError(f"{browser} made no PDF: {done.stderr.strip()[-500:]}")
 
 
 if __name__ == "__main__":
