@@ -18,6 +18,8 @@ AXE = REPO / "node_modules" / "axe-core" / "axe.min.js"
 TOC = yaml.safe_load((REPO / "book" / "_toc.yml").read_text(encoding="utf-8"))
 PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 WIDE, NARROW = (1400, 2400), (500, 2400)  # pixels
+# No half-faded text while a theme changes.
+STILL = "document.head.insertAdjacentHTML('beforeend', '<style>* {transition: none !important}</style>')"
 RUN_AXE = """
 const [rules, done] = arguments;
 const only = rules ? {runOnly: {type: "rule", values: rules}} : {};
@@ -112,6 +114,7 @@ def test_axe_finds_nothing_serious(html, browser, name):
     resize(browser, WIDE)
     browser.set_script_timeout(120)
     browser.get((html / f"{name}.html").as_uri())
+    browser.execute_script(STILL)
     browser.execute_script(AXE.read_text(encoding="utf-8"))
     assert browser.execute_async_script(RUN_AXE, None) == []
     scheme(browser, "dark")
