@@ -80,7 +80,10 @@ def article(html: Path, name: str, names: list[str]) -> Tag:
     for tag in found.select(", ".join(DROPPED)):
         tag.decompose()
     for tag in found.find_all("details"):
-        tag["open"] = ""
+        if tag.find("summary").get_text().strip().endswith(".json"):  # pages of settings, in the files that are named
+            tag.decompose()
+        else:
+            tag["open"] = ""
     for tag in found.find_all(id=True):
         tag["id"] = f"{_slug(name)}--{tag['id']}"
     for tag in found.find_all(["img", "a", "source", "object"]):
