@@ -1,11 +1,13 @@
-# make reproduce: environment, all notebooks, book.  make test: the checks that CI runs.
+# make reproduce: environment, all notebooks, book.  make pdf: the book in one file.  make test: the checks that CI runs.
 PYTHON ?= python3
 BIN := .venv/bin
 # Options of `visa run`; see `visa run --help`.
 RUN ?= --scope all --pretrain epochs=8
 BOOK := book/_build/html/index.html
 
-.PHONY: reproduce book test lint clean
+.PHONY: env reproduce book pdf test lint axe clean
+
+env: .venv/installed
 
 reproduce: .venv/installed
 	$(BIN)/visa run $(RUN)
@@ -15,6 +17,9 @@ book: .venv/installed
 	$(BIN)/jupyter-book build -q book/
 	@echo "The book is at file://$(CURDIR)/$(BOOK)"
 
+pdf: book
+	$(BIN)/python book/_ext/pdf.py
+
 test: lint
 	$(BIN)/pytest
 
@@ -23,6 +28,12 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
+
+# axe-core looks for what keeps readers out; without it (it needs npm) its tests are skipped.
+axe: node_modules/axe-core/axe.min.js
+
+node_modules/axe-core/axe.min.js:
+	npm install --silent --no-save --no-package-lock --no-audit --no-fund axe-core@4.14.1
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \

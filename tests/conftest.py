@@ -1,14 +1,19 @@
-"""Fixtures for all tests: a small mini-VisA, each test's own environment, the real data if named, a browser."""
+"""Fixtures: a small mini-VisA, each test's own environment, the real data if named, the built book, a browser."""
 
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+REPO = Path(__file__).resolve().parents[1]
+MADE = ("_build", "notebooks", "generated", "__pycache__")
 
 torch.set_num_threads(1)  # the tests run side by side, on tiny inputs
 
@@ -41,6 +46,23 @@ def real_root() -> Path:
 def reference() -> Path:
     """The recorded outputs of VisA's own tools that `VISA_TEST_REFERENCE` names; skips where it names none."""
     return _named_folder("VISA_TEST_REFERENCE")
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The book of a clone without data and runs, built from another folder."""
+    clone, elsewhere = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("elsewhere")
+    shutil.copytree(REPO / "book", clone / "book", symlinks=True, ignore=shutil.ignore_patterns(*MADE))
+    shutil.copy(REPO / "_config.yml", clone)
+    for name in ("visa", "notebooks"):
+        shutil.copytree(REPO / name, clone / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    build = [str(Path(sys.executable).with_name("jupyter-book")), "build", f"{clone}/book", "-W", "-n", "--keep-going"]
+    env = os.environ | {"VISA_RUNS": str(elsewhere / "runs"), "VISA_DATA": str(elsewhere / "data"), "VISA_ROOT": ""}
+    done = subprocess.run(build, cwd=elsewhere, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    pages = clone / "book" / "_build" / "html"
+    assert (pages / "index.html").is_file()
+    return pages
 
 
 @pytest.fixture(scope="session")

@@ -53,3 +53,12 @@ def test_browser_times_every_input_in_a_real_page(tmp_path):
     rows = {row["input"]: row for row in record["rows"]}
     assert record["images"] == 12 and {"sort", "image threshold", "side by side on, off"} <= set(rows)
     assert all(row["cpu_ms"] > 0 and 0 < row["first_ms"] <= row["longest_ms"] for row in rows.values())
+
+
+def test_counts_are_those_of_the_split_files_and_of_what_was_verified(mini_root, tmp_path):
+    run("count_visa.py", "--root", mini_root, "--objects", "fryum", "--out", tmp_path)
+    value = pd.read_csv(tmp_path / "counts.csv", index_col="measure")["value"]
+    assert value[["objects", "images", "normal", "anomaly"]].tolist() == [2, 72, 48, 24]
+    assert value[["verified", "errors"]].tolist() == [36, 0]
+    assert value.filter(like="2cls_fewshot").sum() == 72
+    assert json.loads((tmp_path / "provenance.json").read_text())["verified"] == ["fryum"]

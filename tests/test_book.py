@@ -1,11 +1,7 @@
 """The built book: from a bare clone, without warnings, complete, light, and without a request to the outside."""
 
-import os
 import pkgutil
 import re
-import shutil
-import subprocess
-import sys
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +12,6 @@ import yaml
 
 REPO = Path(__file__).resolve().parents[1]
 BOOK = REPO / "book"
-MADE = ("_build", "notebooks", "generated", "__pycache__")
 LOADED = {("script", "src"), ("img", "src"), ("source", "src"), ("iframe", "src"), ("video", "src"), ("embed", "src")}
 IN_SHEET = r"""(?:url\(|@import)\s*['"]?([^)'"]+)"""
 LOADED_RELATIONS = {"stylesheet", "preload", "icon", "shortcut icon", "modulepreload", "prefetch", "manifest"}
@@ -43,23 +38,6 @@ class Page(HTMLParser):
 @cache
 def parsed(path: Path) -> Page:
     return Page(path)
-
-
-@pytest.fixture(scope="module")
-def html(tmp_path_factory) -> Path:
-    """The book of a clone without data and runs, built from another folder."""
-    clone, elsewhere = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("elsewhere")
-    shutil.copytree(BOOK, clone / "book", symlinks=True, ignore=shutil.ignore_patterns(*MADE))
-    shutil.copy(REPO / "_config.yml", clone)
-    for name in ("visa", "notebooks"):
-        shutil.copytree(REPO / name, clone / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    build = [str(Path(sys.executable).with_name("jupyter-book")), "build", f"{clone}/book", "-W", "-n", "--keep-going"]
-    env = os.environ | {"VISA_RUNS": str(elsewhere / "runs"), "VISA_DATA": str(elsewhere / "data"), "VISA_ROOT": ""}
-    done = subprocess.run(build, cwd=elsewhere, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    pages = clone / "book" / "_build" / "html"
-    assert (pages / "index.html").is_file()
-    return pages
 
 
 def toc_files() -> list[str]:
@@ -152,24 +130,19 @@ def test_notebooks_that_were_not_run_say_so(html):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["intro", "method", "data", "paper_map", "api", "notebooks/03_pretrain"])
-def test_a_browser_reads_the_page_from_disk(html, browser, requests_of, name):
-    browser.set_window_size(500, 900)
-    browser.get((html / f"{name}.html").as_uri())
-    requests = {u: error for u, error in requests_of(browser).items() if not u.startswith("chrome:")}
-    assert f"{name}.html" in " ".join(requests)
-    assert {urlsplit(u).scheme for u in requests} <= {"file", "data"}
-    assert {u: error for u, error in requests.items() if error} == {}
-    width = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
-    assert width[0] <= width[1], "the page scrolls sideways on a narrow screen"
+def test_the_document_that_is_printed_is_whole(html, monkeypatch):
+    monkeypatch.syspath_prepend(str(BOOK / "_ext"))
+    import pdf
+    from bs4 import BeautifulSoup
 
-
-@pytest.mark.slow
-def test_a_browser_renders_the_mathematics(html, browser):
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    browser.get((html / "method.html").as_uri())
-    formulas = len(browser.find_elements("css selector", ".math"))
-    count = "return document.querySelectorAll('mjx-container svg').length"
-    WebDriverWait(browser, 30).until(lambda b: b.execute_script(count) >= formulas > 10)
-    assert browser.find_elements("css selector", "[data-mjx-error], mjx-merror") == []
+    names = pdf.chapters()
+    document = BeautifulSoup(pdf.one_document(html, names), "html.parser")
+    assert len(document.select("article.bd-article")) == len(names) == len(toc_files()) - 1, "all but the API"
+    ids = [tag["id"] for tag in document.find_all(id=True)]
+    assert len(set(ids)) == len(ids)
+    links = {a["href"] for a in document.find_all("a", href=True)}
+    assert sorted(u for u in links if u.startswith("#") and u[1:] not in ids and u != "#" and "api" not in u) == []
+    assert [u for u in links if not u.startswith(("#", "https://"))] == []
+    assert all(d.has_attr("open") for d in document.find_all("details"))
+    loads = [tag["src"] for tag in document.find_all(src=True)] + [tag["href"] for tag in document.find_all("link")]
+    assert [u for u in loads if not (html / u.removeprefix("../html/")).is_file()] == []

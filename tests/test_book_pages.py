@@ -338,3 +338,91 @@ def test_every_column_of_a_speed_table_is_in_its_file(part):
     assert found and set(columns) <= set().union(*found)
     table = speed_pages.speeds(SPEEDS)[f"speed_{part}.md"]
     assert table.count("\n|") == len(found) + 1 and record["machine"]["commit"][:7] in table
+
+
+def test_what_the_method_page_says_of_features_is_in_its_file():
+    folder = BOOK / "results" / "similarity"
+    if not (folder / "similarity.csv").is_file():
+        pytest.skip("similarities are not stored")
+    rows = pd.read_csv(folder / "similarity.csv")
+    small = rows[(rows["change"] == "SmoothBlend") & (rows["area"] <= 0.04)]
+    by_area = {name: part.groupby("area")["cosine"].agg(["min", "max"]) for name, part in small.groupby("pretraining")}
+    assert (by_area["simsiam"]["min"] > by_area["random"]["max"]).all(), "every seed, at every size"
+    assert (by_area["simsiam+spd"]["max"] < by_area["random"]["min"]).all()
+    assert (by_area["simsiam+spd"]["max"] < by_area["simsiam"]["min"]).all()
+    long = fragments.similarity.result_files.long_table(folder)
+    moved = tables.differences_to(long[long["measure"] == "SmoothBlend 0.02"], "simsiam").set_index("variant")
+    assert moved.loc["simsiam+spd", "n"] == 3 and moved.loc["simsiam+spd", "high"] > 0, "the interval contains 0"
+    weak = rows[rows["change"] == "weak view"].groupby("pretraining")["cosine"].mean()
+    assert abs(weak["simsiam+spd"] - weak["simsiam"]) < 0.05
+    settings = [
+        run["settings"] for run in json.loads((folder / "provenance.json").read_text())["pretrainings"].values()
+    ]
+    assert {s["epochs"] for s in settings} == {30} and {s["spd"]["eta"] for s in settings if s["spd"]} == {0.5}
+    made = fragments.similarity.similarity(folder)
+    assert "<svg" in made["similarity.svg"] and "| simsiam+spd |" in made["similarity.md"]
+
+
+def test_every_figure_of_a_notebook_has_a_text_and_a_caption(tmp_path):
+    figures = pd.read_csv(BOOK / "reference" / "notebook_figures.csv", keep_default_na=False)
+    sources = {f.stem: json.loads(f.read_text()) for f in (BOOK.parent / "notebooks").glob("*.ipynb")}
+    code = {(name, c["id"]): "".join(c["source"]) for name, nb in sources.items() for c in nb["cells"]}
+    named = set(zip(figures["notebook"], figures["cell"], strict=True))
+    assert named <= set(code) and (figures[["alt", "caption"]] != "").all(axis=None)
+    drawing = re.compile(r"plt\.subplots|\bplot_\w+\(|show_maps\(|show_cases\(|^ *show\(", re.M)
+    assert {where for where, text in code.items() if drawing.search(text)} == named
+
+
+def test_a_figure_of_a_run_says_what_made_it(tmp_path):
+    picture = {"output_type": "display_data", "data": {"image/png": "iVBORw0KGgo="}, "metadata": {}}
+    cell = {"cell_type": "code", "id": "abc", "metadata": {}, "source": "plot()", "outputs": [picture]}
+    write(tmp_path / "notebooks", [*SOURCE, cell | {"outputs": []}])
+    run = {"dataset": "VisA", "commit": "0123456789abcdef"}
+    papermill = {"duration": 1, "end_time": "2025-01-02", "parameters": {"object": "fryum", "seed": 2}}
+    write(tmp_path / "book", [*SOURCE, cell], visa=run, papermill=papermill)
+    texts = tmp_path / "figures.csv"
+    texts.write_text("notebook,cell,alt,caption\n03_pretrain,abc,Two curves,What it shows.\n", encoding="utf-8")
+    made = notebook_pages.pages(tmp_path / "notebooks", tmp_path / "book", texts)["03_pretrain.ipynb"]["cells"][-1]
+    shown = made["metadata"]["mystnb"]
+    assert shown["image"]["alt"] == "Two curves"
+    assert shown["figure"]["caption"] == (
+        "What it shows. *Made by notebook `03_pretrain` on VisA (object fryum, seed 2), commit `0123456`.*"
+    )
+
+
+def parameters_of(notebook: str) -> dict[str, str]:
+    cells = json.loads((BOOK.parent / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
+    cell = next(c for c in cells if "parameters" in c["metadata"].get("tags", []))
+    return dict(re.findall(r"^(\w+): \w+ = (\S+)", "".join(cell["source"]), re.M))
+
+
+def test_numbers_of_the_data_are_those_of_the_code_and_of_the_split_files():
+    counts = pd.read_csv(BOOK / "results" / "data" / "counts.csv", index_col="measure")["value"]
+    for page in (BOOK / "data.md", BOOK.parent / "README.md"):
+        text = page.read_text(encoding="utf-8")
+        assert f"{counts['images']:,}" in text
+    text = (BOOK / "data.md").read_text(encoding="utf-8")
+    assert f"{counts['normal']:,} normal and {counts['anomaly']:,} anomalous" in text
+    assert sum(o.normal + o.anomaly for o in fragments.OBJECTS.values()) == counts["images"]
+    sizes = pd.read_csv(BOOK / "reference" / "split_sizes.csv", index_col="split file")
+    for setup in ("1cls", "2cls_highshot", "2cls_fewshot"):
+        parts = [f"{setup} {split} {label}" for split in ("train", "test") for label in ("normal", "anomaly")]
+        assert sizes.loc[f"{setup}.csv"].tolist() == [counts.get(part, 0) for part in parts]
+
+
+def test_what_is_said_of_the_abstract_is_the_published_difference():
+    rows = pd.read_csv(BOOK / "reference" / "published.csv")
+    read = rows[rows["read in the paper"] != "no"]
+    gains = (read["with SPD"] - read["without SPD"]).map("{:.1f}".format).tolist()
+    for page in ("published.md", "paper_map.md"):
+        text = (BOOK / page).read_text(encoding="utf-8")
+        assert all(gain in text for gain in gains), page
+
+
+def test_settings_of_the_notebooks_that_the_book_names_are_theirs():
+    text = (BOOK / "deviations.md").read_text(encoding="utf-8")
+    said = re.search(r"raise `base_lr` to ([\d.]+),.*queue of (\d+) keys and a key momentum of ([\d.]+)", text, re.S)
+    pretrain = parameters_of("03_pretrain")
+    assert said.groups() == (pretrain["base_lr"], pretrain["queue"], pretrain["key_momentum"])
+    assert pretrain["optimizer"] == '"sgd"' and pretrain["warmup_epochs"] == "1.0"
+    assert f"$\\eta = {parameters_of('06_ablation')['eta']}$" in text

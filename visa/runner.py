@@ -102,14 +102,14 @@ def _execute(stage: Stage, source: Source, run: Run) -> None:
 
 
 def _label(notebook: Path, source: Source) -> None:
-    """Say in the executed copy's metadata which data it was made from.
+    """Say in the executed copy's metadata which data and which commit of the code it was made from.
 
     Raises KeyboardInterrupt if a cell was not executed: papermill returns as if all were well after an interruption.
     """
     content = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
     if any(cell.cell_type == "code" and cell.execution_count is None for cell in content.cells):
         raise KeyboardInterrupt
-    content.metadata["visa"] = {"dataset": source.name, "synthetic": source.synthetic}
+    content.metadata["visa"] = {"dataset": source.name, "synthetic": source.synthetic, "commit": machine()["commit"]}
     with written_whole(notebook) as partial:
         nbformat.write(content, partial)  # type: ignore[no-untyped-call]
 

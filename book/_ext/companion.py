@@ -1,6 +1,7 @@
 """Sphinx extension: fills book/notebooks and book/generated before every build, and keeps the book offline."""
 
 import json
+import re
 import shutil
 import sys
 from importlib import import_module
@@ -21,6 +22,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", begin, priority=0)
     app.connect("config-inited", prepare, priority=0)
     app.connect("html-page-context", drop_scripts, priority=999)
+    app.connect("html-page-context", mend_markup)
     app.connect("build-finished", empty_icon_script)
     app.connect("build-finished", copy_browser)
     app.connect("build-finished", finish)
@@ -57,7 +59,8 @@ def prepare(app: Sphinx, config: Config) -> None:
 
     book = Path(app.srcdir)
     try:
-        pages = notebook_pages.pages(book.parent / "notebooks", runs_root() / "book")
+        figures = book / "reference" / "notebook_figures.csv"
+        pages = notebook_pages.pages(book.parent / "notebooks", runs_root() / "book", figures)
         _write(book / "notebooks", {name: json.dumps(page, indent=1) + "\n" for name, page in pages.items()})
         _write(book / "generated", fragments.fragments(book) | {"browser.md": browser_page.part(runs_root())})
         import_module("mini_pages").write_pictures(book / "generated" / "sheets")
@@ -76,6 +79,20 @@ def drop_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any],
         unused.append("mathjax")
     scripts = {script: f"{script} {getattr(script, 'attributes', '')}".lower() for script in context["script_files"]}
     context["script_files"] = [s for s, text in scripts.items() if not any(name in text for name in unused)]
+
+
+def mend_markup(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Mend what keeps screen readers from reading a page: each of these is a finding of axe-core."""
+    if "body" in context:
+        body = context["body"].replace(' aria-label="Toggle hidden content"', "")  # its own words name a folded cell
+        body = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+        context["body"] = re.sub(r"<dl>\s*((?:<dd>.*?</dd>\s*)+)</dl>", _signature_lines, body, flags=re.S)
+
+
+def _signature_lines(match: re.Match[str]) -> str:
+    """Lines of a long signature as what they are: no list of definitions."""
+    lines = match.group(1).replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+    return f'<span class="sig-lines">{lines}</span>'
 
 
 def empty_icon_script(app: Sphinx, error: Exception | None) -> None:

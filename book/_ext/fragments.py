@@ -5,10 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import fault_pages
+import ledger
 import measured
 import metric_pages
 import mini_pages
 import pandas as pd
+import similarity
 import speed_pages
 
 import visa
@@ -56,6 +58,8 @@ def fragments(book: Path) -> dict[str, str]:
     made |= mini_pages.fragments(book / "results" / "mini_visa")
     made |= fault_pages.faults(book / "results" / "faults")
     made |= metric_pages.growth(book / "results" / "growth")
+    made |= similarity.similarity(book / "results" / "similarity")
+    made |= ledger.ledger(book, RESULTS | {"ablation": ABLATION})
     return made | measured.ablation(REFERENCE, ABLATION, book / "results" / "ablation")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
+import result_files
 from matplotlib.figure import Figure
 
 from visa.report import figures, tables
@@ -76,7 +77,8 @@ def results(name: str, command: str, folder: Path) -> dict[str, str]:
     diagnoses = _optional(folder / "diagnosis.csv")
     with mpl.rc_context():
         figures.use_style()
-        drawn, curves = _figures(name, metrics), _curves(name, _optional(folder / "curves.csv"))
+        made = result_files.origin(folder, command)
+        drawn, curves = _figures(name, metrics, made), _curves(name, _optional(folder / "curves.csv"), made)
     sections = {
         "SPD at a glance": _glance(metrics, diagnoses),
         "The table": _whole(metrics),
@@ -99,7 +101,7 @@ def ablation(reference: str, command: str, folder: Path) -> dict[str, str]:
     differences = tables.differences_to(measured, reference)
     with mpl.rc_context():
         figures.use_style()
-        drawn = _difference_figures(differences, reference)
+        drawn = _difference_figures(differences, reference, result_files.origin(folder, command))
     means = tables.summary_table(measured.assign(metric=measured["measure"]), ["variant", "measure"])
     compared = _by_place(differences, tables.mean_interval) + "\n" + "\n".join(text for _, _, text in drawn)
     sections = {
@@ -135,13 +137,9 @@ def _glance(metrics: pd.DataFrame, diagnoses: pd.DataFrame) -> str:
     pairs = tables.spd_pairs(metrics["pretraining"].unique())
     if len(pairs) < 2:
         return ""
-    names = metrics[["setup", "detector", "level", "metric"]].agg(" ".join, axis=1)
-    measured = metrics.assign(measure=names)[["pretraining", "seed", "draw", "measure", "value"]]
-    if len(diagnoses):
-        columns = [c for c in diagnoses if c in GLANCE]
-        learned = diagnoses.assign(draw=0).melt(["pretraining", "seed", "draw"], columns, "measure")
-        measured = pd.concat([measured, learned])
-    measured = measured[measured["measure"].isin(list(GLANCE))].rename(columns={"pretraining": "variant"})
+    both = (result_files.of_metrics(metrics), result_files.of_diagnoses(diagnoses))
+    measured = pd.concat([table for table in both if len(table)])
+    measured = measured[measured["measure"].isin(list(GLANCE))]
     parts = []
     for name, base in pairs.items():
         pair = measured[measured["variant"].isin([name, base])]
@@ -196,7 +194,7 @@ def _layout(table: pd.DataFrame, what: str) -> tuple[list[str], list[str]]:
     return ([what], ["detector", "metric"]) if few else (["detector", what], ["metric"])
 
 
-def _figures(name: str, metrics: pd.DataFrame) -> list[Drawn]:
+def _figures(name: str, metrics: pd.DataFrame, made: str) -> list[Drawn]:
     """AU-PR of every pre-training: a figure a level, and a setup where the pre-trainings are many."""
     chosen = metrics[metrics["metric"] == "au_pr"]
     keys = ["level", "setup"] if _is_large(metrics) else ["level"]
@@ -206,19 +204,21 @@ def _figures(name: str, metrics: pd.DataFrame) -> list[Drawn]:
         file = "_".join([name, level, *setup, "au_pr"]) + ".svg"
         alt = f"AU-PR at {level} level for each detector, pre-training and seed"
         caption = (
-            f"AU-PR, {', '.join([f'{level} level', *setup])}. A line joins the runs of one seed; the bar is the mean."
+            f"AU-PR, {', '.join([f'{level} level', *setup])}. A line joins the runs of one seed; the bar is the mean. "
+            f"{made}"
         )
         drawn.append(_drawn(file, figures.plot_metric_by_pretraining(part, level, "au_pr"), alt, caption))
     return drawn
 
 
-def _curves(name: str, curves: pd.DataFrame) -> list[Drawn]:
+def _curves(name: str, curves: pd.DataFrame, made: str) -> list[Drawn]:
     """Training curves in one figure; of many pre-trainings, in a folded figure for each method."""
     if curves.empty:
         return []
-    caption = "Training curves, a line a seed, running mean over 25 steps."
+    caption = f"Training curves, a line a seed, running mean over 25 steps. {made}"
     if curves["pretraining"].nunique() < MANY:
-        return [_drawn(f"{name}_curves.svg", figures.plot_curves(curves), "Training curves", caption)]
+        alt = f"Training curves of {', '.join(curves['pretraining'].unique())}: losses and feature standard deviation"
+        return [_drawn(f"{name}_curves.svg", figures.plot_curves(curves), alt, caption)]
     drawn = []
     for method, part in curves.groupby(curves["pretraining"].str.removesuffix("+spd"), sort=False):
         alt = f"Training curves of {method}"
@@ -227,12 +227,12 @@ def _curves(name: str, curves: pd.DataFrame) -> list[Drawn]:
     return drawn
 
 
-def _difference_figures(differences: pd.DataFrame, reference: str) -> list[Drawn]:
+def _difference_figures(differences: pd.DataFrame, reference: str, made: str) -> list[Drawn]:
     drawn = []
     for place, measures in SHOWN.items():
         if differences["measure"].isin(measures).any():
             alt = f"Difference of each variant to {reference}, on {place}"
-            caption = f"Each variant minus `{reference}`, paired by seed: mean and its 95 % interval."
+            caption = f"Each variant minus `{reference}`, paired by seed: mean and its 95 % interval. {made}"
             drawn.append(_drawn(f"ablation_{place}.svg", figures.plot_differences(differences, measures), alt, caption))
     return drawn
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib as mpl
 import measured
 import pandas as pd
+import result_files
 from matplotlib import pyplot as plt
 
 from visa.report import figures, tables
@@ -73,7 +74,8 @@ def growth(folder: Path) -> dict[str, str]:
     with mpl.rc_context():
         figures.use_style()
         alt = "CPU seconds and peak memory against the number of pixels, on logarithmic axes"
-        caption = "CPU seconds (one thread) and peak memory over the imports, against the pixels that are read."
+        made = result_files.origin(folder, "python benchmarks/growth.py")
+        caption = f"CPU seconds (one thread) and peak memory over the imports, against the pixels that are read. {made}"
         file, svg, text = measured._drawn("growth.svg", _lines(rows), alt, caption)
     return {"growth.md": text, file: svg}
 
