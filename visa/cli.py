@@ -4,6 +4,7 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -13,7 +14,7 @@ import typer
 from visa import cli_pretrain, cli_score
 from visa.cli_pretrain import Workers, parse_settings
 from visa.errors import VisaError, check_choice
-from visa.paths import data_root
+from visa.paths import data_root, runs_root
 
 app = typer.Typer(
     help="Research companion to VisA and SPD: data, pre-training, scoring, metrics, book.",
@@ -138,14 +139,21 @@ def run(
     score: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of 04_score's parameters.")] = None,
     ablation: Annotated[bool, typer.Option("--ablation", help="Run the ablation on the first object, too.")] = False,
     name: Annotated[str, typer.Option(help="The run's folder; default: the data set's name.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the stages and stop.")] = False,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that run stages side by side; 0: none.")] = 0,
+    scheduler: Annotated[str, typer.Option(help="Run on the workers of the Dask scheduler at this address.")] = "",
+    timeout: Annotated[float, typer.Option(min=0, help="Minutes after which a stage counts as hung; 0: never.")] = 0,
+    retries: Annotated[int, typer.Option(min=0, help="Tries more for a stage that was lost with its worker.")] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the stages and their cost, and stop.")] = False,
 ) -> None:
     """Run all notebooks in order, from images to tables; what is up to date is skipped."""
+    from visa import forecast
+    from visa.cluster import dask_pool
     from visa.data.setups import SETUPS
     from visa.data.source import open_source
     from visa.plan import DETECTORS, PRETRAININGS, GivenWeights, Matrix, plan
-    from visa.runner import check_parameters, execute
+    from visa.runner import check_parameters, is_current, make_jobs
     from visa.runs import open_run
+    from visa.schedule import InProcess, execute
 
     check_choice("scope", scope, ("object", "all"))
     source = open_source()
@@ -164,19 +172,31 @@ def run(
     target = open_run(name, source)
     stages = plan(source, target, matrix)
     check_parameters(stages)
+    jobs = make_jobs(stages, source, target, timeout * 60 or None)
+    current = {job.stage.name for job in jobs if is_current(job)}
     if dry_run:
         typer.echo("\n".join(stage.name for stage in stages))
+    typer.echo(forecast.report(forecast.forecast(jobs, current, runs_root(), source.synthetic), target.root.name))
+    if dry_run:
         return
     stop = _Interruption()
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     try:
-        ran = execute(stages, source, target, interrupted=lambda: stop.requested)
+        with dask_pool(workers, scheduler) if workers or scheduler else nullcontext(InProcess()) as pool:
+            outcome = execute(jobs, current, pool, retries, interrupted=lambda: stop.requested)
     except KeyboardInterrupt:
         logging.getLogger("asyncio").disabled = True  # it would tell of the kernel that was just stopped
         typer.echo("visa: interrupted; the same command goes on from here.", err=True)
         raise typer.Exit(130) from None
-    typer.echo(f"{ran} of {len(stages)} stages ran on {source.name}, the rest was up to date. Results: {target.root}")
+    done = f"{outcome.ran} of {len(stages)} stages ran on {source.name}"
+    if outcome.failed:
+        left = f"; {len(outcome.left_out)} that read their results were left out" if outcome.left_out else ""
+        typer.echo(f"visa: {done}, and {len(outcome.failed)} failed{left}:", err=True)
+        for sentence in outcome.failed.values():
+            typer.echo(f"  {sentence}", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{done}, the rest was up to date. Results: {target.root}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

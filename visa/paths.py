@@ -35,8 +35,8 @@ def runs_root() -> Path:
 
 
 def notebooks_root() -> Path:
-    """The notebooks' sources; they come with the repository, not with the installed package."""
-    folder = CHECKOUT / "notebooks"
+    """The notebooks' sources (`VISA_NOTEBOOKS`); they come with the repository, not with the installed package."""
+    folder = _root("VISA_NOTEBOOKS", "notebooks")
     if not folder.is_dir():
         raise VisaError(f"no notebooks at {folder}: run from a clone of the repository (pip install -e .).")
     return folder
