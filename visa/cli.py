@@ -151,7 +151,7 @@ def run(
     from visa.data.setups import SETUPS
     from visa.data.source import open_source
     from visa.plan import DETECTORS, PRETRAININGS, GivenWeights, Matrix, plan
-    from visa.runner import check_parameters, is_current, make_jobs
+    from visa.runner import check_parameters, current_stages, make_jobs
     from visa.runs import open_run
     from visa.schedule import InProcess, execute
 
@@ -173,7 +173,7 @@ def run(
     stages = plan(source, target, matrix)
     check_parameters(stages)
     jobs = make_jobs(stages, source, target, timeout * 60 or None)
-    current = {job.stage.name for job in jobs if is_current(job)}
+    current = current_stages(jobs)
     if dry_run:
         typer.echo("\n".join(stage.name for stage in stages))
     typer.echo(forecast.report(forecast.forecast(jobs, current, runs_root(), source.synthetic), target.root.name))

@@ -82,7 +82,7 @@ def _told(cost: Cost) -> str:
 def _cost(notebook: str, stages: int, found: Sequence[list[Mapping[str, Any]]]) -> Cost:
     if not all(found):
         known = sum(1 for stamps in found if stamps)
-        basis = f"not known: the like of {known or 'none'} was timed"
+        basis = f"not known: {known or 'none'} of their like were timed before"
         return Cost(notebook, stages, len(found), None, basis)
     seconds = sum(statistics.median(float(s["seconds"]) for s in stamps) for stamps in found)
     used = {s["stage"]: s for stamps in found for s in stamps}

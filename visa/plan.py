@@ -123,7 +123,7 @@ def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
     With scope `all`, and on a folder (`pretrain_root`), one pre-training serves all objects; with `object` each object
     has its own. Stages that share a seed start from the same initial weights: pre-trainings are compared in pairs.
     """
-    common = {"visa_root": "" if source.synthetic else str(source.root), "run": run.root.name}
+    common = {"visa_root": "" if source.synthetic else source.address or str(source.root), "run": run.root.name}
     chosen = {**common, "objects": ",".join(matrix.objects)}
     data = tuple(matrix.objects)
     stages = [

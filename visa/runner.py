@@ -18,7 +18,16 @@ from visa.data.source import Source
 from visa.errors import VisaError
 from visa.paths import notebooks_root, runs_root, written_whole
 from visa.plan import Stage
-from visa.provenance import code_digest, digest, file_digest, folder_fingerprint, machine, read_sidecar, write_text
+from visa.provenance import (
+    code_digest,
+    digest,
+    file_digest,
+    folder_fingerprint,
+    machine,
+    read_sidecar,
+    sidecar_of,
+    write_text,
+)
 from visa.runs import Run
 
 _NO_MEMORY = ("MemoryError", "OutOfMemoryError")
@@ -101,7 +110,9 @@ def run_job(job: Job) -> float:
     """
     if digest(_made_of(job.stage.notebook, job.stage.code)) != job.made_of:
         raise VisaError(f"{job.stage.name}: this worker has other code than the plan: update it, and start it again.")
-    with storage.stage_files(job.stage, job.run):
+    reads = None if job.stage.whole_run else job.stage.reads
+    stamp = stamp_file(job.stage, job.run)
+    with storage.stage_files(job.run.root, job.stage.name, reads, lambda: _own_files(job), stamp):
         if is_current(job):  # a worker died after it had stamped
             return 0.0
         started = time.monotonic()
@@ -111,10 +122,21 @@ def run_job(job: Job) -> float:
     return seconds
 
 
+def current_stages(jobs: Sequence[Job]) -> set[str]:
+    """Names of the stages of one run that are up to date, there where its files are kept."""
+    store = storage.RunStore.of(jobs[0].run.root)
+    if store is None:
+        return {job.stage.name for job in jobs if is_current(job)}
+    kept = store.manifests()
+    return {j.stage.name for j in jobs if kept.get(j.stage.name, {"stamp": {}})["stamp"].get("key") == j.key}
+
+
 def show_in_book(job: Job) -> None:
     """Make the stage's executed copy the one that the book shows."""
-    target = runs_root() / "book" / f"{job.stage.notebook}.ipynb"
-    content = _executed(job.stage, job.run).read_bytes()
+    target, executed = runs_root() / "book" / f"{job.stage.notebook}.ipynb", _executed(job.stage, job.run)
+    if store := storage.RunStore.of(job.run.root):
+        store.fetch(job.stage.name, only=executed)
+    content = executed.read_bytes()
     if not target.is_file() or target.read_bytes() != content:
         with written_whole(target) as partial:
             partial.write_bytes(content)
@@ -166,6 +188,13 @@ def _label(notebook: Path, job: Job) -> None:
     content.metadata["visa"] = {"dataset": job.dataset, "synthetic": job.synthetic}
     with written_whole(notebook) as partial:
         nbformat.write(content, partial)  # type: ignore[no-untyped-call]
+
+
+def _own_files(job: Job) -> list[Path]:
+    """What a stage has written, its stamp apart."""
+    named = [f for output in job.stage.outputs for f in (output, sidecar_of(output))] + [_executed(job.stage, job.run)]
+    inside = [f for folder in job.stage.folders for f in folder.rglob("*") if not f.name.startswith(".")]
+    return [f for f in (*named, *inside) if f.is_file()]
 
 
 def _digests(stage: Stage) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The data set at hand: the user's own, in one of three layouts, or mini-VisA where there is none."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,9 @@ from visa.data.layouts import folder_defects, root_samples
 from visa.data.objects import OBJECTS
 from visa.data.splits import Sample, description, is_synthetic, present_objects, read_table, select
 from visa.errors import VisaError, check_choice
-from visa.paths import data_root, visa_root
+from visa.paths import data_root, is_address, visa_root
 from visa.provenance import digest, folder_fingerprint
+from visa.storage import mirrored
 
 VISA, MINI_VISA = "VisA", "mini-VisA"
 
@@ -19,12 +21,14 @@ class Source:
     """A root, its name in tables, whether it is synthetic, and the objects present in it.
 
     The root is in VisA's layout, with split_csv/, or in one of `visa.data.layouts`; rows are the same for all.
+    `address` is where it was copied from, if it lies on object storage.
     """
 
     root: Path
     name: str
     synthetic: bool
     objects: tuple[str, ...]
+    address: str = ""
 
     def check_object(self, name: str) -> str:
         """Return `name` if it is present; otherwise raise VisaError that lists the choices."""
@@ -66,18 +70,23 @@ class Source:
             folders = [*(self.root / name for name in wanted), self.root / "split_csv"]
             return digest([description(self.root), *(folder_fingerprint(f) for f in folders)])
         rows = [s for s in self.samples("1cls") if s.object in wanted]
-        files = [self.root / path for s in rows for path in (s.image, s.mask) if path]
-        facts = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) if f.is_file() else str(f) for f in files]
+        files = [path for s in rows for path in (s.image, s.mask) if path]
+        about = {file: (self.root / file).stat() for file in files if (self.root / file).is_file()}
+        facts = [(f, about[f].st_size, about[f].st_mtime_ns) if f in about else f for f in files]
         return digest([description(self.root), facts, folder_fingerprint(self.root / "split_csv")])
 
 
 def open_source(root: str = "") -> Source:
     """The data set at `root`, else at VISA_ROOT, else mini-VisA, which is rendered at its first use.
 
+    An address (s3://...) is copied to a local folder first.
+
     It is called as dataset.json in the root says; without one, VisA in VisA's layout, otherwise as its folder.
     Raises VisaError if the folder is absent, in no known layout, or holds none of its objects.
     """
-    folder = _named(root) if root else visa_root()
+    named = root or os.environ.get("VISA_ROOT", "")
+    address = named if is_address(named) else ""
+    folder = mirrored(address) if address else _named(root) if root else visa_root()
     if folder is None:
         from visa.data.synthetic.writer import DEFAULT_OBJECTS, write_mini_visa  # OpenCV: only where it renders
 
@@ -87,7 +96,7 @@ def open_source(root: str = "") -> Source:
     if not objects:
         named = ", ".join(dict.fromkeys(s.object for s in samples)) or "its folders good/ are empty"
         raise VisaError(f"{folder} holds none of its objects' normal images ({named}): check that it is complete.")
-    return Source(folder, dataset_name(folder, objects), is_synthetic(folder), objects)
+    return Source(folder, dataset_name(folder, objects), is_synthetic(folder), objects, address)
 
 
 def dataset_name(root: Path, objects: tuple[str, ...]) -> str:
