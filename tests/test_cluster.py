@@ -113,7 +113,7 @@ def test_a_stage_that_fails_for_good_is_named_and_the_rest_is_complete(tmp_path,
     assert "pretrain-simsiam-all-seed0 failed: ValueError: this one is wrong" in told[0] and "kernel died" in told[1]
     kept = results(tmp_path)
     assert kept and kept.items() <= serial.items() and "scores/fryum/random/all/seed0/metrics.csv" in kept
-    order(tmp_path, pretrain_simsiam_all_seed0="", score_pcb1_random_all_seed0="")
+    order(tmp_path, pretrain_simsiam_all_seed0="goes well", score_pcb1_random_all_seed0="goes well")
     code, stdout, stderr = visa(environment(tmp_path, mini_root), *where)
     assert code == 0 and "5 of 9 stages ran" in stdout and results(tmp_path) == serial, stdout + stderr
 
