@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -31,7 +32,7 @@ class DaskPool:
     slots = float("inf")
 
     def __init__(self, client: Any) -> None:
-        self._client, self._count, self._keys = client, 0, list[str]()
+        self._client, self._keys = client, list[str]()
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         self._gpus = any("GPU" in worker["resources"] for worker in workers)
         self._roots = {"VISA_RUNS": os.environ.get("VISA_RUNS") or str(runs_root())}
@@ -41,8 +42,7 @@ class DaskPool:
         """Send a job to the workers; raises VisaError if the scheduler is gone."""
         if self._client.status != "running":
             raise VisaError("the Dask scheduler is gone: start it again, and the same command goes on from here.")
-        self._count += 1
-        self._keys.append(f"{job.stage.name}-{job.key}-{self._count}")
+        self._keys.append(f"{job.stage.name}-{uuid.uuid4().hex}")
         gpus = {"GPU": int(str(job.stage.parameters.get("devices", 1)))}
         wanted = gpus if self._gpus and job.stage.notebook in ON_GPU else {}
         return self._client.submit(
@@ -51,11 +51,13 @@ class DaskPool:
 
     def stop(self) -> None:
         """End what still runs, so that the same stages can be started again at once."""
+        thread = threading.Thread(target=self._stop, daemon=True)
+        thread.start()
+        thread.join(10)  # a worker that hangs does not answer
+
+    def _stop(self) -> None:
         with contextlib.suppress(Exception):  # whatever is lost already
-            self._client.scheduler_info()
-            thread = threading.Thread(target=self._client.run, args=(stop_kernels, self._keys), daemon=True)
-            thread.start()
-            thread.join(10)  # a worker that hangs does not answer
+            self._client.run(stop_kernels, self._keys)
 
 
 @contextlib.contextmanager

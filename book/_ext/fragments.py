@@ -4,6 +4,7 @@ import pkgutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import cluster_pages
 import measured
 import metric_pages
 import pandas as pd
@@ -50,6 +51,7 @@ def fragments(book: Path) -> dict[str, str]:
     made |= metric_pages.conventions(book / "results" / "metric_conventions")
     made |= metric_pages.speed(book / "results" / "benchmarks" / "metrics.csv")
     made |= speed_pages.speeds(book / "results" / "benchmarks")
+    made |= cluster_pages.parts(book / "results" / "cluster")
     made |= metric_pages.growth(book / "results" / "growth")
     return made | measured.ablation(REFERENCE, ABLATION, book / "results" / "ablation")
 
