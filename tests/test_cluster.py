@@ -166,3 +166,21 @@ def test_an_interrupted_run_on_a_scheduler_stops_its_notebooks_there(tmp_path, m
         assert code == 0 and results(tmp_path) == serial, stdout + stderr
     code, _, stderr = visa(env, "--scheduler", address)
     assert code == 2 and f"no Dask scheduler answers at '{address}'" in stderr
+
+
+def test_workers_without_a_common_folder_meet_on_object_storage(tmp_path, mini_root, serial, bucket):
+    bucket.put(f"{mini_root}/", "bucket/VisA/", recursive=True)
+    places = {"VISA_ROOT": "s3://bucket/VisA", "VISA_RUNS": "s3://bucket/runs"}
+    machines = [{**os.environ, "VISA_NOTEBOOKS": str(STUBS), "VISA_DATA": f"{tmp_path}/{i}"} for i in (1, 2)]
+    client, other = (environment(tmp_path / name, mini_root, **places) for name in ("client", "other"))
+    with dask(machines) as address:
+        code, stdout, stderr = visa(client, "--scheduler", address)
+    assert code == 0 and "9 of 9 stages ran" in stdout, stdout + stderr
+    below = "bucket/runs/mini-visa/"
+    assert {name: bucket.cat(below + name) for name in serial} == serial
+    assert "0 of 9 stages ran" in visa(other)[1], "a machine that has nothing yet finds all up to date"
+    scores = "scores/fryum/random/all/seed0/1cls/scores.npz"
+    bucket.pipe(below + scores, serial[scores][:-3])
+    code, stdout, stderr = visa(other)
+    assert "1 of 9 stages ran" in stdout, "half an upload is none: " + stdout + stderr
+    assert bucket.cat(below + scores) == serial[scores]

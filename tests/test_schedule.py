@@ -124,7 +124,7 @@ def test_the_whole_matrix_is_planned_once_for_all_objects(tmp_path, mini_root):
 
 def test_gpu_stages_take_a_gpu_where_workers_declare_them():
     sent = []
-    client = SimpleNamespace(status="running", submit=lambda *a, **k: sent.append(k["resources"]))
+    client = SimpleNamespace(status="running", submit=lambda *a, **k: sent.append(k["resources"]) or Future())
     for resources in ({}, {"GPU": 1}):
         client.scheduler_info = lambda n_workers, r=resources: {"workers": {"w": {"resources": r}}}
         pool = cluster.DaskPool(client)

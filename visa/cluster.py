@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from weakref import WeakSet
 
 import psutil
 
@@ -32,7 +33,7 @@ class DaskPool:
     slots = float("inf")
 
     def __init__(self, client: Any) -> None:
-        self._client, self._keys = client, list[str]()
+        self._client, self._keys, self._running = client, list[str](), WeakSet[Any]()
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         self._gpus = any("GPU" in worker["resources"] for worker in workers)
         self._roots = {"VISA_RUNS": os.environ.get("VISA_RUNS") or str(runs_root())}
@@ -45,9 +46,10 @@ class DaskPool:
         self._keys.append(f"{job.stage.name}-{uuid.uuid4().hex}")
         gpus = {"GPU": int(str(job.stage.parameters.get("devices", 1)))}
         wanted = gpus if self._gpus and job.stage.notebook in ON_GPU else {}
-        return self._client.submit(
-            on_worker, run, job, self._roots, key=self._keys[-1], pure=False, resources=wanted, retries=0
-        )
+        options = {"key": self._keys[-1], "pure": False, "resources": wanted, "retries": 0}
+        future = self._client.submit(on_worker, run, job, self._roots, **options)
+        self._running.add(future)
+        return future
 
     def stop(self) -> None:
         """End what still runs, so that the same stages can be started again at once."""
@@ -57,6 +59,7 @@ class DaskPool:
 
     def _stop(self) -> None:
         with contextlib.suppress(Exception):  # whatever is lost already
+            self._client.cancel(list(self._running))  # before those that wait could take the place of the stopped
             self._client.run(stop_kernels, self._keys)
 
 
