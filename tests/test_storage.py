@@ -16,7 +16,7 @@ from visa.storage import RunStore
 
 pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
-import fsspec  # noqa: E402
+import fsspec
 
 RUNS = "s3://bucket/runs"
 
