@@ -5,12 +5,20 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
+
+from visa import cluster
+from visa.plan import Stage
+from visa.provenance import write_text
+from visa.runner import Job
+from visa.runs import Run
+from visa.schedule import execute
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
@@ -132,6 +140,29 @@ def test_an_interrupted_run_on_workers_leaves_nothing_running_and_goes_on(tmp_pa
     assert not alive
     code, stdout, stderr = visa(environment(tmp_path, mini_root), "--workers", "2")
     assert code == 0 and "stages ran" in stdout and results(tmp_path) == serial, stdout + stderr
+
+
+def test_a_worker_that_hangs_loses_its_stage_to_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "SILENCE", "20s")
+    first = tmp_path / "pid"
+
+    def hangs_once(job):
+        if not first.is_file():
+            write_text(first, str(os.getpid()))
+            time.sleep(600)
+        return 0.0
+
+    def stop():
+        until(first.is_file, "the stage did not start")
+        os.kill(int(first.read_text()), signal.SIGSTOP)
+
+    job = Job(Stage("04_score", "s", {}, ()), Run(tmp_path), "key", "", "VisA", False)
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with cluster.dask_pool(2) as pool:
+        assert execute([job], pool=pool, run=hangs_once).ran == 1
+    thread.join()
+    assert not psutil.pid_exists(int(first.read_text())), "it does not wake up later"
 
 
 @contextmanager

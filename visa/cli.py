@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,10 @@ from visa import cli_pretrain, cli_score
 from visa.cli_pretrain import Workers, parse_settings
 from visa.errors import VisaError, check_choice
 from visa.paths import data_root, runs_root
+
+if TYPE_CHECKING:
+    from visa.runner import Job
+    from visa.schedule import Outcome
 
 app = typer.Typer(
     help="Research companion to VisA and SPD: data, pre-training, scoring, metrics, book.",
@@ -147,13 +151,11 @@ def run(
 ) -> None:
     """Run all notebooks in order, from images to tables; what is up to date is skipped."""
     from visa import forecast
-    from visa.cluster import dask_pool
     from visa.data.setups import SETUPS
     from visa.data.source import open_source
     from visa.plan import DETECTORS, PRETRAININGS, GivenWeights, Matrix, plan
     from visa.runner import check_parameters, current_stages, make_jobs
     from visa.runs import open_run
-    from visa.schedule import InProcess, execute
 
     check_choice("scope", scope, ("object", "all"))
     source = open_source()
@@ -179,16 +181,7 @@ def run(
     typer.echo(forecast.report(forecast.forecast(jobs, current, runs_root(), source.synthetic), target.root.name))
     if dry_run:
         return
-    stop = _Interruption()
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    try:
-        with dask_pool(workers, scheduler) if workers or scheduler else nullcontext(InProcess()) as pool:
-            outcome = execute(jobs, current, pool, retries, interrupted=lambda: stop.requested)
-    except KeyboardInterrupt:
-        logging.getLogger("asyncio").disabled = True  # it would tell of the kernel that was just stopped
-        typer.echo("visa: interrupted; the same command goes on from here.", err=True)
-        raise typer.Exit(130) from None
+    outcome = _carry_out(jobs, current, workers, scheduler, retries)
     done = f"{outcome.ran} of {len(stages)} stages ran on {source.name}"
     if outcome.failed:
         left = f"; {len(outcome.left_out)} that read their results were left out" if outcome.left_out else ""
@@ -197,6 +190,23 @@ def run(
             typer.echo(f"  {sentence}", err=True)
         raise typer.Exit(1)
     typer.echo(f"{done}, the rest was up to date. Results: {target.root}")
+
+
+def _carry_out(jobs: "list[Job]", current: set[str], workers: int, scheduler: str, retries: int) -> "Outcome":
+    """Run a plan in this process or on workers; an interruption ends in a sentence and exit code 130."""
+    from visa.cluster import dask_pool
+    from visa.schedule import InProcess, execute
+
+    stop = _Interruption()
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        with dask_pool(workers, scheduler) if workers or scheduler else nullcontext(InProcess()) as pool:
+            return execute(jobs, current, pool, retries, interrupted=lambda: stop.requested)
+    except KeyboardInterrupt:
+        logging.getLogger("asyncio").disabled = True  # it would tell of the kernel that was just stopped
+        typer.echo("visa: interrupted; the same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

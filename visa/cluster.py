@@ -13,7 +13,7 @@ from weakref import WeakSet
 import psutil
 
 from visa.errors import VisaError
-from visa.paths import runs_root
+from visa.paths import is_address, runs_root, visa_root
 from visa.runner import Job, StageLost
 from visa.runs import Run
 from visa.schedule import RunJob
@@ -36,8 +36,9 @@ class DaskPool:
         self._client, self._keys, self._running = client, list[str](), WeakSet[Any]()
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         self._gpus = any("GPU" in worker["resources"] for worker in workers)
-        self._roots = {"VISA_RUNS": os.environ.get("VISA_RUNS") or str(runs_root())}
-        self._roots |= {"VISA_ROOT": os.environ.get("VISA_ROOT", "")}
+        local = {"VISA_RUNS": str(runs_root()), "VISA_ROOT": str(visa_root() or "")}
+        given = {name: os.environ.get(name, "") for name in local}
+        self._roots = {name: given[name] if is_address(given[name]) else local[name] for name in local}
 
     def submit(self, run: RunJob, job: Job) -> Any:
         """Send a job to the workers; raises VisaError if the scheduler is gone."""
