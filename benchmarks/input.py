@@ -1,16 +1,20 @@
 """Images/s of an ImageNet-style folder, the network taken out: the usual loader against ours.
 
-    python benchmarks/input.py --images FOLDER --side 224 --workers 2
+    python benchmarks/input.py --images FOLDER --side 224 --workers 2 --out runs/benchmarks/input.json
 
 The usual loader is SimSiam's (Chen & He 2021, `main_simsiam.py`): Pillow decodes, torchvision's transforms make two
 views of each image, all in the workers. Ours decodes in the workers and makes the views in batches on `--device`.
 Goal: at least 2x, like for like. Decoded images against the usual loader's two views say what a training with views on
-another device than the CPU gains. All take turns, `--repeats` times; the median counts. Without `--images`, 400 JPEG
-files of 500 x 375 are drawn.
+another device than the CPU gains. All end in normalised float32. All take turns, `--repeats` times; the median counts:
+images/s, and images a CPU second of this process and its workers, which other work on the machine disturbs less.
+Without `--images`, 400 JPEG files of 500 x 375 are drawn.
 """
 
 import argparse
+import json
+import os
 import random
+import resource
 import statistics
 import tempfile
 import time
@@ -27,8 +31,10 @@ from visa.pretrain.input.files import FolderFiles
 from visa.pretrain.input.images import ImageFolder
 from visa.pretrain.input.loader import default_workers
 from visa.pretrain.input.shards import ShardedImages, write_shards
+from visa.provenance import machine, write_text
 
-NORMALIZE = transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+GOAL = 2
+NORMALIZE = transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], inplace=True)
 
 
 class Blur:
@@ -75,11 +81,13 @@ def ours(images, side, views, options):
     def run(order):
         done = 0
         for batch in images.batches(order):
-            pixels = batch.images.to(options.device).float() / 255
+            images_there = batch.images.to(options.device)
             if views:
                 for _ in range(2):
-                    random_view(pixels, side, STRONG, draws)
-            done += len(pixels)
+                    NORMALIZE(random_view(images_there, side, STRONG, draws))
+            else:
+                NORMALIZE(images_there.float().div_(255))
+            done += len(images_there)
         return done
 
     return run
@@ -101,16 +109,22 @@ def loaders(root, shards, side, options):
 
 
 def measure(made, order, device, repeats):
-    """Median images/s of each, taking turns."""
-    seconds = {name: [] for name in made}
+    """Seconds and CPU seconds an image, each the median of its turns: name -> both."""
+    taken = {name: [] for name in made}
     for _ in range(repeats):
         for name, run in made.items():
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), cpu_seconds()
             done = run(order)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            seconds[name].append((time.perf_counter() - start) / done)
-    return {name: 1 / statistics.median(s) for name, s in seconds.items()}
+            taken[name].append(((time.perf_counter() - start) / done, (cpu_seconds() - cpu) / done))
+    return {name: [statistics.median(both) for both in zip(*pairs, strict=True)] for name, pairs in taken.items()}
+
+
+def cpu_seconds():
+    """Of this process and of its workers that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
 
 
 def draw_images(root, count=400):
@@ -141,6 +155,7 @@ def main():
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1, help="of this process: the workers have the other cores")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--out", type=Path, help="a JSON file to write")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as temporary:
@@ -152,17 +167,39 @@ def main():
             [i % found for i in range(start, min(start + options.batch, options.count))]
             for start in range(0, options.count, options.batch)
         ]
+        rows = []
         for side in options.side:
-            report(measure(loaders(root, shards, side, options), order, options.device, options.repeats), side)
+            made = loaders(root, shards, side, options)
+            rows += summary(measure(made, order, options.device, options.repeats), side)
+    if options.out:
+        asked = {k: str(v) for k, v in vars(options).items() if k not in ("images", "out")}
+        record = {"asked": asked, "goal": GOAL, "load": os.getloadavg(), "rows": rows, "machine": machine()}
+        write_text(options.out, json.dumps(record, indent=1) + "\n")
 
 
-def report(speeds, side):
-    views = speeds["usual loader, two views"]
-    for name, speed in speeds.items():
-        base = views if "two views" in name else speeds["usual loader, decoded"]
-        line = f"side {side:3d}  {name:32s} {speed:7.0f} images/s  {speed / base:5.2f}x"
-        bound = "" if "two views" in name else f"  {speed / views:5.2f}x the usual loader's two views"
-        print(line + bound, flush=True)
+def summary(taken, side):
+    """Printed and returned: a row for each way, with its ratios to the usual loader that does as much."""
+    rows = []
+    for name, (wall, cpu) in taken.items():
+        usual_wall, usual_cpu = taken[f"usual loader, {'two views' if 'two views' in name else 'decoded'}"]
+        rows.append(
+            {
+                "side": side,
+                "way": name,
+                "images_per_second": 1 / wall,
+                "ratio": usual_wall / wall,
+                "images_per_cpu_second": 1 / cpu,
+                "cpu_ratio": usual_cpu / cpu,
+                "ratio_to_usual_views": taken["usual loader, two views"][0] / wall,
+            }
+        )
+        print(
+            f"side {side:3d}  {name:32s} {1 / wall:7.0f} images/s {usual_wall / wall:5.2f}x"
+            f"  {1 / cpu:7.0f} images/CPU s {usual_cpu / cpu:5.2f}x"
+            f"  {rows[-1]['ratio_to_usual_views']:5.2f}x the usual two views",
+            flush=True,
+        )
+    return rows
 
 
 if __name__ == "__main__":

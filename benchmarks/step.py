@@ -5,12 +5,13 @@
 `step` starts from uint8 images that lie on the device: all views with SmoothBlend, forward, backward, optimizer.
 `bare` is forward and backward alone, on views of random pixels that lie there ready; `ratio`, which the goal is for, is
 the step's images/s in those of `bare`. `ratio_with_optimizer` has the optimizer in both. All parts take turns,
-`--repeats` times; times are medians, ratios medians of the repeats' ratios. The device runs them as
-`visa.pretrain.speed.fastest` finds best.
+`--repeats` times; times are medians, ratios medians of the repeats' ratios; one thread's are CPU seconds.
+The device runs them as `visa.pretrain.speed.fastest` finds best.
 """
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -95,13 +96,17 @@ class Parts(Step):
 
 
 def seconds(run: Callable[[], None], device: torch.device, calls: int = 1) -> float:
-    """Seconds a call; the device is waited for before and after all of them, not in between."""
+    """Seconds a call; the device is waited for before and after all of them, not in between.
+
+    CPU seconds where one thread of a CPU does it all: other work on the machine disturbs them less.
+    """
+    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     wait(device)
-    start = time.perf_counter()
+    start = clock()
     for _ in range(calls):
         run()
     wait(device)
-    return (time.perf_counter() - start) / calls
+    return (clock() - start) / calls
 
 
 def wait(device: torch.device) -> None:
@@ -201,8 +206,15 @@ def main() -> None:
                 print(f"{name}: {judged(rows[-1]['ratio'], fabric.device)}", flush=True)
     print("\n" + table(rows, SHOWN))
     if options.out:
-        asked = {**vars(options), "out": str(options.out)}
-        record = {"asked": asked, "speed": asdict(speed), "trials": trials, "rows": rows, "machine": machine()}
+        asked = {name: value for name, value in vars(options).items() if name != "out"}
+        record = {
+            "asked": asked,
+            "speed": asdict(speed),
+            "trials": trials,
+            "load": os.getloadavg(),
+            "rows": rows,
+            "machine": machine(),
+        }
         write_text(options.out, json.dumps(record, indent=1) + "\n")
 
 

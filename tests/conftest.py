@@ -1,7 +1,11 @@
-"""Fixtures for all tests: a small mini-VisA, an environment of its own for each test, and the real data if named."""
+"""Fixtures for all tests: a small mini-VisA, each test's own environment, the real data if named, a browser."""
 
+import json
 import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,6 +74,44 @@ def real_root() -> Path:
 def reference() -> Path:
     """The recorded outputs of VisA's own tools that `VISA_TEST_REFERENCE` names; skips where it names none."""
     return _named_folder("VISA_TEST_REFERENCE")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless Chromium that logs every request; skips where there is none."""
+    selenium = pytest.importorskip("selenium.webdriver")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("no chromium with chromedriver on the PATH")
+    options = selenium.ChromeOptions()
+    options.binary_location = chromium
+    profile = f"--user-data-dir={tmp_path_factory.mktemp('profile')}"
+    quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
+    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", profile, *quiet):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    chrome = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    chrome.get("about:blank")
+    chrome.get_log("performance")  # what the browser's own start page asked for
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture(scope="session")
+def requests_of() -> Callable[[Any], dict[str, str]]:
+    """A function: every address that a browser requested since the last call, and the error where it failed."""
+
+    def found(browser: Any) -> dict[str, str]:
+        messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+        params = {
+            kind: {m["params"]["requestId"]: m["params"] for m in messages if m["method"] == f"Network.{kind}"}
+            for kind in ("requestWillBeSent", "loadingFailed")
+        }
+        failed = {key: p["errorText"] for key, p in params["loadingFailed"].items()}
+        return {p["request"]["url"]: failed.get(key, "") for key, p in params["requestWillBeSent"].items()}
+
+    return found
 
 
 def _named_folder(variable: str) -> Path:

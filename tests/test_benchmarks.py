@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -43,3 +44,12 @@ def test_gpu_benchmark_keeps_its_budget(tmp_path):
     run("pretrain_gpu.py", "--device", "cpu", "--smoke", "--budget", 0, "--out", tmp_path)
     record = json.loads((tmp_path / "pretrain_gpu.json").read_text())
     assert record["rows"] == [] and any("simsiam+spd" in left for left in record["left_out"])
+
+
+@pytest.mark.skipif(not (shutil.which("chromium") and shutil.which("chromedriver")), reason="no chromium on the PATH")
+def test_browser_times_every_input_in_a_real_page(tmp_path):
+    run("browser.py", "--images", 12, "--repeats", 1, "--out", tmp_path / "browser.json")
+    record = json.loads((tmp_path / "browser.json").read_text())
+    rows = {row["input"]: row for row in record["rows"]}
+    assert record["images"] == 12 and {"sort", "image threshold", "side by side on, off"} <= set(rows)
+    assert all(row["cpu_ms"] > 0 and 0 < row["first_ms"] <= row["longest_ms"] for row in rows.values())

@@ -1,6 +1,5 @@
 """The built book: from a bare clone, without warnings, complete, light, and without a request to the outside."""
 
-import json
 import os
 import pkgutil
 import re
@@ -152,42 +151,9 @@ def test_notebooks_that_were_not_run_say_so(html):
         assert "has not been run here" in page.read_text(encoding="utf-8"), page
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """A headless Chromium that logs every request; skips where there is none."""
-    selenium = pytest.importorskip("selenium.webdriver")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("no chromium with chromedriver on the PATH")
-    options = selenium.ChromeOptions()
-    options.binary_location = chromium
-    profile = f"--user-data-dir={tmp_path_factory.mktemp('profile')}"
-    quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
-    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", profile, *quiet):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    chrome = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-    chrome.get("about:blank")
-    chrome.get_log("performance")  # what the browser's own start page asked for
-    yield chrome
-    chrome.quit()
-
-
-def requests_of(browser) -> dict[str, str]:
-    """Every address requested since the last call, and the error where it failed."""
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    params = {
-        kind: {m["params"]["requestId"]: m["params"] for m in messages if m["method"] == f"Network.{kind}"}
-        for kind in ("requestWillBeSent", "loadingFailed")
-    }
-    failed = {key: p["errorText"] for key, p in params["loadingFailed"].items()}
-    return {p["request"]["url"]: failed.get(key, "") for key, p in params["requestWillBeSent"].items()}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["intro", "method", "data", "paper_map", "api", "notebooks/03_pretrain"])
-def test_a_browser_reads_the_page_from_disk(html, browser, name):
+def test_a_browser_reads_the_page_from_disk(html, browser, requests_of, name):
     browser.set_window_size(500, 900)
     browser.get((html / f"{name}.html").as_uri())
     requests = {u: error for u, error in requests_of(browser).items() if not u.startswith("chrome:")}

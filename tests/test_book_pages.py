@@ -12,10 +12,12 @@ from typer.testing import CliRunner
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "book" / "_ext"))
 
+import browser_page
 import cluster_pages
 import fragments
 import measured
 import notebook_pages
+import speed_pages
 
 from visa.cli import app
 from visa.data.synthetic.writer import write_mini_visa
@@ -69,6 +71,33 @@ def test_the_executed_copy_is_shown_and_synthetic_data_are_named(folders, datase
     assert "Executed in 42 s, 2025-01-02" in title["source"]
     assert [c["source"] for c in code] == ["n = 2", "n"], "the defaults that were replaced are gone"
     assert code[1]["outputs"] == [RESULT], "one banner is enough, and progress bars are noise"
+
+
+def test_the_browser_of_the_shown_run_is_embedded_and_copied(tmp_path):
+    runs, built = tmp_path / "runs", tmp_path / "html"
+    assert browser_page.part(runs) == browser_page.NO_RUN
+    write(runs, [])
+    (runs / "book").mkdir()
+    (runs / "03_pretrain.ipynb").rename(runs / "book/04_score.ipynb")
+    assert browser_page.part(runs) == browser_page.NO_RUN
+    notebook = {"metadata": {"papermill": {"parameters": {"run": "mine"}}}}
+    (runs / "book/04_score.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    assert browser_page.part(runs) == browser_page.NO_RUN
+    for name in ("index.html", "scored/a/0.js"):
+        file = runs / "mine/browser" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name, encoding="utf-8")
+    assert 'src="_static/browser/index.html" title="Defect browser of the run mine"' in browser_page.part(runs)
+    browser_page.copy(runs, built)
+    copied = built / "_static/browser"
+    assert (copied / "scored/a/0.js").read_text(encoding="utf-8") == "scored/a/0.js"
+    time = (copied / "index.html").stat().st_ctime_ns
+    (runs / "mine/browser/scored/a/0.js").unlink()
+    browser_page.copy(runs, built)
+    assert not (copied / "scored/a/0.js").exists() and (copied / "index.html").stat().st_ctime_ns == time
+    (runs / "mine/browser/index.html").unlink()
+    browser_page.copy(runs, built)
+    assert not (copied / "index.html").exists()
 
 
 def save(folder, **tables):
@@ -299,3 +328,18 @@ def test_the_page_on_clusters_is_made_from_its_files_or_says_how_to_make_them(tm
     assert "| of these, different | 1 |" in plain(made["cluster_kills.md"])
     assert "| 1,000 | 2 | 0.1 |  | 0.5 | 2 | 128 | 256 |" in plain(made["scheduling.md"])
     assert "<svg" in made["scheduling.svg"] and "generated/scheduling.svg" in made["scheduling.md"]
+
+
+SPEEDS = BOOK / "results" / "benchmarks"
+
+
+@pytest.mark.parametrize(
+    "part", [p for p, (name, *_) in speed_pages.TABLES.items() if (SPEEDS / f"{name}.json").exists()]
+)
+def test_every_column_of_a_speed_table_is_in_its_file(part):
+    name, rows, columns = speed_pages.TABLES[part]
+    record = json.loads((SPEEDS / f"{name}.json").read_text(encoding="utf-8"))
+    found = record[rows] if isinstance(record[rows], list) else [record[rows]]
+    assert found and set(columns) <= set().union(*found)
+    table = speed_pages.speeds(SPEEDS)[f"speed_{part}.md"]
+    assert table.count("\n|") == len(found) + 1 and record["machine"]["commit"][:7] in table

@@ -53,6 +53,7 @@ class TestFinishedRun:
                 assert (scores / "1cls" / detector / "draw0/scores.npz").is_file()
                 assert (scores / "1cls" / detector / "maps/scale.json").is_file()
             assert {p.name for p in scores.glob("*/probe/draw*")} == {f"draw{i}" for i in range(5)}
+        assert len(list((run / "browser/scored").iterdir())) == 2 * 4, "the browser has every detector of both"
         names = {p.name for p in (run / "results").iterdir()}
         assert names >= {"metrics.csv", "summary.csv", "summary.tex", "curves.csv", "stages.csv", "provenance.json"}
 

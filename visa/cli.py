@@ -105,28 +105,41 @@ def splits(
 
 @app.command()
 def synth(
-    root: Annotated[Path, typer.Argument(help="Folder of the new VisA root.")],
+    root: Annotated[Path | None, typer.Argument(help="Folder of the new VisA root; default: one below data/.")] = None,
     objects: Objects = "all",
     normal: Annotated[int, typer.Option(min=1, help="Normal images of an object.")] = 90,
     anomaly: Annotated[int, typer.Option(min=1, help="Anomalous images of an object.")] = 30,
-    size: Annotated[int, typer.Option(min=32, help="Side of the square images, in pixels.")] = 256,
+    scale: Annotated[float, typer.Option(help="Instead: this share of VisA's own numbers and splits, up to 1.")] = 0.0,
+    size: Annotated[int, typer.Option(min=64, help="Side of the square images, in pixels.")] = 256,
     seed: int = 0,
+    difficulty: Annotated[float, typer.Option(help="Above 1 for subtler defects, below 1 for plainer ones.")] = 1.0,
     workers: Workers = None,
 ) -> None:
-    """Render mini-VisA: synthetic images in the layout of VisA."""
-    from visa.data.synthetic.writer import DEFAULT_OBJECTS, write_mini_visa
+    """Render mini-VisA: synthetic images in the layout of VisA, a new VISA_ROOT."""
+    from visa.data.synthetic import MODULES, write_mini_visa
 
-    names = _names(objects) or DEFAULT_OBJECTS
-    typer.echo(write_mini_visa(root, names, normal, anomaly, size, seed, workers, progress=True))
+    names = _names(objects) or tuple(MODULES)
+    count = f"scale{scale:g}" if scale else f"{normal}+{anomaly}"
+    folder = root or data_root() / f"mini-visa-{count}-{size}px-seed{seed}-difficulty{difficulty:g}"
+    typer.echo(write_mini_visa(folder, names, normal, anomaly, size, seed, workers, True, difficulty, scale))
 
 
-for _command in (cli_pretrain.shards, cli_pretrain.pretrain, cli_pretrain.export, cli_score.fit, cli_score.score):
+for _command in (
+    cli_pretrain.shards,
+    cli_pretrain.pretrain,
+    cli_pretrain.export,
+    cli_score.fit,
+    cli_score.score,
+    cli_score.browser,
+):
     app.command()(_command)
 
 
 @app.command()
 def run(
-    objects: Objects = "all",
+    objects: Annotated[
+        str | None, typer.Option(help="Separated by commas, or all; default: all, or four of mini-VisA's objects.")
+    ] = None,
     pretrainings: Annotated[
         str, typer.Option(help="Of random, and simsiam, mocov2, simclr, supervised, each also with +spd.")
     ] = "random,simsiam,simsiam+spd",
@@ -152,15 +165,16 @@ def run(
     """Run all notebooks in order, from images to tables; what is up to date is skipped."""
     from visa import forecast
     from visa.data.setups import SETUPS
-    from visa.data.source import open_source
+    from visa.data.source import default_objects, open_source
     from visa.plan import DETECTORS, PRETRAININGS, GivenWeights, Matrix, plan
     from visa.runner import check_parameters, current_stages, make_jobs
     from visa.runs import open_run
 
     check_choice("scope", scope, ("object", "all"))
-    source = open_source()
+    names = _names(",".join(default_objects()) if objects is None else objects)
+    source = open_source("", names or ["all"])
     matrix = Matrix(
-        objects=[source.check_object(o) for o in _names(objects) or source.objects],
+        objects=[source.check_object(o) for o in names or source.objects],
         pretrainings=_choices("pretraining", pretrainings, PRETRAININGS),
         detectors=_choices("detector", detectors, DETECTORS),
         setups=_choices("setup", setups, SETUPS),

@@ -61,7 +61,7 @@ def pretrain(
     elif dataset:
         raise VisaError("dataset names a folder's images: give the folder with --images.")
     else:
-        source = open_source()
+        source = open_source("", [] if object == "all" else [object])
         if object != "all":
             source.check_object(object)
         run = open_run(name, source)

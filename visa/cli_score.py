@@ -1,4 +1,4 @@
-"""The commands for the line: fit a detector on normal images, and score images with it."""
+"""The commands around scores: a detector for the line, images scored with it, and the browser of a run's scores."""
 
 import json
 from pathlib import Path
@@ -63,6 +63,21 @@ def score(
         raise typer.Exit(1)
 
 
+def browser(
+    name: Annotated[str, typer.Argument(help="The run's folder; default: the data set's name.")] = "",
+) -> None:
+    """Build the defect browser of a run from its scores on disk, as notebook 04 does after each scoring."""
+    from visa.data.source import open_source
+    from visa.paths import runs_root
+    from visa.report.browser.build import build_browser
+    from visa.runs import open_run
+
+    if name and not (runs_root() / name).is_dir():
+        raise VisaError(f"there is no run {name!r} in {runs_root()}: name a folder there, or none for the data set's.")
+    source = open_source()
+    typer.echo(build_browser(open_run(name, source).root, source))
+
+
 def _normal_images(folder: Path | None, object: str) -> list[Path]:
     from visa.data.source import open_source
     from visa.detect.files import image_files
@@ -71,7 +86,7 @@ def _normal_images(folder: Path | None, object: str) -> list[Path]:
         raise VisaError("give a folder of normal images, or an object with --object, and not both.")
     if folder is not None:
         return image_files(folder)
-    source = open_source()
+    source = open_source("", [object])
     samples = source.samples("1cls", object=source.check_object(object), split="train")
     return [source.root / s.image for s in samples if s.label == "normal"]
 

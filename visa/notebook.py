@@ -25,9 +25,11 @@ def start(namespace: Mapping[str, Any], **choices: Iterable[str]) -> tuple[Sourc
     lists the values that a parameter may take. Raises VisaError, in one sentence, at the first mistake.
     """
     check_parameters(namespace, choices)
-    source = open_source(namespace.get("visa_root", ""))
-    name = namespace.get("object")
-    if name is not None and name != "all":
+    named = str(namespace.get("object", namespace.get("objects", "")))
+    names = [name.strip() for name in named.split(",")] if named else []
+    names = [name for name in names if name != "all"]  # all: those at hand
+    source = open_source(namespace.get("visa_root", ""), names)
+    for name in names:
         source.check_object(name)
     if source.synthetic:
         display(HTML(BANNER))  # type: ignore[no-untyped-call]

@@ -19,6 +19,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", prepare, priority=0)
     app.connect("html-page-context", drop_scripts, priority=999)
     app.connect("build-finished", empty_icon_script)
+    app.connect("build-finished", copy_browser)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -27,7 +28,8 @@ def prepare(app: Sphinx, config: Config) -> None:
     # jupyter-book loads each script of _static on each page; Sphinx itself adds MathJax where there is mathematics
     config.html_js_files = [f for f in config.html_js_files if not str(f).startswith("mathjax/")]
     import_module("papermill.engines")  # it loads visa.kernel itself; the other way round is a circular import
-    notebook_pages, fragments = import_module("notebook_pages"), import_module("fragments")
+    names = ("notebook_pages", "fragments", "browser_page")
+    notebook_pages, fragments, browser_page = map(import_module, names)
     from visa.errors import VisaError
     from visa.paths import runs_root
 
@@ -35,7 +37,8 @@ def prepare(app: Sphinx, config: Config) -> None:
     try:
         pages = notebook_pages.pages(book.parent / "notebooks", runs_root() / "book")
         _write(book / "notebooks", {name: json.dumps(page, indent=1) + "\n" for name, page in pages.items()})
-        _write(book / "generated", fragments.fragments(book))
+        _write(book / "generated", fragments.fragments(book) | {"browser.md": browser_page.part(runs_root())})
+        import_module("mini_pages").write_pictures(book / "generated" / "sheets")
     except VisaError as error:
         raise ExtensionError(str(error)) from error
 
@@ -58,6 +61,14 @@ def empty_icon_script(app: Sphinx, error: Exception | None) -> None:
     script = Path(app.outdir) / "_static" / "scripts" / "fontawesome.js"
     if script.is_file():
         script.write_text("// icons come from the fonts of the style sheet\n", encoding="utf-8")
+
+
+def copy_browser(app: Sphinx, error: Exception | None) -> None:
+    """Put the defect browser of the run that the book shows beside the pages."""
+    from visa.paths import runs_root
+
+    if error is None and app.builder.format == "html":
+        import_module("browser_page").copy(runs_root(), Path(app.outdir))
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:

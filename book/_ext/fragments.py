@@ -7,6 +7,7 @@ from pathlib import Path
 import cluster_pages
 import measured
 import metric_pages
+import mini_pages
 import pandas as pd
 import speed_pages
 
@@ -19,6 +20,7 @@ from visa.report import tables
 ALL = f"visa run --objects fryum --pretrainings {','.join(PRETRAININGS)} --seeds 0,1,2"
 RESULTS = {  # folder of book/results: the command that makes its files
     "fryum": "visa run --objects fryum --seeds 0,1,2",
+    "setups_fryum": "visa run --objects fryum --seeds 0,1,2 --detectors padim,patchcore,probe,classifier,unet",
     "methods_fryum": ALL,
     "methods_photographs": f"{ALL} --pretrain pretrain_root=PHOTOGRAPHS",
 }
@@ -52,6 +54,7 @@ def fragments(book: Path) -> dict[str, str]:
     made |= metric_pages.speed(book / "results" / "benchmarks" / "metrics.csv")
     made |= speed_pages.speeds(book / "results" / "benchmarks")
     made |= cluster_pages.parts(book / "results" / "cluster")
+    made |= mini_pages.fragments(book / "results" / "mini_visa")
     made |= metric_pages.growth(book / "results" / "growth")
     return made | measured.ablation(REFERENCE, ABLATION, book / "results" / "ablation")
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from visa.report import figures, tables
 
 MANY = 5  # pre-trainings; beyond, tables show two metrics a level, and figures are split
+ALL_SETUPS = 4
 SHORT = ("auroc", "au_pr")
 GLANCE = {  # measure to label; of diagnosis.csv, then of metrics.csv as setup, detector, level and metric
     "triplet": "triplet",
@@ -40,6 +41,9 @@ FOLDED = """::::{{dropdown}} {title}
 AT_A_GLANCE = """The method with SPD minus the method without, paired by seed (and draw): mean and its 95 % interval.
 Two weak views $w$, $w_2$ and $b$, the SmoothBlend of $w$, are of held-out normal images.
 `triplet`, the share with $\\cos(w, w_2) > \\cos(w, b)$, should rise, and `cos_blend`, the cosine of $w$ and $b$, fall.
+
+"""
+WHOLE = """Mean ± standard deviation over seeds; few-shot draws are averaged first.
 
 """
 SELECTION = "Two metrics a level are shown; all are in `metrics.csv`.\n\n"
@@ -75,6 +79,7 @@ def results(name: str, command: str, folder: Path) -> dict[str, str]:
         drawn, curves = _figures(name, metrics), _curves(name, _optional(folder / "curves.csv"))
     sections = {
         "SPD at a glance": _glance(metrics, diagnoses),
+        "The table": _whole(metrics),
         "Means over seeds": _selection(metrics) + _tables_by_level(_selected(metrics)),
         "What SPD changes": _differences(_selected(metrics)),
         "What the networks learned": _diagnoses(diagnoses),
@@ -150,6 +155,17 @@ def _glance(metrics: pd.DataFrame, diagnoses: pd.DataFrame) -> str:
         [m for m in GLANCE if m in set(differences["measure"])]
     )
     return AT_A_GLANCE + heading + tables.to_markdown(table.rename(GLANCE).reset_index(names="SPD minus base"))
+
+
+def _whole(metrics: pd.DataFrame) -> str:
+    """A line a setup, level and detector, a column a pre-training, where the setups are many and columns few."""
+    if _is_large(metrics) or metrics["setup"].nunique() < ALL_SETUPS:
+        return ""
+    summary, parts = tables.summary_table(metrics), []
+    for metric in SHORT:
+        table = tables.spread(summary[summary["metric"] == metric], ["setup", "level", "detector"], ["pretraining"])
+        parts.append(f"**{tables.METRICS[metric]}**\n\n{tables.to_markdown(table)}")
+    return WHOLE + "\n".join(parts)
 
 
 def _tables_by_level(metrics: pd.DataFrame) -> str:

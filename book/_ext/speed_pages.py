@@ -61,12 +61,71 @@ TABLES = {  # page part: file, its list of rows, and key of a row to its heading
             "mean_difference": "mean difference, grey levels",
         },
     ),
+    "input": (
+        "input",
+        "rows",
+        {
+            "side": "side",
+            "way": "way",
+            "images_per_second": "images/s",
+            "ratio": "ratio",
+            "images_per_cpu_second": "images a CPU second",
+            "cpu_ratio": "CPU ratio",
+        },
+    ),
+    "augment": (
+        "augment",
+        "rows",
+        {
+            "side": "side",
+            "ours_ms": "ms a view",
+            "torchvision_ms": "torchvision, ms",
+            "times_torchvision": "ratio",
+            "kornia_ms": "kornia, ms",
+            "times_kornia": "ratio to kornia",
+            "blend_ms": "SmoothBlend, ms",
+        },
+    ),
+    "step": (
+        "step",
+        "rows",
+        {
+            "pretraining": "pre-training",
+            "step_ms": "step, ms",
+            "bare_ms": "forward and backward, ms",
+            "ratio": "share of bare images/s",
+            "views_ms": "views, ms",
+            "blend_percent": "SmoothBlend, % of the step",
+        },
+    ),
+    "synth": (
+        "synth",
+        "rows",
+        {
+            "object": "object",
+            "size": "pixels",
+            "render": "rendered, images a CPU s",
+            "write": "written, images a CPU s",
+            "default_seconds": "the notebooks' images, CPU s",
+        },
+    ),
+    "synth_whole": (
+        "synth",
+        "whole",
+        {
+            "scale": "scale",
+            "images": "images",
+            "images_per_cpu_second": "images a CPU s",
+            "every_image": "images of VisA",
+            "every_image_cpu_minutes": "those, CPU min",
+        },
+    ),
 }
 NO_FILE = """:::{{note}}
 No times are stored in this copy of the book: `python benchmarks/{name}.py --out FILE` makes them.
 :::
 """
-MADE_ON = "\nMeasured on {cores} cores of {cpu}, commit `{commit}`.\n"
+MADE_ON = "\nMeasured on {cores} cores of {cpu}{busy}, commit `{commit}`.\n"
 
 
 def speeds(folder: Path) -> dict[str, str]:
@@ -82,8 +141,12 @@ def _table(folder: Path, name: str, rows: str, columns: dict[str, str]) -> str:
     found = record[rows] if isinstance(record[rows], list) else [record[rows]]
     table = pd.DataFrame([{heading: _cell(row.get(key)) for key, heading in columns.items()} for row in found])
     machine = record["machine"]
-    return tables.to_markdown(table) + MADE_ON.format(**machine | {"commit": (machine["commit"] or "unknown")[:7]})
+    load = record.get("load", [0])[0]  # processes that ran or waited at the end
+    busy = f" that other work kept at a load of {load:.0f}" if load > machine["cores"] else ""
+    made_on = machine | {"commit": (machine["commit"] or "unknown")[:7], "busy": busy}
+    return tables.to_markdown(table) + MADE_ON.format(**made_on)
 
 
 def _cell(value: Any) -> Any:
-    return f"{value:.3g}" if isinstance(value, float) else value
+    """Three digits, or all of a whole number's."""
+    return (f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}") if isinstance(value, float) else value

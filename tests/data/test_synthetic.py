@@ -1,6 +1,7 @@
 """Mini-VisA has VisA's layout, says what it shows, and comes out the same every time."""
 
 import csv
+import hashlib
 import json
 import multiprocessing
 import os
@@ -13,13 +14,35 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from visa.cli import app
 from visa.data.objects import OBJECTS, SPLIT_TYPES
+from visa.data.source import open_source
 from visa.data.splits import read_split, select, split_file
-from visa.data.synthetic import DEFAULT_OBJECTS, classes_of, render, write_mini_visa, writer
+from visa.data.synthetic import MODULES, classes_of, objects, render, scene, write_mini_visa, writer
+from visa.data.synthetic.scene import KINDS
+from visa.data.synthetic.tables import VERSION, Settings
+from visa.data.verify import verify
 from visa.errors import VisaError
 
+WASHER = Path(writer.__file__).parents[3] / "book/examples/washer.py"
 NORMAL, ANOMALY, SIZE = 15, 10, 64
 SETTINGS = {"objects": ("cashew", "pcb1"), "normal": NORMAL, "anomaly": ANOMALY, "size": SIZE, "seed": 3}
+
+
+CHECKSUMS = Path(__file__).with_name("mini_visa_checksums.json")
+
+
+def checksums():
+    """Of each object's pixels before encoding, and of its masks."""
+    found = {}
+    for name in MODULES:
+        drawn = [part for kind in KINDS for k in range(3) for part in render(name, kind, k, seed=5, size=SIZE)]
+        found[name] = hashlib.sha256(np.concatenate([part.ravel() for part in drawn])).hexdigest()
+    return found
+
+
+def made_with():
+    return {"opencv": cv2.__version__, "numpy": np.__version__, "cpu": cv2.getCPUFeaturesLine()}
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +53,10 @@ def root(tmp_path_factory):
 def rows(file):
     with file.open(newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def visible(folder):
+    return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".lock"))
 
 
 def contents(root):
@@ -44,7 +71,7 @@ def test_files_bear_the_names_of_visa(root):
         expected |= {f"{name}/Data/Images/Anomaly/{i:03d}.JPG" for i in range(ANOMALY)}
         expected |= {f"{name}/Data/Masks/Anomaly/{i:03d}.png" for i in range(ANOMALY)}
     assert set(contents(root)) == expected
-    assert [p.name for p in root.parent.iterdir()] == [root.name]
+    assert visible(root.parent) == [root.name]
 
 
 def test_annotations_agree_with_the_masks(root):
@@ -74,10 +101,6 @@ def test_splits_cover_everything_once_in_the_stated_shares(root):
             assert all((root / s.mask).is_file() if s.label == "anomaly" else not s.mask for s in mine)
             assert len(select(mine, split="train", label="normal")) == normal
             assert len(select(mine, split="train", label="anomaly")) == anomaly
-        assert json.loads((root / "dataset.json").read_text())["training_images_an_object"][setup] == {
-            "normal": normal,
-            "anomaly": anomaly,
-        }
 
 
 def test_few_shot_training_has_ten_of_each_label_by_default(tmp_path, monkeypatch):
@@ -96,10 +119,39 @@ def test_files_say_that_they_are_synthetic(root):
     assert "synthetic" in PIL.Image.open(root / "pcb1/Data/Masks/Anomaly/000.png").text["Description"]
 
 
+def test_the_command_renders_every_object_and_says_that_it_is_synthetic(tmp_path):
+    few = ["--normal", "3", "--anomaly", "2", "--size", str(SIZE), "--workers", "1"]
+    app(["synth", str(tmp_path / "mini"), *few], standalone_mode=False)
+    source = open_source(str(tmp_path / "mini"))
+    assert (source.name, source.synthetic, source.objects) == ("mini-VisA", True, tuple(OBJECTS))
+    pictures = list(source.root.glob("*/Data/Images/*/*.JPG"))
+    assert len(pictures) == 5 * len(OBJECTS)
+    assert all("synthetic" in PIL.Image.open(picture).getexif()[0x010E] for picture in pictures)
+    assert not any(report.errors for report in verify(source.root))
+
+
 def test_any_number_of_processes_writes_the_same_bytes(root, tmp_path):
     again = write_mini_visa(tmp_path / "again", workers=2, **SETTINGS)
     assert contents(again) == contents(root)
     assert not multiprocessing.active_children()
+
+
+def test_every_object_comes_out_the_same_in_any_process():
+    wanted = [(name, kind, 1, 7, SIZE) for name in MODULES for kind in KINDS]
+    here = [render(*arguments) for arguments in wanted]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        there = pool.starmap(render, reversed(wanted), chunksize=5)
+    for arguments, mine, other in zip(wanted, here, reversed(there), strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(mine, other, strict=True)), arguments
+
+
+def test_pixels_are_those_of_the_generators_version():
+    """If they change, raise tables.VERSION; `python tests/data/test_synthetic.py` writes the new checksums."""
+    recorded = json.loads(CHECKSUMS.read_text())
+    assert recorded["version"] == VERSION
+    if recorded["made_with"] != made_with():
+        pytest.skip("other versions, or another processor, may round otherwise")
+    assert checksums() == recorded["pixels"]
 
 
 def test_a_script_without_a_main_guard_still_gets_its_data(tmp_path):
@@ -118,7 +170,7 @@ def test_a_script_without_a_main_guard_still_gets_its_data(tmp_path):
     )
     assert run.returncode == 0
     assert "__main__" in run.stderr
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["mini", "script.py"]
+    assert visible(tmp_path) == ["mini", "script.py"]
 
 
 def test_a_picture_depends_on_its_own_numbers_alone():
@@ -132,11 +184,11 @@ def test_a_picture_depends_on_its_own_numbers_alone():
         assert not np.array_equal(first, changed)
 
 
-@pytest.mark.parametrize("name", DEFAULT_OBJECTS)
+@pytest.mark.parametrize("name", MODULES)
 def test_every_class_changes_the_picture_where_its_mask_says(name):
     for class_id, defect in enumerate(OBJECTS[name].classes, start=1):
         inside = outside = 0.0
-        for index in range(3):
+        for index in range(2):
             clean, nothing = render(name, "Anomaly", index, size=128, defects=())
             spoilt, mask = render(name, "Anomaly", index, size=128, defects=(defect,))
             assert not nothing.any()
@@ -145,11 +197,11 @@ def test_every_class_changes_the_picture_where_its_mask_says(name):
             reach = cv2.dilate(mask, np.ones((9, 9), np.uint8)) > 0  # shadow and blur pass the edge a little
             inside += change[mask > 0].mean()
             outside += (change[~reach] > 12).mean()
-        assert inside / 3 > 4, defect
-        assert outside / 3 < 0.002, defect
+        assert inside / 2 > 4, defect
+        assert outside / 2 < (0.004 if "stuck" in defect else 0.002), defect  # a second piece throws a shadow
 
 
-@pytest.mark.parametrize("name", DEFAULT_OBJECTS)
+@pytest.mark.parametrize("name", MODULES)
 def test_classes_take_turns(name):
     classes = OBJECTS[name].classes
     chosen = [classes_of(name, i) for i in range(60)]
@@ -158,16 +210,59 @@ def test_classes_take_turns(name):
     assert len({classes_of(name, i, seed) for i in range(3) for seed in range(9)}) > 3
 
 
-def test_normal_pictures_vary_but_little():
-    pictures = [render("capsules", "Normal", i, size=SIZE)[0].astype(float) for i in range(4)]
-    assert all(not render("capsules", "Normal", i, size=SIZE)[1].any() for i in range(2))
-    between = np.mean([np.abs(p - pictures[0]).mean() for p in pictures[1:]])
-    assert 1 < between < 25
-    assert all(40 < p.mean() < 220 for p in pictures)
+@pytest.mark.parametrize("name", MODULES)
+def test_normal_pictures_vary_and_bear_no_mark(name):
+    drawn = [render(name, "Normal", i, size=SIZE) for i in range(4)]
+    pictures = [picture.astype(float) for picture, _ in drawn]
+    assert not any(mask.any() for _, mask in drawn)
+    assert 1 < np.mean([np.abs(p - pictures[0]).mean() for p in pictures[1:]]) < 40
+    assert all(30 < p.mean() < 225 for p in pictures)
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_classes_are_those_of_visa_in_the_order_of_their_ids(name):
+    assert tuple(MODULES[name].DEFECTS) == OBJECTS[name].classes
+
+
+def test_a_thirteenth_object_is_one_file(tmp_path, monkeypatch):
+    """The book's example: found by its name, rendered, opened under its own name and classes, and sound."""
+    monkeypatch.setattr(objects, "__path__", [*objects.__path__, str(WASHER.parent)])
+    found = scene.find_modules()
+    assert list(found) == [*OBJECTS, "washer"]
+    monkeypatch.setitem(MODULES, "washer", found["washer"])
+    root = write_mini_visa(tmp_path / "mini", ["washer", "fryum"], 12, 8, SIZE, 0, 1)
+    source = open_source(str(root))
+    assert (source.name, source.synthetic, set(source.objects)) == ("mini-VisA", True, {"washer", "fryum"})
+    assert set(sum(source.defects("washer").values(), ())) == {"rust", "scratch"}
+    assert not any(report.errors for report in verify(root))
+    with pytest.raises(VisaError, match="share of VisA's own numbers"):
+        write_mini_visa(tmp_path / "other", ["washer"], scale=0.1)
+
+
+def test_a_data_set_at_hand_is_rendered_object_by_object(monkeypatch):
+    rendered = []
+    monkeypatch.setattr(writer, "_write_image", lambda job: rendered.append(job[2]))
+    monkeypatch.setattr(writer, "_each", lambda work, jobs, *_: [work(job) for job in jobs])
+    assert open_source("", ["pcb2"]).objects == ("pcb2",)
+    before = open_source().fingerprint("pcb2")  # nothing is named: what is there is enough
+    assert set(rendered) == {"pcb2"}
+    source = open_source("", ["candle", "pcb2"])
+    assert source.objects == ("pcb2", "candle") and rendered.count("pcb2") == 120
+    assert source.fingerprint("pcb2") == before
+    assert set(open_source("", ["all"]).objects) == set(MODULES)
+    with pytest.raises(VisaError, match="Did you mean 'candle'"):
+        open_source("", ["candel"])
 
 
 def test_mistakes_are_named(tmp_path):
-    for wrong in ({"objects": ["cashw"]}, {"objects": []}, {"normal": 1}, {"size": 8}, {"difficulty": 0}):
+    for wrong in (
+        {"objects": ["cashw"]},
+        {"objects": []},
+        {"normal": 1},
+        {"size": 8},
+        {"difficulty": 0},
+        {"scale": 1.5},
+    ):
         with pytest.raises(VisaError) as error:
             write_mini_visa(tmp_path / "mini", **wrong)
         assert "cashw" not in str(wrong) or "'cashew'" in str(error.value)
@@ -190,7 +285,7 @@ def test_nothing_is_left_of_an_interrupted_run(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_mini_visa(tmp_path / "mini", workers=1, **SETTINGS)
     assert len(done) == 4
-    assert not list(tmp_path.iterdir())
+    assert not visible(tmp_path)
 
 
 def test_a_finished_set_is_kept_and_another_is_replaced(tmp_path, monkeypatch):
@@ -202,23 +297,67 @@ def test_a_finished_set_is_kept_and_another_is_replaced(tmp_path, monkeypatch):
     write_mini_visa(root, workers=1, **SETTINGS | {"seed": 4})
     assert not (root / "seen").exists()
     assert json.loads((root / "dataset.json").read_text())["seed"] == 4
-    assert [p.name for p in tmp_path.iterdir()] == ["mini"]
+    assert visible(tmp_path) == ["mini"]
 
 
-def test_whoever_finishes_second_keeps_the_first(tmp_path, monkeypatch):
+def test_objects_are_added_without_touching_the_others(tmp_path):
+    root = write_mini_visa(tmp_path / "mini", workers=1, **SETTINGS | {"objects": ["pcb1"]})
+    before = contents(root)
+    write_mini_visa(root, workers=1, **SETTINGS | {"objects": ["fryum", "capsules"]})
+    after = contents(root)
+    tables = {f"split_csv/{t}.csv" for t in SPLIT_TYPES}
+    assert all(after[file] == before[file] for file in before if file not in tables)
+    together = write_mini_visa(tmp_path / "at once", workers=1, **SETTINGS | {"objects": ["fryum", "pcb1", "capsules"]})
+    assert contents(together) == after
+
+
+def test_a_process_killed_while_it_added_an_object_is_made_good(tmp_path, monkeypatch):
+    root = write_mini_visa(tmp_path / "mini", workers=1, **SETTINGS | {"objects": ["pcb1"]})
+
+    def killed(*_):
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(writer, "write_splits", killed)
+        write_mini_visa(root, workers=1, **SETTINGS | {"objects": ["fryum"]})
+    (tmp_path / ".mini-left.new").mkdir()
+    assert (root / "fryum").is_dir() and writer.present(root, writer.Settings(NORMAL, ANOMALY, 0.0, SIZE, 3)) == [
+        "pcb1"
+    ]
+    write_mini_visa(root, workers=1, **SETTINGS | {"objects": ["fryum"]})
+    whole = write_mini_visa(tmp_path / "whole", workers=1, **SETTINGS | {"objects": ["pcb1", "fryum"]})
+    assert contents(root) == contents(whole)
+    assert visible(tmp_path) == ["mini", "whole"]
+
+
+def test_two_processes_may_ask_for_the_same_root(tmp_path):
+    script = "import sys; from pathlib import Path; from visa.data.synthetic import write_mini_visa as w; "
+    script += f"w(Path({str(tmp_path / 'mini')!r}), sys.argv[1:], 15, 10, 64, 3, 1)"
+    asked = (["pcb1"], ["pcb1", "cashew"])
+    environment = os.environ | {"PYTHONPATH": str(Path(writer.__file__).parents[3])}
+    running = [subprocess.Popen([sys.executable, "-c", script, *names], env=environment) for names in asked]
+    assert [process.wait() for process in running] == [0, 0]
+    assert contents(tmp_path / "mini") == contents(write_mini_visa(tmp_path / "alone", workers=1, **SETTINGS))
+
+
+def test_a_scale_of_one_has_the_numbers_and_splits_of_visa():
+    settings = Settings(scale=1.0)
+    total = {t: np.sum([settings.training_counts(t, o) for o in OBJECTS], axis=0).tolist() for t in SPLIT_TYPES}
+    assert np.sum([settings.counts(o) for o in OBJECTS], axis=0).tolist() == [9621, 1200]
+    assert total == {"1cls": [8659, 0], "2cls_highshot": [5773, 720], "2cls_fewshot": [1924, 240]}
+    assert settings.image("candle", "Normal", 7).endswith("0007.JPG")
+    assert settings.image("fryum", "Normal", 7).endswith("007.JPG")
+
+
+def test_a_small_scale_still_has_something_in_every_split(tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "_write_image", lambda job: None)
-    write_tables = writer._write_tables
-
-    def overtaken(new, settings):
-        monkeypatch.setattr(writer, "_write_tables", write_tables)
-        write_mini_visa(tmp_path / "mini", workers=1, **SETTINGS)
-        (tmp_path / "mini" / "first").touch()
-        write_tables(new, settings)
-
-    monkeypatch.setattr(writer, "_write_tables", overtaken)
-    root = write_mini_visa(tmp_path / "mini", workers=1, **SETTINGS)
-    assert (root / "first").exists()
-    assert [p.name for p in tmp_path.iterdir()] == ["mini"]
+    root = write_mini_visa(tmp_path / "mini", list(OBJECTS), workers=1, scale=0.05)
+    for split_type in SPLIT_TYPES:
+        samples = read_split(split_file(root, split_type))
+        for name, about in OBJECTS.items():
+            assert len(select(samples, object=name, label="normal")) == round(0.05 * about.normal)
+            assert select(samples, object=name, split="test", label="normal")
+            assert len(select(samples, object=name, split="test", label="anomaly")) >= 2
 
 
 def test_what_is_no_mini_visa_is_not_touched(tmp_path):
@@ -226,3 +365,8 @@ def test_what_is_no_mini_visa_is_not_touched(tmp_path):
     with pytest.raises(VisaError, match="no mini-VisA"):
         write_mini_visa(tmp_path, workers=1, **SETTINGS)
     assert [p.name for p in Path(tmp_path).iterdir()] == ["fryum"]
+
+
+if __name__ == "__main__":
+    record = {"version": VERSION, "made_with": made_with(), "pixels": checksums()}
+    CHECKSUMS.write_text(json.dumps(record, indent=1) + "\n")

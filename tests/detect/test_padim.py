@@ -63,13 +63,9 @@ def test_memory_does_not_grow_with_the_number_of_images():
             assert sum(images() is not None for images in held) <= 2
             yield noise(16, seed=i)
 
-    groups = []
-    by_position = padim._by_position
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(padim, "_by_position", lambda *x: groups.append(x) or by_position(*x))
-        PaDiM(remembered, n_channels=4).fit(batches())
-    assert [len(x) for x, _ in groups] == [128] * 5
-    assert len({ready.data_ptr() for _, ready in groups}) == 1
+    groups = [(x.shape[1], x.data_ptr()) for x in PaDiM(remembered, n_channels=4)._groups(batches())]
+    assert [images for images, _ in groups] == [128] * 5
+    assert len({memory for _, memory in groups}) == 1
 
 
 def test_layers_sigma_and_a_size_that_is_not_square():
@@ -158,3 +154,10 @@ def test_mistakes_are_told_in_one_sentence(tmp_path):
         PaDiM.load(tmp_path / "broken.safetensors", extract)
     with pytest.raises(VisaError, match="no fitted detector"):
         PaDiM.load(tmp_path / "absent.safetensors", extract)
+
+
+@pytest.mark.parametrize("side", [1, 31, 32, 100])
+def test_a_triangular_matrix_is_inverted_by_halves(side):
+    lower = torch.rand(3, side, side, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tril()
+    lower.diagonal(dim1=1, dim2=2).add_(side)
+    torch.testing.assert_close(padim._inverse(lower), torch.linalg.inv(lower))

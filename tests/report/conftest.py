@@ -1,11 +1,18 @@
-"""Figures of a small run, as a table in the form of metrics.csv."""
+"""A small run: its figures as a table in the form of metrics.csv, and scores on disk."""
 
+import csv
 import itertools
+from types import SimpleNamespace
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
+from visa.data.source import Source
+from visa.detect.scores import Scores, save_scores
+from visa.provenance import write_sidecar
 from visa.report.figures import use_style
 from visa.report.tables import COLUMNS
 
@@ -39,3 +46,65 @@ def metrics():
     rows = figures_of("2cls_10shot", "probe", ["image"], draws=(0, 1, 2), seeds=(0,))
     rows += figures_of("1cls", "padim", ["image", "pixel"], defects=("", "burnt", "other"))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+HOSTILE = (
+    '<img src=x onerror="injected=1">.JPG',
+    "</script><script>injected=1</script>.JPG",
+    "\"';injected=1;//\u2028%41#?&amp;.JPG",
+)
+HOSTILE_DEFECT = "<b onclick=injected=1>burnt</b>"
+SIZE = (224, 224)
+
+
+def made_scores(object, setup, detector, paths, labels, masks, known, seed):
+    """Scores that find most defects, some worse than others; equal ones and false alarms among them."""
+    rng = np.random.default_rng([seed, len(detector)])
+    maps = rng.gamma(2, 0.2, (len(paths), *SIZE)).astype(np.float32)
+    maps += masks * rng.uniform(0.2, 2, (len(paths), 1, 1)).astype(np.float32)
+    scores = np.round(rng.normal(labels * 1.5, 1), 1).astype(np.float32)
+    if detector == "probe":
+        maps, masks = None, None
+    return Scores(paths, labels, scores, maps, masks, known, setup, object, detector)
+
+
+@pytest.fixture(scope="session")
+def scored(tmp_path_factory):
+    """A run on disk with made-up scores of fryum and pcb1: `run`, `source`, and `scores` by object, model and detector.
+
+    fryum's first images have hostile names, one of its anomalies has no mask.
+    """
+    folder = tmp_path_factory.mktemp("scored")
+    scores = {}
+    for object in ("fryum", "pcb1"):
+        labels = np.repeat([0, 1], [12, 10]).astype(np.uint8)
+        names = [f"{i:03}.JPG" for i in range(len(labels))]
+        if object == "fryum":
+            names[:2], names[20] = HOSTILE[:2], HOSTILE[2]
+        paths = [
+            f"{object}/Data/Images/{'Anomaly' if bad else 'Normal'}/{n}" for n, bad in zip(names, labels, strict=True)
+        ]
+        masks, known = np.zeros((len(labels), *SIZE), np.uint8), np.ones(len(labels), bool)
+        for i in np.flatnonzero(labels):
+            masks[i, 10 * (i % 12) : 10 * (i % 12) + 40, 50 : 70 + i] = 1
+        if object == "fryum":
+            masks[13], known[13] = 0, False
+        for i, path in enumerate(paths):
+            file = folder / "VisA" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (96, 64), (100 + 5 * i, 120, 90)).save(file, "JPEG")
+        defects = [
+            [HOSTILE_DEFECT, "scratch", "scratch,burnt"][i % 3] if bad else "normal" for i, bad in enumerate(labels)
+        ]
+        rows = [("image", "label", "mask"), *((p, d, "") for p, d in zip(paths, defects, strict=True))]
+        with (folder / "VisA" / object / "image_anno.csv").open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows(rows)
+        for seed, model in enumerate(("random", "simsiam+spd")):
+            for setup, detector in (("1cls", "padim"), ("1cls", "patchcore"), ("2cls_5shot", "probe")):
+                made = made_scores(object, setup, detector, paths, labels, masks, known, seed)
+                scores[object, model, detector] = made
+                file = folder / "run/scores" / object / model / object / f"seed0/{setup}/{detector}/draw0/scores.npz"
+                save_scores(file, made)
+                write_sidecar(file, "key", {"seed": 0})
+    source = Source(folder / "VisA", "mini-VisA", True, ("fryum", "pcb1"))
+    return SimpleNamespace(run=folder / "run", source=source, scores=scores)

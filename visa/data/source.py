@@ -2,12 +2,23 @@
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from visa.data.layouts import folder_defects, root_samples
-from visa.data.objects import OBJECTS
-from visa.data.splits import Sample, description, is_synthetic, present_objects, read_table, select
+from visa.data.objects import OBJECTS, SPLIT_TYPES
+from visa.data.splits import (
+    Sample,
+    description,
+    is_synthetic,
+    present_objects,
+    read_split,
+    read_table,
+    select,
+    split_file,
+)
 from visa.errors import VisaError, check_choice
 from visa.paths import data_root, is_address, visa_root
 from visa.provenance import digest, folder_fingerprint
@@ -36,8 +47,7 @@ class Source:
             return name
         if name not in OBJECTS:
             check_choice("object", name, self.objects)
-        where = "mini-VisA, which stands in for VisA: set VISA_ROOT" if self.synthetic else f"{self.root}"
-        raise VisaError(f"object {name!r} is not in {where}; present: {', '.join(self.objects)}.")
+        raise VisaError(f"object {name!r} is not in {self.root}; present: {', '.join(self.objects)}.")
 
     def samples(self, split_type: str, object: str = "", split: str = "", label: str = "") -> list[Sample]:
         """The rows of a split (1cls, 2cls_highshot, 2cls_fewshot) of the present objects; "" takes all of a field.
@@ -64,33 +74,30 @@ class Source:
         }
 
     def fingerprint(self, *names: str) -> str:
-        """Digest of the objects' files and of the split files; changes when the data do."""
+        """Digest of the objects' files and of their rows in the split files; changes when their data do."""
         wanted = names or self.objects
+        files = [file for t in SPLIT_TYPES if (file := split_file(self.root, t)).is_file()]
+        rows = [_rows_digests(f, f.stat().st_mtime_ns).get(name) for f in files for name in wanted]
         if all((self.root / name / "Data").is_dir() for name in wanted):
-            folders = [*(self.root / name for name in wanted), self.root / "split_csv"]
-            return digest([description(self.root), *(folder_fingerprint(f) for f in folders)])
-        rows = [s for s in self.samples("1cls") if s.object in wanted]
-        files = [path for s in rows for path in (s.image, s.mask) if path]
-        about = {file: (self.root / file).stat() for file in files if (self.root / file).is_file()}
-        facts = [(f, about[f].st_size, about[f].st_mtime_ns) if f in about else f for f in files]
-        return digest([description(self.root), facts, folder_fingerprint(self.root / "split_csv")])
+            return digest([description(self.root), rows, *(folder_fingerprint(self.root / name) for name in wanted)])
+        paths = [path for s in self.samples("1cls") if s.object in wanted for path in (s.image, s.mask) if path]
+        found = [(path, self.root / path) for path in paths]
+        facts = [(path, f.stat().st_size, f.stat().st_mtime_ns) if f.is_file() else path for path, f in found]
+        return digest([description(self.root), rows, facts])
 
 
-def open_source(root: str = "") -> Source:
-    """The data set at `root`, else at VISA_ROOT, else mini-VisA, which is rendered at its first use.
+def open_source(root: str = "", objects: Sequence[str] = ()) -> Source:
+    """The data set at `root`, else at VISA_ROOT, else mini-VisA.
 
     An address (s3://...) is copied to a local folder first.
-
-    It is called as dataset.json in the root says; without one, VisA in VisA's layout, otherwise as its folder.
-    Raises VisaError if the folder is absent, in no known layout, or holds none of its objects.
+    Of mini-VisA `objects` are rendered at their first use ("all": every one). Other data sets are what they are. A
+    data set is called as dataset.json in its root says; without one, VisA in VisA's layout, otherwise as its folder.
+    Raises VisaError if the folder is absent, in no known layout, or holds none of its objects, and where mini-VisA
+    has no object of a name.
     """
     named = root or os.environ.get("VISA_ROOT", "")
     address = named if is_address(named) else ""
-    folder = mirrored(address) if address else _named(root) if root else visa_root()
-    if folder is None:
-        from visa.data.synthetic.writer import DEFAULT_OBJECTS, write_mini_visa  # OpenCV: only where it renders
-
-        folder = write_mini_visa(data_root() / "mini-visa", DEFAULT_OBJECTS, progress=True)
+    folder = mirrored(address) if address else (_named(root) if root else visa_root()) or _mini_visa(objects)
     samples = root_samples(folder, "1cls")
     objects = tuple(present_objects(folder, select(samples, label="normal")))
     if not objects:
@@ -99,12 +106,21 @@ def open_source(root: str = "") -> Source:
     return Source(folder, dataset_name(folder, objects), is_synthetic(folder), objects, address)
 
 
+def default_objects() -> Sequence[str]:
+    """What a run covers where nobody says: a handful of mini-VisA's objects, or all ("all") of a data set at hand."""
+    if visa_root() is not None:
+        return ("all",)
+    from visa.data.synthetic import DEFAULT_OBJECTS
+
+    return DEFAULT_OBJECTS
+
+
 def dataset_name(root: Path, objects: tuple[str, ...]) -> str:
     """What to call a root's data: the name in dataset.json, VisA if it is VisA's layout and objects, else its folder's.
 
     Raises VisaError if the name in dataset.json is no plain name, or that of VisA or mini-VisA without being it.
     """
-    official = (root / "split_csv").is_dir() and all(name in OBJECTS for name in objects)
+    official = (root / "split_csv").is_dir() and (is_synthetic(root) or all(name in OBJECTS for name in objects))
     name = description(root).get("name")
     if name is None:
         return VISA if official else _folder_name(root)
@@ -117,6 +133,15 @@ def dataset_name(root: Path, objects: tuple[str, ...]) -> str:
     return str(name)
 
 
+@lru_cache(maxsize=16)
+def _rows_digests(file: Path, modified: int) -> dict[str, str]:
+    """Digest of each object's rows in a split file, which every stage of a run asks for; `modified` tells versions."""
+    rows: dict[str, list[tuple[str, ...]]] = {}
+    for sample in read_split(file):
+        rows.setdefault(sample.object, []).append(astuple(sample))
+    return {name: digest(own) for name, own in rows.items()}
+
+
 def _folder_name(root: Path) -> str:
     name = re.sub(r"[^\w.+ -]", "-", root.name).lstrip(".+ -") or "data"
     return f"{name}-own" if _is_taken(name) else name
@@ -124,6 +149,14 @@ def _folder_name(root: Path) -> str:
 
 def _is_taken(name: str) -> bool:
     return name.lower() in (VISA.lower(), MINI_VISA.lower())
+
+
+def _mini_visa(objects: Sequence[str]) -> Path:
+    from visa.data.synthetic import DEFAULT_OBJECTS, MODULES, present, write_mini_visa  # OpenCV: only where it renders
+
+    folder = data_root() / "mini-visa"
+    names = tuple(MODULES) if "all" in objects else objects or present(folder) or DEFAULT_OBJECTS
+    return write_mini_visa(folder, names, progress=True)
 
 
 def _named(root: str) -> Path:

@@ -56,7 +56,7 @@ def verify(
     official = dataset_name(root, tuple(known)) in (VISA, MINI_VISA) or is_synthetic(root)
     for name in objects or ():
         check_choice("object", name, dict.fromkeys((*known, *OBJECTS)) if official else known)
-    return [_verify_object(root, name, splits, official, workers, progress) for name in objects or known]
+    return [_verify_object(root, o, splits, official and o in OBJECTS, workers, progress) for o in objects or known]
 
 
 def read_annotations(file: Path) -> list[Annotation]:

@@ -2,7 +2,8 @@
 
 The distribution is that of torchvision's v2 RandomResizedCrop, RandomHorizontalFlip, ColorJitter, RandomGrayscale
 and GaussianBlur, with parameters of its own for each image; with the parameters held fixed the pixels are those of
-torchvision's functional operations. On a GPU nothing here waits for the device: no value is read back to the host.
+torchvision's functional operations. A CPU makes views of bytes in bytes (`visa.pretrain.pixels_cpu`). On a GPU
+nothing here waits for the device: no value is read back to the host.
 """
 
 import math
@@ -13,7 +14,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from visa.errors import VisaError
-from visa.pretrain.pixels import HUE, Crop, Jitter, apply_grey_, apply_jitter_, gaussian_blur_, resized_crop
+from visa.pretrain.pixels import HUE, Crop, Drawn, Jitter, apply_grey_, apply_jitter_, gaussian_blur_, resized_crop
+from visa.pretrain.pixels_cpu import views_of_bytes
 
 _TRIES = 10
 
@@ -92,33 +94,45 @@ WEAK = View((0.8, 1.0), (0.1, 0.1, 0.1, 0.02), jitter_p=0.8, grey_p=0.0, blur_p=
 
 
 def random_view(images: Tensor, side: int, view: View, draws: Draws) -> Tensor:
-    """Crop, flip, colour jitter, grey and blur: float N,3,H,W in [0,1] to N,3,side,side in [0,1].
+    """Crop, flip, colour jitter, grey and blur: N,3,H,W, uint8 or float in [0,1], to float N,3,side,side in [0,1].
 
-    The draws' generator lies on the images' device. Raises VisaError for images of another shape or type.
+    The draws' generator lies on the images' device. On a CPU views of bytes are made in bytes, which is several times
+    as fast and rounds each step to a grey level. Raises VisaError for images of another shape or type.
     """
-    check_images(images)
+    check_images(images, bytes_too=True)
+    drawn = _draw(images, side, view, draws)
+    reach = math.ceil(3 * view.blur_sigma[1] * side / 224)
+    if images.dtype == torch.uint8:
+        if images.is_cpu:
+            return views_of_bytes(images, side, drawn, reach)
+        images = images.float() / 255
+    with torch.autocast(images.device.type, enabled=False):
+        x = resized_crop(images, drawn.crop, side)
+        if view.jitter_p:
+            apply_jitter_(x, drawn.jitter)
+        if view.grey_p:
+            apply_grey_(x, drawn.greyed)
+        if view.blur_p:
+            gaussian_blur_(x, drawn.sigma, reach)
+        return x.clamp_(0, 1)
+
+
+def _draw(images: Tensor, side: int, view: View, draws: Draws) -> Drawn:
     n, _, height, width = images.shape
     crop = draw_crop(n, height, width, view, draws)
     jitter = draw_jitter(n, view.jitter, draws, view.jitter_p)
     greyed = draws.chance(n, view.grey_p)
     low, high = (bound * side / 224 for bound in view.blur_sigma)
     sigma = draws.uniform(n, low=low, high=high) * draws.chance(n, view.blur_p)
-    with torch.autocast(images.device.type, enabled=False):
-        x = resized_crop(images, crop, side)
-        if view.jitter_p:
-            apply_jitter_(x, jitter)
-        if view.grey_p:
-            apply_grey_(x, greyed)
-        if view.blur_p:
-            gaussian_blur_(x, sigma, reach=math.ceil(3 * high))
-        return x.clamp_(0, 1)
+    return Drawn(crop, jitter, greyed, sigma)
 
 
-def check_images(images: Tensor) -> None:
-    """Raise VisaError unless images are float N,3,H,W."""
-    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        shape = ",".join(map(str, images.shape))
-        raise VisaError(f"Images must be float N,3,H,W in [0,1], not {images.dtype} {shape}; divide bytes by 255.")
+def check_images(images: Tensor, bytes_too: bool = False) -> None:
+    """Raise VisaError unless images are float N,3,H,W, or uint8 where these are taken, too."""
+    taken = images.is_floating_point() or (bytes_too and images.dtype == torch.uint8)
+    if images.ndim != 4 or images.shape[1] != 3 or not taken:
+        wanted = "uint8, or float in [0,1]" if bytes_too else "float in [0,1]: divide bytes by 255"
+        raise VisaError(f"Images are {images.dtype} {','.join(map(str, images.shape))}; give N,3,H,W, {wanted}.")
 
 
 def draw_crop(n: int, height: int, width: int, view: View, draws: Draws) -> Crop:

@@ -64,7 +64,7 @@ def probe_backbone(backbone: nn.Module, images: Tensor, side: int, spd: SpdSetti
 def _views(images: Tensor, side: int, spd: SpdSettings, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Two weak views, and SmoothBlend of the first and of a third."""
     draws = Draws(torch.Generator(images.device).manual_seed(seed))
-    x = images.repeat(math.ceil(VIEWS / len(images)), 1, 1, 1).float() / 255
+    x = images.repeat(math.ceil(VIEWS / len(images)), 1, 1, 1)
     w, w2, w3 = (random_view(x, side, spd.weak, draws) for _ in range(3))
     patches = draw_patches(len(x), side, spd.blend, draws)
     return w, w2, smooth_blend(w, patches, spd.blend.onto)[0], smooth_blend(w3, patches, spd.blend.onto)[0]

@@ -7,7 +7,6 @@ and contiguous; nothing is read back from a GPU to the host.
 import math
 from typing import NamedTuple
 
-import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,21 +27,10 @@ class Crop(NamedTuple):
 
 
 def resized_crop(images: Tensor, crop: Crop, side: int) -> Tensor:
-    """Cut each image's box, resample it (bilinear, antialiased) and mirror it: N,3,H,W to N,3,side,side."""
-    if not images.is_cpu:
-        return _crop_by_matrices(images, crop, side)
-    # a CPU knows the boxes: torchvision's own kernel on each is up to 3.5 times faster than dense matrices
-    out = images.new_empty(len(images), 3, side, side)
-    boxes = torch.stack((crop.top, crop.left, crop.height, crop.width, crop.flip.long()), 1).tolist()
-    for i, (top, left, h, w, flip) in enumerate(boxes):
-        box = images[i : i + 1, :, top : top + h, left : left + w]
-        view = F.interpolate(box, (side, side), mode="bilinear", antialias=True)[0]
-        out[i] = view.flip(2) if flip else view
-    return out
+    """Cut each image's box, resample it (bilinear, antialiased) and mirror it: N,3,H,W to N,3,side,side.
 
-
-def _crop_by_matrices(images: Tensor, crop: Crop, side: int) -> Tensor:
-    """The same as one product rows @ image @ columns^T an image: the resampling is linear and separable."""
+    One product rows @ image @ columns^T an image: the resampling is linear and separable.
+    """
     _, _, height, width = images.shape
     rows = _resampling(crop.top, crop.height, height, side)
     columns = _resampling(crop.left, crop.width, width, side)
@@ -76,6 +64,15 @@ class Jitter(NamedTuple):
     order: Tensor
 
 
+class Drawn(NamedTuple):
+    """All that is drawn for a view of N images; `greyed`: N, bool; `sigma`: N, of the blur in pixels, 0 for none."""
+
+    crop: Crop
+    jitter: Jitter
+    greyed: Tensor
+    sigma: Tensor
+
+
 def apply_jitter_(x: Tensor, jitter: Jitter, inside: Tensor | None = None) -> None:
     """Jitter the colours of N,3,H,W in [0,1] in place, in each image's own order, clamped to [0,1] after each step.
 
@@ -84,11 +81,11 @@ def apply_jitter_(x: Tensor, jitter: Jitter, inside: Tensor | None = None) -> No
     """
     weight = None if inside is None else inside / inside.sum((2, 3), keepdim=True)
     steps = _steps(jitter).to(x)
-    move = _move_each_ if x.is_cpu else _move_all_
-    move(x, steps[:, :3], weight)
     for part in _parts(x):
+        of_part = None if weight is None else weight[part]
+        _move_(x[part], steps[part, :3], of_part)
         _turn_hue_(x[part], jitter.hue[part])
-    move(x, steps[:, 3:], weight)
+        _move_(x[part], steps[part, 3:], of_part)
 
 
 def _steps(jitter: Jitter) -> Tensor:
@@ -103,25 +100,11 @@ def _steps(jitter: Jitter) -> Tensor:
     return torch.cat((steps[:, :3] * (1 - after_hue[:, :3]), steps[:, 1:] * after_hue[:, 1:]), 1)
 
 
-def _move_all_(x: Tensor, steps: Tensor, weight: Tensor | None) -> None:
+def _move_(x: Tensor, steps: Tensor, weight: Tensor | None) -> None:
     """In place: brightness moves pixels from black, contrast from the mean grey, saturation from their own grey."""
     for away, contrast, saturation in steps.permute(1, 2, 0)[..., None, None, None]:
         luma = grey(x)
         x.lerp_(luma * saturation + _mean(luma, weight) * contrast, away).clamp_(0, 1)
-
-
-def _move_each_(x: Tensor, steps: Tensor, weight: Tensor | None) -> None:
-    """The same for a CPU, which knows the steps and so leaves out what an image does not need."""
-    for i, of_image in enumerate(steps.tolist()):
-        image = x[i : i + 1]
-        for away, contrast, saturation in of_image:
-            if away and saturation:
-                image.lerp_(grey(image), away).clamp_(0, 1)
-            elif away and contrast:
-                mean = _mean(grey(image), None if weight is None else weight[i : i + 1])
-                image.lerp_(mean, away).clamp_(0, 1)
-            elif away:
-                image.mul_(1 - away).clamp_(0, 1)
 
 
 def _mean(luma: Tensor, weight: Tensor | None) -> Tensor:
@@ -155,18 +138,16 @@ def gaussian_blur_(x: Tensor, sigma: Tensor, reach: int) -> None:
 
     Where sigma is 0 the image stays. The kernel ends `reach` pixels from its centre; edges are reflected.
     """
-    reach = min(reach, x.shape[2] - 1, x.shape[3] - 1)
-    at = torch.arange(-reach, reach + 1, device=x.device)
+    kernel = gaussian(sigma, min(reach, x.shape[2] - 1, x.shape[3] - 1)).to(x)
+    rows, columns = (_band(kernel, size) for size in x.shape[2:])
+    x.copy_(rows[:, None] @ (x @ columns[:, None].mT))
+
+
+def gaussian(sigma: Tensor, reach: int) -> Tensor:
+    """Kernels of N standard deviations (pixels), 0 for none: N,2*reach+1, rows sum to 1."""
+    at = torch.arange(-reach, reach + 1, device=sigma.device)
     kernel = torch.exp(-0.5 * (at / sigma.clamp(min=1e-3)[:, None]) ** 2)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).to(x)
-    if not x.is_cpu:
-        rows, columns = (_band(kernel, size) for size in x.shape[2:])
-        x.copy_(rows[:, None] @ (x @ columns[:, None].mT))
-        return
-    taps = kernel.numpy()
-    for i in sigma.nonzero()[:, 0].tolist():  # OpenCV correlates a plane at a time 2.5 times as fast as shifted sums do
-        for plane in x[i].numpy():
-            cv2.sepFilter2D(plane, -1, taps[i], taps[i], dst=plane, borderType=cv2.BORDER_REFLECT_101)
+    return kernel / kernel.sum(1, keepdim=True)
 
 
 def _band(kernel: Tensor, size: int) -> Tensor:
@@ -181,11 +162,7 @@ def _band(kernel: Tensor, size: int) -> Tensor:
 
 def apply_grey_(x: Tensor, greyed: Tensor) -> None:
     """Take the colour from those of N,3,H,W that `greyed` (N, bool) names, in place."""
-    if x.is_cpu:
-        for i in greyed.nonzero()[:, 0].tolist():
-            x[i] = grey(x[i : i + 1])[0]
-    else:
-        x.lerp_(grey(x), greyed.to(x)[:, None, None, None])
+    x.lerp_(grey(x), greyed.to(x)[:, None, None, None])
 
 
 def grey(images: Tensor) -> Tensor:

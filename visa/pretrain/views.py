@@ -29,7 +29,7 @@ class Views:
 def draw_views(
     images: Tensor, labels: Tensor, side: int, strong: View, two: bool, spd: SpdSettings | None, draws: Draws
 ) -> Views:
-    """All views of a batch N,3,H,W in [0,1]; the same strong views with and without `spd`."""
+    """All views of a batch N,3,H,W, as `random_view` takes it; the same strong views with and without `spd`."""
     first = random_view(images, side, strong, draws)
     second = random_view(images, side, strong, draws) if two else None
     shuffle = torch.rand(len(images) * draws.parts, generator=draws.generator, device=images.device).argsort()
@@ -37,7 +37,7 @@ def draw_views(
 
 
 def spd_views(images: Tensor, side: int, spd: SpdSettings, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
-    """Anchor, positive and negative of images N,3,H,W in [0,1]: weak views, the negative's with SmoothBlend on it.
+    """Anchor, positive and negative of images N,3,H,W: weak views, the negative's with SmoothBlend on it.
 
     The cross-entropy form compares no pairs, and its anchor is the positive.
     """

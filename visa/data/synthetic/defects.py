@@ -72,7 +72,7 @@ def similar_spot(canvas: Canvas, body: Body, name: str, rng: np.random.Generator
     patch = canvas.patch(Pose(x, y)(blob(rng, radius)), soft=0.004).within(body.cover)
     darker = rng.random() < 0.7
     shade = np.array([0.78, 0.66, 0.52]) if darker else np.array([1.28, 1.36, 1.5])
-    canvas.stain(patch, tuple(shade), amount=0.35 + 0.65 * strength)
+    canvas.stain(patch, tuple(shade), amount=0.45 + 0.55 * strength)
     canvas.mark(patch, name)
 
 
@@ -162,3 +162,36 @@ def fibre(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stren
     canvas.paint(patch, colour, opacity=min(0.95, 0.35 + 0.5 * strength), gloss=0.1)
     canvas.height[patch.window] += 0.004 * patch.cover
     canvas.mark(patch, name)
+
+
+def cracks(colour: Colour, length: tuple[float, float] = (0.07, 0.16)) -> Defect:
+    """A hair crack: a jagged dark line from which a shorter one or two fork."""
+
+    def draw(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
+        x, y = pick(body, rng, 0.015)
+        at, whole = Pose(x, y, rng.uniform(0, 360)), rng.uniform(*length) * (0.7 + 0.3 * strength)
+        trunk = jagged(rng, whole, 0.06 * whole)
+        lines = [trunk]
+        for _ in range(rng.integers(1, 3)):
+            turn, fork = rng.choice([-1, 1]) * rng.uniform(30, 60), jagged(rng, 0.4 * whole, 0.04 * whole)
+            lines.append(Pose(0, 0, turn)(fork - fork[0]) + trunk[rng.integers(3, 11)])
+        for line in lines:
+            width = rng.uniform(0.0025, 0.0042) * np.linspace(1, 0.4, len(line))
+            patch = canvas.patch(at(ribbon(line, width))).within(body.cover)
+            canvas.height[patch.window] -= 0.004 * strength * patch.cover
+            canvas.paint(patch, colour, opacity=min(0.9, 0.3 + 0.5 * strength), gloss=0.0)
+            canvas.mark(patch, name)
+
+    return draw
+
+
+def on_one(defect: Defect) -> Defect:
+    """The defect on one of the body's parts of no particular kind, which takes the body's place."""
+
+    def draw(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
+        parts = [part for part in body.parts if not part.kind]
+        part = parts[int(rng.integers(len(parts)))]
+        cover = canvas.full(canvas.patch(part.on_picture()).within(body.cover))
+        defect(canvas, Body(cover, part.pose, body.colour, body.under, (part,)), name, rng, strength)
+
+    return draw

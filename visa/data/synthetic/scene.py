@@ -1,18 +1,28 @@
 """One picture of mini-VisA: which objects there are, which defects an image gets, and the rendering itself."""
 
 from collections.abc import Sequence
+from importlib import import_module
+from pkgutil import iter_modules
 from types import ModuleType
 from zlib import crc32
 
 import numpy as np
 
 from visa.data.objects import OBJECTS
-from visa.data.synthetic import capsules, cashew, fryum, pcb1
+from visa.data.synthetic import objects
 from visa.data.synthetic.canvas import Canvas, Image
+from visa.data.synthetic.wear import wear
 from visa.errors import VisaError, check_choice
 
-# An object's module has draw(canvas, rng) -> Body and DEFECTS, one drawing function a class of visa.data.objects.
-MODULES: dict[str, ModuleType] = {"pcb1": pcb1, "capsules": capsules, "cashew": cashew, "fryum": fryum}
+
+def find_modules() -> dict[str, ModuleType]:
+    """Every file of the folder of objects: VisA's in VisA's order, then others by name."""
+    found = {module.name for module in iter_modules(objects.__path__)}
+    names = [name for name in OBJECTS if name in found] + sorted(found.difference(OBJECTS))
+    return {name: import_module(f"{objects.__name__}.{name}") for name in names}
+
+
+MODULES = find_modules()
 KINDS = ("Normal", "Anomaly")
 SECOND_CLASS = 0.2  # share of the anomalous images that show two classes
 STRENGTH = (0.35, 1.10)  # of a defect, at difficulty 1
@@ -25,7 +35,7 @@ def classes_of(name: str, index: int, seed: int = 0) -> tuple[str, ...]:
     All classes of the object take turns, so that any run of as many images as there are classes shows each.
     """
     check_choice("object of mini-VisA", name, MODULES)
-    classes = OBJECTS[name].classes
+    classes = tuple(MODULES[name].DEFECTS)
     turn, place = divmod(index, len(classes))
     first = classes[_rng(seed, name, "turn", turn).permutation(len(classes))[place]]
     rng = _rng(seed, name, "second", index)
@@ -53,13 +63,14 @@ def render(
     check_choice("kind of image", kind, KINDS)
     if defects is None:
         defects = classes_of(name, index, seed) if kind == "Anomaly" else ()
-    ids = {c: i for i, c in enumerate(OBJECTS[name].classes, start=1)}
+    ids = {c: i for i, c in enumerate(MODULES[name].DEFECTS, start=1)}
     for defect in defects:
         check_choice(f"defect of {name}", defect, ids)
     if size < 64 or difficulty <= 0:
         raise VisaError(f"size {size}, difficulty {difficulty}: mini-VisA needs at least 64 pixels and more than 0.")
     for attempt in range(20):
-        canvas = _draw(name, kind, index, seed, size, difficulty, defects, attempt)
+        canvas = Canvas(size, ids)
+        _draw(canvas, name, kind, index, seed, difficulty, defects, attempt)
         mask = canvas.class_mask()
         if all((mask == ids[d]).sum() >= LEAST_AREA * mask.size for d in defects):
             break
@@ -67,15 +78,15 @@ def render(
 
 
 def _draw(
-    name: str, kind: str, index: int, seed: int, size: int, difficulty: float, defects: Sequence[str], attempt: int
-) -> Canvas:
-    canvas = Canvas(size, {c: i for i, c in enumerate(OBJECTS[name].classes, start=1)})
-    body = MODULES[name].draw(canvas, _rng(seed, name, kind, index))
+    canvas: Canvas, name: str, kind: str, index: int, seed: int, difficulty: float, defects: Sequence[str], attempt: int
+) -> None:
+    module = MODULES[name]
+    body = module.draw(canvas, _rng(seed, name, kind, index))
+    wear(canvas, body, _rng(seed, name, kind, index, 2), getattr(module, "WEAR", 1.0))
     for defect in defects:
         rng = _rng(seed, name, kind, index, crc32(defect.encode()), attempt)
-        strength = float(np.clip(rng.uniform(*STRENGTH) / difficulty, 0.1, 1.5))
-        MODULES[name].DEFECTS[defect](canvas, body, defect, rng, strength)
-    return canvas
+        strength = float(np.clip(rng.uniform(*getattr(module, "STRENGTH", STRENGTH)) / difficulty, 0.1, 1.5))
+        module.DEFECTS[defect](canvas, body, defect, rng, strength)
 
 
 def _rng(seed: int, name: str, what: str, *numbers: int) -> np.random.Generator:

@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 class Batch(NamedTuple):
-    """Images uint8 N,3,H,W and their labels int64 N."""
+    """Images uint8 N,3,H,W (from workers in channels_last) and their labels int64 N."""
 
     images: Tensor
     labels: Tensor
@@ -165,12 +165,14 @@ class _Reader(Dataset[_Part]):
     def __getitems__(self, indices: Sequence[int]) -> _Part:
         failures: list[tuple[int, str]] = []
         rows = [self._row(int(index), failures) for index in indices]
-        pixels = [image for _, image, _ in rows if image is not None]
-        stacked = torch.stack(pixels) if pixels else torch.empty((0, 3, self.side, self.side), dtype=torch.uint8)
+        pixels = [image.permute(1, 2, 0) for _, image, _ in rows if image is not None]  # as decoders lay them out
+        stacked = torch.stack(pixels) if pixels else torch.empty((0, self.side, self.side, 3), dtype=torch.uint8)
         joined = torch.frombuffer(bytearray(b"".join(f for _, _, f in rows)) or bytearray(1), dtype=torch.uint8)
         lengths = [len(f) for _, _, f in rows]
         whole = sum(lengths)
-        return _Part([i for i, _, _ in rows], stacked, joined[:whole], lengths if whole else [], failures)
+        return _Part(
+            [i for i, _, _ in rows], stacked.permute(0, 3, 1, 2), joined[:whole], lengths if whole else [], failures
+        )
 
     def _row(self, index: int, failures: list[tuple[int, str]]) -> tuple[int, Tensor | None, bytes]:
         """The first readable image from `index` on: its index, and its pixels or its file."""

@@ -10,7 +10,6 @@ from visa.data.synthetic.defects import (
     breakage,
     burnt,
     fibre,
-    pick,
     remove,
     scratches,
     similar_spot,
@@ -56,13 +55,11 @@ def _window(k: int, rng: np.random.Generator) -> Points:
 
 
 def _stuck_together(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
-    """A piece of another wheel, baked onto the rim."""
-    x, y = pick(body, rng, 0.0, 0.006)
-    patch = canvas.patch(Pose(x, y)(blob(rng, rng.uniform(0.03, 0.055) * (0.7 + 0.3 * strength), 0.2)))
-    canvas.paint(patch, shift_colour(body.colour, rng, 0.02), gloss=0.22)
-    canvas.raise_round(patch, 0.03, edge=0.03)
-    canvas.grain(patch, textured(canvas, patch, Pose(x, y, 90), "fryum", 22, 5), colour=0.06, relief=0.0007)
-    canvas.mark(patch, name)
+    """A second, shrunken wheel baked onto the rim of the first."""
+    scale = rng.uniform(0.22, 0.42) * (0.7 + 0.3 * strength)
+    at = body.pose.at(0, 0, rng.uniform(0, 360)).at(RIM * rng.uniform(0.85, 1.1), 0, rng.uniform(0, 360), scale)
+    second = _wheel(canvas, at, rng)
+    canvas.classes[second.cover > 0.3] = canvas.class_ids[name]
 
 
 def _middle_breakage(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:

@@ -1,4 +1,4 @@
-"""Capsules: twelve soft, translucent capsules in loose rows on a pale table."""
+"""Capsules: a dozen soft, translucent capsules scattered on a pale table."""
 
 import numpy as np
 
@@ -7,26 +7,40 @@ from visa.data.synthetic.canvas import Canvas, Colour, FloatMap, shift_colour, t
 from visa.data.synthetic.defects import Body, Defect, Part, scratches
 from visa.data.synthetic.shapes import Points, Pose, blob, ellipse, rectangle, ribbon
 
-LENGTH, WIDTH = 0.210, 0.108
+LENGTH, WIDTH = 0.196, 0.100
 GEL = (158, 150, 58)
+WEAR, STRENGTH = 0.2, (0.8, 1.5)  # among so many places to look at, faint ones are not found
 
 
 def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
-    """Three columns of four; every capsule lies a little out of line."""
+    """Eleven to thirteen capsules in any pose, none on another."""
     bench.table(canvas, rng, (206, 203, 196))
     under, colour = canvas.layer(), shift_colour(GEL, rng, 0.01)
-    frame = Pose(0.5 + rng.normal(0, 0.003), 0.5 + rng.normal(0, 0.003), rng.normal(0, 0.5))
-    parts = [_part(frame, row, column, rng) for row in range(4) for column in range(3)]
+    outline = rectangle(LENGTH, WIDTH, WIDTH / 2 - 0.001)
+    parts = [Part(outline, pose) for pose in _scattered(rng, int(rng.integers(11, 14)))]
     cover = np.zeros((canvas.side, canvas.side), np.float32)
     for part in parts:
         np.maximum(cover, _capsule(canvas, part, shift_colour(colour, rng, 0.012)), out=cover)
-    return Body(cover, frame, colour, under, parts)
+    return Body(cover, Pose(), colour, under, parts)
 
 
-def _part(frame: Pose, row: int, column: int, rng: np.random.Generator) -> Part:
-    slant = 8 * np.cos(2.3 * (3 * row + column))  # the same leaning in every picture
-    x, y = (column - 1) * 0.290 + rng.normal(0, 0.002), (row - 1.5) * 0.220 + rng.normal(0, 0.002)
-    return Part(rectangle(LENGTH, WIDTH, WIDTH / 2 - 0.001), frame.at(x, y, slant + rng.normal(0, 1.5)))
+def _scattered(rng: np.random.Generator, count: int) -> list[Pose]:
+    """Poses whose capsules keep a little distance: thrown one by one, and all again if there is no room left."""
+    spine = np.stack([np.linspace(-0.5, 0.5, 7) * (LENGTH - WIDTH), np.zeros(7)], axis=1)
+    poses: list[Pose] = []
+    lying = np.empty((0, 2))
+    for throw in range(1, 10_000):
+        x, y = rng.uniform(0.6 * LENGTH, 1 - 0.6 * LENGTH, 2)
+        pose = Pose(x, y, rng.uniform(0, 360))
+        thrown = pose(spine)
+        distances = np.linalg.norm(thrown[:, None] - lying, axis=2)
+        if distances.min(initial=1.0) > 1.15 * WIDTH:
+            poses, lying = [*poses, pose], np.concatenate([lying, thrown])
+        elif throw % 400 == 0:
+            poses, lying = [], np.empty((0, 2))
+        if len(poses) == count:
+            break
+    return poses
 
 
 def _capsule(canvas: Canvas, part: Part, colour: Colour) -> FloatMap:

@@ -20,6 +20,7 @@ from visa.data.synthetic.defects import (
 from visa.data.synthetic.shapes import Points, Pose, ribbon
 
 FLESH = (246, 234, 208)
+WEAR = 1.7
 ALONG = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 48))  # from end to end, closer where the ends curve
 
 

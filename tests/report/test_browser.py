@@ -1,0 +1,145 @@
+"""What the defect browser's page is made from: levels and counts of pixels, pictures, and what is written again."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, precision_score, recall_score
+from typer.testing import CliRunner
+
+from visa.cli import app
+from visa.detect.scores import save_scores
+from visa.errors import VisaError
+from visa.metrics import image_metrics, pixel_metrics
+from visa.report.browser.build import build_browser
+from visa.report.browser.records import LEVELS, levels_of, read_record, scale_of, script
+
+
+def value_of(file):
+    """What a script of data hands to the page."""
+    text = file.read_text(encoding="ascii")
+    name, value = json.loads("[" + text.removeprefix("visaBrowser.arrived(...[").removesuffix("]);\n") + "]")
+    assert str(file).endswith(name)
+    return value
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_level_is_a_threshold_on_the_scores_themselves(seed):
+    maps = np.random.default_rng(seed).gamma(1, 3, (2, 40, 50)).astype(np.float32) - seed
+    low, step = scale_of(maps)
+    levels = levels_of(maps, low, step)
+    assert levels.min() == 0 and levels.max() == LEVELS - 1
+    for k in range(1, LEVELS):
+        assert np.array_equal(levels >= k, maps.astype(np.float64) >= low + k * step), k
+
+
+def test_maps_of_one_value_have_one_level_and_broken_ones_are_refused():
+    maps = np.full((1, 4, 4), 0.7, np.float32)
+    assert not levels_of(maps, *scale_of(maps)).any()
+    maps[0, 0, 0] = np.nan
+    with pytest.raises(VisaError, match="NaN"):
+        scale_of(maps)
+
+
+def test_pixel_figures_from_the_counts_are_those_of_the_maps(scored, tmp_path):
+    scores = scored.scores["fryum", "random", "padim"]
+    save_scores(tmp_path / "run/scores.npz", scores)
+    record = read_record(tmp_path / "run/scores.npz", tmp_path / "run/browser/scored")
+    own = record.maps
+    truth, maps = scores.masks[scores.known], scores.maps[scores.known]
+    assert sum(own["positives"]) == truth.sum() and sum(own["negatives"]) == (1 - truth).sum()
+    for k in (1, 40, 90, 200):
+        called = maps >= own["low"] + k * own["step"]
+        tp, fp = sum(own["positives"][k:]), sum(own["negatives"][k:])
+        assert tp / (tp + fp) == pytest.approx(precision_score(truth.ravel(), called.ravel()), rel=1e-12)
+        assert tp / truth.sum() == pytest.approx(recall_score(truth.ravel(), called.ravel()), rel=1e-12)
+        assert 2 * tp / (tp + fp + truth.sum()) == pytest.approx(f1_score(truth.ravel(), called.ravel()), rel=1e-12)
+    exact = pixel_metrics(levels_of(maps, own["low"], own["step"]), truth)
+    assert record.au_pr["pixel"] == pytest.approx(exact["au_pr"], rel=1e-9)
+    assert record.au_pr["image"] == image_metrics(scores.image_scores, scores.labels)["au_pr"]
+
+
+def test_image_scores_keep_their_order_and_their_float32_value(tmp_path, scored):
+    scores = scored.scores["pcb1", "random", "probe"]
+    values = np.nextafter(np.float32(0.1), np.float32(1)) * np.arange(1, len(scores.paths) + 1, dtype=np.float32)
+    save_scores(tmp_path / "run/scores.npz", type(scores)(**vars(scores) | {"image_scores": values}))
+    record = read_record(tmp_path / "run/scores.npz", tmp_path / "run/browser/scored")
+    assert np.array_equal(np.float32(record.image_scores), values) and record.maps is None
+
+
+@pytest.fixture
+def run(scored, tmp_path):
+    return shutil.copytree(scored.run, tmp_path / "run")
+
+
+def test_all_that_is_scored_can_be_chosen(run, scored):
+    page = build_browser(run, scored.source)
+    index = value_of(page.parent / "index.js")
+    assert [(p["object"], p["setup"]) for p in index["parts"]] == [
+        (object, setup) for object in ("fryum", "pcb1") for setup in ("1cls", "2cls_5shot")
+    ]
+    assert [m["pretraining"] for m in index["models"]] == ["random", "simsiam+spd"]
+    assert {m["scope"] for m in index["models"]} == {"object"} and index["about"]["synthetic"]
+    assert index["parts"][0]["scored"] and len(index["about"]["heat"]) == 3 * LEVELS
+    part = value_of(page.parent / index["parts"][0]["file"])
+    known = scored.scores["fryum", "random", "padim"]
+    assert [i["name"] for i in part["images"]] == known.paths
+    assert [i["anomalous"] for i in part["images"]] == known.labels.astype(bool).tolist()
+    assert [i["mask"] is not None for i in part["images"]] == known.masks.any((1, 2)).tolist()
+    assert part["images"][0]["shape"] == [96, 64] and (page.parent / part["images"][0]["picture"]).is_file()
+    probe = value_of(page.parent / index["parts"][1]["file"])
+    assert probe["images"][-1]["mask"], "the outline is known from a detector with maps"
+    assert part["scorings"][0]["made"]["settings"] == {"seed": 0}
+
+
+def test_what_still_holds_is_kept_and_what_is_of_no_use_goes(run, scored):
+    folder = build_browser(run, scored.source).parent
+    times = {f: f.stat().st_mtime_ns for part in ("scored", "images") for f in (folder / part).rglob("*.*")}
+    gone = next(run.glob("scores/pcb1/random/*/seed0/1cls/padim/draw0/scores.npz"))
+    gone.unlink()
+    build_browser(run, scored.source)
+    left = {f: f.stat().st_mtime_ns for part in ("scored", "images") for f in (folder / part).rglob("*.*")}
+    assert {f: times[f] for f in left} == left
+    assert len({f.parent for f in times}) - len({f.parent for f in left}) == 1
+    assert not list(folder.rglob(".*partial*"))
+
+
+def test_scores_of_other_images_and_further_draws_stay_out(run, scored, capsys):
+    one = scored.scores["pcb1", "random", "padim"]
+    fewer = {n: v[:9] if isinstance(v, np.ndarray | list) else v for n, v in vars(one).items()}
+    fewer["labels"] = one.labels[[*range(5), *range(18, 22)]]
+    folder = run / "scores/pcb1/old/pcb1/seed0/1cls/padim"
+    save_scores(folder / "draw0/scores.npz", type(one)(**fewer))
+    save_scores(folder / "draw1/scores.npz", one)
+    newest = run / "scores/pcb1/random/pcb1/seed0/1cls/padim/draw0/scores.npz"
+    save_scores(newest, one)
+    index = value_of(build_browser(run, scored.source).parent / "index.js")
+    assert "old" not in {m["pretraining"] for m in index["models"]}
+    assert "1 older scores are left out" in capsys.readouterr().out
+
+
+def test_no_scores_and_no_images_are_said_in_a_sentence(run, scored, tmp_path):
+    with pytest.raises(VisaError, match="nothing is scored"):
+        build_browser(tmp_path / "empty", scored.source)
+    elsewhere = type(scored.source)(tmp_path / "none", "mini-VisA", True, ("pcb1",))
+    with pytest.raises(VisaError, match="no image at"):
+        build_browser(run, elsewhere)
+    assert not (run / "browser/index.html").exists()
+
+
+def test_a_script_of_data_is_plain_and_closes_nothing():
+    text = script("a", {"name": "</script><!--\u2028é&"})
+    assert text.isascii() and not set("<>&") & set(text)
+    assert json.loads(text[len("visaBrowser.arrived(...") : -3])[1]["name"] == "</script><!--\u2028é&"
+
+
+def test_the_command_builds_the_browser_of_a_run(run, scored, monkeypatch):
+    monkeypatch.setattr("visa.data.source.open_source", lambda: scored.source)
+    monkeypatch.setenv("VISA_RUNS", str(run.parent))
+    done = CliRunner().invoke(app, ["browser", "run"])
+    assert done.exit_code == 0, done.output
+    assert Path(done.stdout.strip()) == run / "browser/index.html" and (run / "browser/index.html").is_file()
+    done = CliRunner().invoke(app, ["browser", "absent"])
+    assert "there is no run 'absent'" in str(done.exception) and not (run.parent / "absent").exists()

@@ -1,0 +1,348 @@
+"""The defect browser in a real Chromium, opened from the disk."""
+
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from sklearn.metrics import precision_recall_fscore_support
+
+from visa.metrics import image_metrics, pixel_metrics
+from visa.report.browser.build import PAGE, build_browser
+from visa.report.browser.records import levels_of, scale_of
+
+SET = """const [id, value] = arguments; const control = document.getElementById(id); control.value = value;
+for (const kind of ["input", "change"]) control.dispatchEvent(new Event(kind, {bubbles: true}));"""
+READY = "return document.body.dataset.ready"
+SETTLED = """const done = arguments[0];
+requestAnimationFrame(() => setTimeout(() => visaBrowser.views.settled().then(() => done()), 50))"""
+FIGURES = """const box = document.querySelectorAll('.side')[arguments[0]].querySelector('.' + arguments[1]);
+return Object.fromEntries([...box.querySelectorAll('[data-figure]')].map((c) => [c.dataset.figure, c.textContent]))"""
+
+
+class Page:
+    """The page as a reader uses it."""
+
+    def __init__(self, browser):
+        self.browser = browser
+
+    def script(self, text, *arguments):
+        return self.browser.execute_script(text, *arguments)
+
+    def set(self, **controls):
+        for name, value in controls.items():
+            self.script(SET, name, value)
+            self.settle()
+
+    def settle(self):
+        self.browser.execute_async_script(SETTLED)
+
+    def press(self, keys):
+        self.browser.switch_to.active_element.send_keys(keys)
+        self.settle()
+
+    def texts(self, selector):
+        return self.script("return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector)
+
+    def names(self):
+        return self.script("return [...document.querySelectorAll('#gallery .name')].map((e) => e.title)")
+
+    def figures(self, side, kind):
+        numbers = self.script(FIGURES, side, kind)
+        return {n: float(text.replace(",", "")) for n, text in numbers.items() if text != "–"}
+
+    def slide(self, side, kind, value):
+        self.script(
+            "const slider = document.querySelectorAll('.side')[arguments[0]].querySelector(`.${arguments[1]} input`);"
+            "slider.value = arguments[2]; slider.dispatchEvent(new Event('input'))",
+            *(side, kind, value),
+        )
+        self.settle()
+
+    def model(self, name):
+        options = self.script("return [...document.getElementById('model0').options].map((o) => [o.text, o.value])")
+        return dict(options)[name]
+
+
+@pytest.fixture(scope="module")
+def built(scored, tmp_path_factory):
+    run = shutil.copytree(scored.run, tmp_path_factory.mktemp("built") / "run")
+    return build_browser(run, scored.source)
+
+
+@pytest.fixture
+def page(browser, built):
+    """fryum, 1-class, PatchCore, simsiam+spd on side A, in a window of its own size."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.set_window_size(1300, 900)
+    browser.get("about:blank")
+    browser.get(built.as_uri())
+    WebDriverWait(browser, 20).until(lambda b: b.execute_script(READY))
+    opened = Page(browser)
+    opened.settle()
+    return opened
+
+
+def expected(truth, called):
+    precision, recall, f1, _ = precision_recall_fscore_support(truth, called, average="binary", zero_division=0)
+    counts = {"tp": truth & called, "fn": truth & ~called, "fp": ~truth & called, "tn": ~truth & ~called}
+    counts = {name: int(which.sum()) for name, which in counts.items()}
+    return counts | {"precision": precision, "recall": recall, "f1": f1}
+
+
+def assert_shown(shown, figures):
+    for name, value in figures.items():
+        if name in shown or name != "precision":  # a dash where nothing is called anomalous
+            assert shown[name] == pytest.approx(value, abs=5.1e-4), name
+
+
+def test_sorting_and_filtering_show_the_right_images_in_order(page, scored):
+    s = scored.scores["fryum", "simsiam+spd", "patchcore"]
+    threshold = image_metrics(s.image_scores, s.labels)["f1_threshold"]
+    keys = list(zip(-s.image_scores.astype(float), s.paths, range(len(s.paths)), strict=True))
+    falling = [i for *_, i in sorted(keys)]
+    assert page.names() == [s.paths[i] for i in falling]
+    page.set(direction="1", order="name")
+    assert page.names() == sorted(s.paths)
+    page.set(order="score0", direction="-1")
+    called = s.image_scores >= np.float32(threshold)
+    wrong = {"missed": ~called & (s.labels == 1), "false alarm": called & (s.labels == 0)}
+    kinds = {**wrong, "wrong": called != s.labels, "right": called == s.labels}
+    for kind, which in kinds.items():
+        assert which.any(), "the case must occur"
+        page.set(error=kind)
+        assert page.names() == [s.paths[i] for i in falling if which[i]], kind
+    page.set(error="all", defect="class scratch")
+    defects = scored.source.defects("fryum")
+    assert page.names() == [s.paths[i] for i in falling if "scratch" in defects.get(s.paths[i], ())]
+    page.set(defect="all", order="error")
+    error = (threshold - s.image_scores.astype(float)) * np.where(s.labels, 1, -1)
+    shown = [s.paths.index(name) for name in page.names()]
+    assert np.array_equal(np.round(error[shown], 5), np.round(np.sort(error)[::-1], 5))
+
+
+def test_figures_at_image_thresholds_are_those_of_the_metrics(page, scored):
+    s = scored.scores["fryum", "simsiam+spd", "patchcore"]
+    figures = image_metrics(s.image_scores, s.labels)
+    shown = page.figures(0, "image")
+    assert shown["f1"] == pytest.approx(figures["f1_max"], abs=5e-4)
+    assert shown["au_pr"] == pytest.approx(figures["au_pr"], abs=5e-4)
+    assert float(page.texts(".side output")[0]) == pytest.approx(figures["f1_threshold"], rel=1e-3)
+    low, high = float(str(s.image_scores.min())), float(str(s.image_scores.max()))
+    scores = np.array([float(str(score)) for score in s.image_scores])
+    for value in (0, 310, 500, 873, 1000):
+        page.slide(0, "image", value)
+        threshold = np.inf if value == 1000 else low + (high - low) * value / 1000
+        assert_shown(page.figures(0, "image"), expected(s.labels == 1, scores >= threshold))
+        verdicts = dict(zip(page.names(), page.texts("#gallery .verdict"), strict=True))
+        called = dict(zip(s.paths, scores >= threshold, strict=True))
+        words = {(0, 0): "passed", (0, 1): "false alarm", (1, 0): "missed", (1, 1): "found"}
+        assert verdicts == {p: words[int(y), int(called[p])] for p, y in zip(s.paths, s.labels, strict=True)}
+    page.script("document.querySelector('.threshold.image [value=best]').click()")
+    assert page.figures(0, "image") == shown
+
+
+def test_figures_and_decisions_at_pixel_thresholds_are_those_of_the_maps(page, scored):
+    s = scored.scores["fryum", "simsiam+spd", "patchcore"]
+    low, step = scale_of(s.maps)
+    truth, maps = s.masks[s.known] == 1, s.maps[s.known]
+    quantised = pixel_metrics(levels_of(maps, low, step), truth)
+    shown = page.figures(0, "pixel")
+    assert shown["f1"] == pytest.approx(quantised["f1_max"], abs=5e-4)
+    assert shown["au_pr"] == pytest.approx(quantised["au_pr"], abs=5e-4)
+    page.set(mode="decisions")
+    i = s.paths.index(page.names()[0])
+    for k in (30, int(quantised["f1_threshold"]), 140):
+        page.slide(0, "pixel", k)
+        called = maps >= low + k * step
+        assert_shown(page.figures(0, "pixel"), expected(truth.ravel(), called.ravel()))
+        own, mask = s.maps[i] >= low + k * step, s.masks[i] == 1
+        assert page.script(COLOURS) == [int((own & mask).sum()), int((own & ~mask).sum()), int((~own & mask).sum())]
+    page.slide(0, "pixel", 256)
+    assert page.figures(0, "pixel")["tp"] == 0
+
+
+COLOURS = """const canvas = document.querySelector('#gallery canvas.map');
+const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+const counts = [0, 0, 0];
+for (let i = 0; i < data.length; i += 4) if (data[i + 3]) counts[data[i] < 50 ? 0 : data[i + 1] < 120 ? 1 : 2] += 1;
+return counts"""
+
+
+def test_two_pretrainings_stand_side_by_side(page, scored):
+    a, b = (scored.scores["fryum", model, "patchcore"] for model in ("simsiam+spd", "random"))
+    assert page.script("return document.querySelectorAll('.side')[1].hidden")
+    page.set(model1=page.model("random"))
+    for side, s in enumerate((a, b)):
+        best = image_metrics(s.image_scores, s.labels)
+        called = s.image_scores >= np.float32(best["f1_threshold"])
+        assert_shown(page.figures(side, "image"), expected(s.labels == 1, called))
+    scores = page.texts("#gallery .score")
+    for k, name in enumerate(page.names()):
+        i = a.paths.index(name)
+        for side, s in enumerate((a, b)):
+            assert scores[2 * k + side].startswith("AB"[side] + " ")
+            assert float(scores[2 * k + side][2:]) == pytest.approx(float(s.image_scores[i]), rel=1e-3, abs=1e-9)
+    verdicts = np.array(page.texts("#gallery .verdict")).reshape(-1, 2)
+    differ = [name for name, (one, other) in zip(page.names(), verdicts, strict=True) if one != other]
+    page.set(error="differ")
+    assert page.names() == differ != []
+    page.set(error="all")
+    first = page.texts("#gallery .score")[:2]
+    page.press("x")
+    page.set(order="score1")
+    assert page.texts("#gallery .score")[:2] == ["A " + first[1][2:], "B " + first[0][2:]]
+
+
+def test_the_heat_map_fades_and_the_image_stays(page):
+    opacity = "return Number(getComputedStyle(document.querySelector('#gallery canvas.map')).opacity)"
+    assert page.script(opacity) == pytest.approx(0.8)
+    drawn = """const c = document.querySelector('#gallery canvas.map');
+    return new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size"""
+    assert page.script(drawn) > 50
+    for value in ("0", "35", "100"):
+        page.set(fade=value)
+        page.script("document.getAnimations().forEach((a) => a.finish())")
+        assert page.script(opacity) == pytest.approx(int(value) / 100)
+    page.press("h")
+    page.script("document.getAnimations().forEach((a) => a.finish())")
+    assert page.script(opacity) == 0
+    page.press("h")
+    page.script("document.getAnimations().forEach((a) => a.finish())")
+    assert page.script(opacity) == pytest.approx(0.8)
+    page.set(mode="none")
+    assert page.script(drawn) == 1
+    assert page.script("return document.querySelector('#gallery img').naturalWidth") == 96
+
+
+def test_the_keyboard_reaches_everything(page, scored):
+    from selenium.webdriver.common.keys import Keys
+
+    names = page.names()
+    focused = "return document.activeElement.querySelector?.('.name')?.title"
+    page.script("document.querySelector('#gallery .card').focus()")
+    for key, at in (
+        (Keys.ARROW_RIGHT, 1),
+        (Keys.END, len(names) - 1),
+        (Keys.ARROW_LEFT, len(names) - 2),
+        (Keys.HOME, 0),
+    ):
+        page.press(key)
+        assert page.script(focused) == names[at]
+    page.press(Keys.ARROW_DOWN)
+    below = page.script(focused)
+    assert names.index(below) > 1
+    page.press(Keys.ENTER)
+    assert page.texts("#detail-name") == [below]
+    page.press(Keys.ARROW_RIGHT)
+    assert page.texts("#detail-name") == [names[names.index(below) + 1]]
+    page.press(Keys.ESCAPE)
+    assert page.script(focused) == names[names.index(below) + 1], "the focus is where the reader left"
+    s = scored.scores["fryum", "simsiam+spd", "patchcore"]
+    levels = np.unique(s.image_scores)
+    at = int(np.searchsorted(levels, np.float32(image_metrics(s.image_scores, s.labels)["f1_threshold"])))
+    for key, i in (("+", at + 1), ("-", at), ("-", at - 1)):
+        page.press(key)
+        assert_shown(page.figures(0, "image"), expected(s.labels == 1, s.image_scores >= levels[i]))
+    before = page.figures(0, "pixel")["tp"]
+    page.press("]")
+    assert page.figures(0, "pixel")["tp"] < before
+    page.press("d")
+    assert page.script("return document.getElementById('mode').value") == "decisions"
+    page.press("f")
+    assert page.script("return document.getElementById('error').value") == "wrong"
+    page.press("?")
+    assert page.script("return document.getElementById('help').open")
+
+
+def test_all_objects_together_keep_their_own_thresholds(page, scored):
+    page.set(object="")
+    every = [scored.scores[object, "simsiam+spd", "patchcore"] for object in ("fryum", "pcb1")]
+    best = [np.float32(image_metrics(s.image_scores, s.labels)["f1_threshold"]) for s in every]
+    truth = np.concatenate([s.labels == 1 for s in every])
+    called = np.concatenate([s.image_scores >= t for s, t in zip(every, best, strict=True)])
+    assert_shown(page.figures(0, "image"), expected(truth, called))
+    assert len(page.names()) == len(truth)
+    assert not page.script("return document.querySelector('.threshold input').checkVisibility()")
+    page.set(order="object", direction="1")
+    assert page.names() == sorted(every[0].paths) + sorted(every[1].paths)
+
+
+def test_a_detector_without_maps_has_no_pixel_figures(page):
+    page.set(setup="2cls_5shot")
+    assert page.script("return document.querySelector('.threshold.pixel').hidden")
+    outlines = "return [...document.querySelectorAll('#gallery canvas.outline')].some((c) => c.width > 1)"
+    assert page.script(outlines)
+
+
+def test_nothing_is_asked_of_another_machine_and_nothing_fails(page, browser, requests_of, built):
+    requests_of(browser)
+    browser.get(built.as_uri())
+    page.settle()
+    page.set(model1=page.model("random"), object="", mode="decisions")
+    requests = requests_of(browser)
+    assert built.as_uri() in requests and any("/scored/" in url for url in requests)
+    assert {urlsplit(url).scheme for url in requests} <= {"file", "data"}
+    assert {url: error for url, error in requests.items() if error} == {}
+    refused = """return new Promise((done) => {
+        document.addEventListener("securitypolicyviolation", (event) => done(event.blockedURI));
+        new Image().src = "http://127.0.0.1:9/asked.png"; setTimeout(done, 5000) })"""
+    assert "127.0.0.1" in str(page.script(refused)), "the page itself forbids what leaves the disk"
+    assert any(url.startswith("http") for url in requests_of(browser)), "what is tried is seen"
+
+
+def test_names_of_files_and_defects_are_text_and_nothing_else(page, scored):
+    page.set(object="", order="name")
+    page.script("document.querySelector('#gallery .card').click()")
+    page.settle()
+    hostile = [p for p in scored.scores["fryum", "random", "padim"].paths if "injected" in p]
+    assert len(hostile) == 3 and set(hostile) <= set(page.names())
+    assert page.script("return typeof injected") == "undefined"
+    assert page.script("return document.querySelectorAll('#gallery b, #gallery script, img[onerror]').length") == 0
+    options = page.script("return [...document.getElementById('defect').options].map((o) => o.text)")
+    assert any("<b onclick" in text for text in options)
+
+
+def test_a_phone_has_no_sideways_scroll_and_the_synthetic_banner(page, browser):
+    device = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
+    try:
+        page.set(model1=page.model("random"))
+        assert page.script("return document.documentElement.scrollWidth") <= 360
+        assert "say nothing about VisA" in page.texts("#synthetic")[0]
+        assert page.script("return document.getElementById('synthetic').checkVisibility()")
+        page.script("document.getElementById('gallery').scrollIntoView()")
+        assert page.script("return document.querySelector('.threshold.image').getBoundingClientRect().top") == 0
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_foot_says_what_made_the_scores(page):
+    text = " ".join(page.texts("#made"))
+    assert "mini-VisA" in text and "patchcore seed 0" in text and re.search(r"scored \d{4}-", text)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(theme):
+    light, dark = re.findall(r":root \{(.*?)\}", (Path(PAGE) / "style.css").read_text(encoding="utf-8"), re.S)[:2]
+    found = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", light))
+    found |= dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", dark)) if theme == "dark" else {}
+    for text in ("text", "muted", "right", "false", "missed", "accent"):
+        for ground in ("page", "box"):
+            assert contrast(found[text], found[ground]) >= 4.5, (text, ground)
+    assert contrast(found["text"], found["note"]) >= 4.5
+
+
+def contrast(one, other):
+    """Contrast ratio of two colours, WCAG 2.2."""
+
+    def luminance(colour):
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)

@@ -1,0 +1,33 @@
+"""Macaroni2: four elbow macaroni scattered in any pose."""
+
+import numpy as np
+
+from visa.data.synthetic import macaroni
+from visa.data.synthetic.canvas import Canvas
+from visa.data.synthetic.defects import Body, Defect
+from visa.data.synthetic.shapes import Pose
+
+WEAR, STRENGTH = 0.2, (0.8, 1.5)  # with pieces in any pose, faint defects are not found
+
+
+def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
+    """One piece somewhere in each quarter, far enough from the others not to touch whichever way it is turned."""
+    frame = Pose(0.5, 0.5, rng.normal(0, 3))
+    poses = [
+        frame.at(
+            x + rng.uniform(-0.025, 0.025), y + rng.uniform(-0.025, 0.025), rng.uniform(0, 360), rng.normal(0.9, 0.012)
+        )
+        for x, y in ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
+    ]
+    return macaroni.lay(canvas, rng, (58, 96, 66), poses)
+
+
+DEFECTS: dict[str, Defect] = {
+    "breakage down the middle": macaroni.broken,
+    "color spot similar to the object": macaroni.similar,
+    "different color spot": macaroni.different_spot,
+    "small chip around edge": macaroni.chip,
+    "small cracks": macaroni.crack,
+    "small scratches": macaroni.scratch,
+    "other": macaroni.other,
+}

@@ -1,0 +1,44 @@
+"""PCB1: a blue distance sensor's board with two round transducers, a crystal, chips and a row of pins."""
+
+import numpy as np
+
+from visa.data.synthetic.board import Board, draw_board
+from visa.data.synthetic.board_defects import bent, melt, missing
+from visa.data.synthetic.canvas import Canvas
+from visa.data.synthetic.defects import Body, Defect, scratches
+from visa.data.synthetic.parts import PIN
+from visa.data.synthetic.shapes import Pose
+
+BOARD = Board(
+    width=0.88,
+    height=0.44,
+    colour=(26, 70, 148),
+    trace=(44, 98, 180),
+    pose=Pose(0.5, 0.45, 0, 1.06),
+    holes=tuple((s * 0.41, t * 0.19) for s in (-1, 1) for t in (-1, 1)),
+    parts=(
+        ("can", -0.275, -0.020, 0),
+        ("can", 0.275, -0.020, 0),
+        ("crystal", 0.000, -0.160, 0),
+        ("chip", 0.000, 0.010, 0),
+        *(("resistor", -0.095 + 0.038 * k, -0.090, 90) for k in range(6)),
+        *(("capacitor", side * 0.112, -0.015 + 0.045 * k, 0) for side in (-1, 1) for k in range(3)),
+        *(("resistor", -0.075 + 0.05 * k, 0.110, 0) for k in range(4)),
+        *(("pin", -0.0675 + 0.045 * k, 0.192 + PIN / 2, 0) for k in range(4)),
+        ("header4", 0.000, 0.174, 0),
+    ),
+    printing=(("T", -0.275, 0.155, 0.026), ("R", 0.275, 0.155, 0.026)),
+)
+
+
+def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
+    """The board in the middle; its `under` is the board without its parts."""
+    return draw_board(canvas, rng, BOARD)
+
+
+DEFECTS: dict[str, Defect] = {
+    "bent": bent,
+    "melt": melt,
+    "scratch": scratches((205, 208, 206), count=(1, 3), depth=0.002, width=(0.004, 0.007)),
+    "missing": missing,
+}

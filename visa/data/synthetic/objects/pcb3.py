@@ -1,0 +1,58 @@
+"""PCB3: a black clock board with a coin cell, a controller that stands on its corner, and a row of labelled rings."""
+
+import numpy as np
+
+from visa.data.synthetic.board import Board, draw_board
+from visa.data.synthetic.board_defects import bent, melt, missing
+from visa.data.synthetic.canvas import Canvas
+from visa.data.synthetic.defects import Body, Defect, scratches
+from visa.data.synthetic.parts import PIN
+from visa.data.synthetic.shapes import Pose
+
+LABELS = ("32K", "SQW", "SCL", "SDA", "VCC", "GND", "D2", "D3", "D4", "D5", "RST", "3V3")
+BOARD = Board(
+    width=0.82,
+    height=0.62,
+    colour=(44, 46, 52),
+    trace=(64, 67, 75),
+    table=(196, 180, 156),
+    tracks=60,
+    pose=Pose(0.5, 0.46, 0, 1.05),
+    holes=tuple((s * 0.380, t * 0.280) for s in (-1, 1) for t in (-1, 1)),
+    rings=tuple((-0.286 + 0.052 * k, -0.275) for k in range(12)),
+    parts=(
+        ("cell", -0.200, 0.010, 0),
+        ("controller", 0.110, -0.020, 45),
+        ("watch crystal", 0.025, 0.170, 90),
+        ("electrolytic", 0.310, 0.120, 0),
+        ("button", 0.325, -0.130, 0),
+        ("memory", 0.195, 0.185, 0),
+        *(("resistor", 0.205 + 0.034 * k, -0.160, 90) for k in range(2)),
+        *(("capacitor", 0.255, -0.075 + 0.042 * k, 0) for k in range(3)),
+        *(("resistor", -0.010, -0.150 + 0.032 * k, 0) for k in range(3)),
+        *(("capacitor", -0.010 + 0.055 * k, 0.105, 0) for k in range(2)),
+        ("amber lamp", 0.335, -0.030, 90),
+        *(("resistor", -0.355, y, 90) for y in (-0.150, 0.180)),
+        *(("pin", -0.1125 + 0.045 * k, 0.282 + PIN / 2, 0) for k in range(6)),
+        ("header6", 0.000, 0.264, 0),
+    ),
+    printing=(
+        *((label, -0.286 + 0.052 * k, -0.245, 0.0125) for k, label in enumerate(LABELS)),
+        ("RTC-3", 0.255, 0.262, 0.026),
+        ("RESET", 0.325, -0.200, 0.014),
+        ("BAT", -0.345, 0.230, 0.020),
+    ),
+)
+
+
+def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
+    """The board in the middle, its pins towards the viewer."""
+    return draw_board(canvas, rng, BOARD)
+
+
+DEFECTS: dict[str, Defect] = {
+    "bent": bent,
+    "melt": melt,
+    "scratch": scratches((196, 192, 180), count=(1, 3), depth=0.002, width=(0.004, 0.007)),
+    "missing": missing,
+}

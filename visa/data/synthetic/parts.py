@@ -1,0 +1,289 @@
+"""Components of circuit boards: what each looks like from above, its pads, and what may happen to it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from visa.data.synthetic.canvas import Canvas, Colour, Patch
+from visa.data.synthetic.shapes import Points, Pose, ellipse, rectangle
+from visa.data.synthetic.stamp import Stamp, letter, put
+
+TIN, GOLD, BLACK, PRINT = (198, 200, 202), (216, 186, 110), (38, 38, 42), (150, 152, 156)
+CAN, CELL, PIN, LED = 0.122, 0.150, 0.130, 0.165  # radii of a transducer and a coin cell, lengths of a pin and a LED
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of component.
+
+    `outline` is its silhouette, legs and all; `body` the silhouette without legs, which the printed frame follows.
+    `draw` paints it upright in the middle of a canvas, `pads` are the tinned places below it.
+    """
+
+    draw: Callable[[Canvas], None]
+    outline: Points
+    body: Points
+    pads: tuple[Points, ...] = ()
+    framed: bool = True
+    loose: bool = True  # it may be missing or in the wrong place
+    foot: float | None = None  # a part on wires may be bent about this place on its y axis
+
+
+@lru_cache(maxsize=128)
+def stamp(kind: str, size: int) -> Stamp:
+    """The component as it is laid on pictures of `size` pixels."""
+    canvas = Canvas(size, {})
+    KINDS[kind].draw(canvas)
+    return Stamp.cut(canvas, KINDS[kind].outline)
+
+
+def _print(canvas: Canvas, text: str, height: float, y: float = 0.0, colour: Colour = PRINT) -> None:
+    letter(canvas, text, height, colour, (0, y))
+
+
+def _two_pads(width: float, height: float) -> tuple[Points, ...]:
+    return tuple(Pose(x * width, 0)(rectangle(0.28 * width, 0.86 * height)) for x in (-0.44, 0.44))
+
+
+def _ends(core: Colour, width: float, height: float, lens: Colour | None = None) -> Kind:
+    """A block between two tinned ends: a resistor, a capacitor or, with a lens, a LED."""
+    outline = rectangle(width, height)
+
+    def draw(canvas: Canvas) -> None:
+        put(canvas, outline, TIN, 0.007, gloss=0.3)
+        put(canvas, rectangle(0.58 * width, height), core)
+        if lens is not None:
+            put(canvas, ellipse(0.36 * height), lens, 0.003, gloss=0.6)
+
+    return Kind(draw, outline, outline, _two_pads(width, height))
+
+
+def _legged(
+    width: float, height: float, along: int, across: int = 0, length: float = 0.013, wide: float = 0.5
+) -> tuple[Points, tuple[Points, ...]]:
+    """A chip's silhouette and its legs: `along` on its long sides, `across` on the others."""
+    outline, legs = [], []
+    for quarter, (w, h, count) in enumerate(2 * [(width, height, along), (height, width, across)]):
+        half, turned = wide * 0.42 * w / max(count - 1, 1), Pose(0, 0, 90 * quarter)
+        leg = np.array([[-half, 0], [-half, -length], [half, -length], [half, 0]])
+        side = [turned(Pose(x, -h / 2)(leg)) for x in np.linspace(-0.42 * w, 0.42 * w, count)]
+        outline += [turned(np.array([[-w / 2, -h / 2]])), *side]
+        legs += side
+    return np.concatenate(outline), tuple(legs)
+
+
+def _chip(text: str, width: float, height: float, along: int, across: int = 0) -> Kind:
+    (outline, _), body = _legged(width, height, along, across), rectangle(width, height)
+
+    def draw(canvas: Canvas) -> None:
+        put(canvas, outline, TIN, 0.004, gloss=0.3, bevel=0.002)
+        put(canvas, body, BLACK, 0.008, gloss=0.12)
+        put(canvas, ellipse(0.005), (90, 90, 94), at=(-0.5 * width + 0.013, 0.5 * height - 0.013))
+        _print(canvas, text, 0.016)
+
+    return Kind(draw, outline, body, _legged(width, height, along, across, 0.019, 0.62)[1])
+
+
+def _can() -> Kind:
+    """A transducer: a tin can with a wire mesh over a dark opening."""
+
+    def draw(canvas: Canvas) -> None:
+        for share, colour, height in ((1.0, TIN, 0.050), (0.80, (150, 152, 154), -0.006), (0.74, BLACK, 0.0)):
+            put(canvas, ellipse(share * CAN), colour, height, gloss=0.35, bevel=0.003)
+        mesh = canvas.patch(Pose()(ellipse(0.72 * CAN)))
+        rows, columns = (np.arange(s.start, s.stop, dtype=np.float32) / canvas.side - 0.5 for s in mesh.window)
+        x, y = np.meshgrid(columns, rows)
+        wires = np.maximum(np.cos(2 * np.pi * x / 0.0165), np.cos(2 * np.pi * y / 0.0165))
+        canvas.paint(Patch(mesh.window, mesh.cover * np.clip((wires - 0.45) * 2.5, 0, 1)), (168, 168, 166), gloss=0.4)
+
+    outline = ellipse(CAN)
+    return Kind(draw, outline, outline, framed=False, loose=False)
+
+
+def _rounded(width: float, height: float, radius: float, tall: float) -> Kind:
+    """A crystal's tin cap."""
+    outline = rectangle(width, height, radius)
+
+    def draw(canvas: Canvas) -> None:
+        canvas.raise_round(put(canvas, outline, TIN, gloss=0.5), tall, edge=0.012)
+
+    return Kind(draw, outline, outline, _two_pads(width, height))
+
+
+def _lying(width: float, flange: float, wires: float, length: float, draw_on: Callable[[Canvas], None]) -> Kind:
+    """A LED or a cylinder that lies flat, y pointing from its two `wires`, which enter the board, to its tip."""
+    foot, low, high, x, half = -length / 2, wires - length / 2, length / 2, 0.26 * width, 0.0045
+    t = np.linspace(np.pi, 0, 24)
+    tip = np.stack([0.5 * width * np.cos(t), high - 0.5 * width * (1 - np.sin(t))], axis=1)
+    base = np.array([[0.5 * width, low + 0.014], [flange, low + 0.014], [flange, low]])
+    legs = np.array([[x + half, low], [x + half, foot], [x - half, foot], [x - half, low]])
+    bulb = np.concatenate([tip, base, base[::-1] * (-1, 1)])
+    outline = np.concatenate([tip, base, legs, legs[::-1] * (-1, 1), base[::-1] * (-1, 1)])
+
+    def draw(canvas: Canvas) -> None:
+        put(canvas, outline, TIN, 0.006, gloss=0.4, bevel=0.002)
+        canvas.raise_round(put(canvas, bulb, BLACK, gloss=0.0), 0.028, edge=0.5 * width)
+        draw_on(canvas)
+
+    return Kind(draw, outline, bulb, tuple(Pose(s * x, foot)(ellipse(0.012)) for s in (-1, 1)), framed=False, foot=foot)
+
+
+def _clear(canvas: Canvas) -> None:
+    """Water-clear resin, through which the two posts inside are seen."""
+    put(canvas, rectangle(0.078, 0.122, 0.039), (206, 214, 222), gloss=0.8, at=(0, 0.020))
+    put(canvas, rectangle(0.090, 0.014, 0.004), (188, 198, 208), gloss=0.6, at=(0, -0.034))
+    for x, width in ((-0.015, 0.022), (0.018, 0.010)):
+        put(canvas, rectangle(width, 0.052, 0.004), (128, 134, 142), gloss=0.5, at=(x, 0.004))
+    put(canvas, ellipse(0.026, 0.020), (236, 240, 244), gloss=0.9, at=(0, 0.052))
+
+
+def _dark(canvas: Canvas) -> None:
+    """Resin that lets nothing but infrared light through."""
+    put(canvas, rectangle(0.078, 0.122, 0.039), (34, 28, 40), gloss=0.9, at=(0, 0.020))
+    put(canvas, rectangle(0.090, 0.014, 0.004), (40, 34, 46), gloss=0.7, at=(0, -0.034))
+
+
+def _cylinder(canvas: Canvas) -> None:
+    put(canvas, rectangle(0.038, 0.088, 0.010), (206, 208, 212), gloss=0.6, at=(0, 0.012))
+
+
+def _trimmer() -> Kind:
+    """A square blue potentiometer with a slotted brass screw."""
+    outline = rectangle(0.112, 0.112, 0.005)
+
+    def draw(canvas: Canvas) -> None:
+        put(canvas, outline, (38, 92, 178), 0.022, gloss=0.25)
+        put(canvas, ellipse(0.040), (30, 74, 150), -0.003, gloss=0.2)
+        put(canvas, ellipse(0.033), (206, 170, 84), 0.006, gloss=0.6)
+        put(canvas, rectangle(0.056, 0.011, 0.002), (92, 68, 32), -0.006, angle=35, bevel=0.002)
+        _print(canvas, "103", 0.013, -0.046, (190, 206, 226))
+
+    return Kind(
+        draw,
+        outline,
+        outline,
+        tuple(Pose(x, y)(ellipse(0.013)) for x, y in ((-0.036, -0.03), (0.0, 0.03), (0.036, -0.03))),
+    )
+
+
+def _electrolytic(radius: float, text: str) -> Kind:
+    """A round aluminium capacitor on a black base; its dark segment is the negative side."""
+    base = rectangle(2.2 * radius, 2.2 * radius, 0.4 * radius)
+
+    def draw(canvas: Canvas) -> None:
+        put(canvas, base, BLACK, 0.006)
+        top = put(canvas, ellipse(radius), (206, 208, 210), 0.020, gloss=0.4)
+        segment = canvas.patch(Pose()(rectangle(radius, 3 * radius) - (1.02 * radius, 0))).within(canvas.full(top))
+        canvas.paint(segment, (46, 46, 52), gloss=0.3)
+        _print(canvas, text, 0.42 * radius, colour=(70, 72, 78))
+
+    return Kind(draw, base, base, _two_pads(2.5 * radius, 1.1 * radius))
+
+
+def _button() -> Kind:
+    """A push button: a tin frame on four legs with a black plunger."""
+    (outline, _), body = _legged(0.078, 0.078, 2, wide=0.16), rectangle(0.078, 0.078)
+
+    def draw(canvas: Canvas) -> None:
+        put(canvas, outline, TIN, 0.004, gloss=0.3, bevel=0.002)
+        put(canvas, body, (186, 188, 190), 0.010, gloss=0.35)
+        for x, y in ((s * 0.029, t * 0.029) for s in (-1, 1) for t in (-1, 1)):
+            put(canvas, ellipse(0.0055), BLACK, at=(x, y))
+        put(canvas, ellipse(0.023), (44, 44, 48), 0.008, gloss=0.3)
+
+    return Kind(draw, outline, body, _legged(0.078, 0.078, 2, 0, 0.019, 0.22)[1])
+
+
+def _cell() -> Kind:
+    """A coin cell in its holder: stamped steel below two tongues."""
+    outline = ellipse(CELL)
+
+    def draw(canvas: Canvas) -> None:
+        put(canvas, outline, (168, 170, 174), 0.008, gloss=0.4)
+        put(canvas, ellipse(0.90 * CELL), (204, 206, 208), 0.007, gloss=0.45)
+        put(canvas, ellipse(0.78 * CELL), (196, 198, 200), -0.0015, gloss=0.35)
+        for text, height, y in (("+", 0.034, -0.070), ("CR2032", 0.030, 0.0), ("3V", 0.026, 0.052)):
+            _print(canvas, text, height, y, (124, 126, 132))
+
+    return Kind(draw, outline, outline, (ellipse(0.55 * CELL),))
+
+
+def _usb() -> Kind:
+    """A USB socket, its mouth at the left: folded sheet steel with two spring tongues."""
+    outline = rectangle(0.130, 0.120, 0.004)
+
+    def draw(canvas: Canvas) -> None:
+        put(canvas, outline, (182, 185, 188), 0.022, gloss=0.4)
+        put(canvas, rectangle(0.012, 0.116), (206, 208, 210), 0.002, gloss=0.5, at=(-0.058, 0))
+        for y in (-0.030, 0.030):
+            put(canvas, rectangle(0.050, 0.018, 0.003), (120, 122, 126), -0.004, at=(-0.012, y), bevel=0.002)
+            put(canvas, rectangle(0.040, 0.010, 0.002), (176, 178, 182), 0.003, at=(-0.016, y), bevel=0.002)
+        put(canvas, rectangle(0.003, 0.116), (128, 130, 134), -0.003, at=(0.040, 0), bevel=0.002)
+
+    return Kind(draw, outline, outline, loose=False)
+
+
+def _block(width: float, height: float, colour: Colour, tall: float, texts: tuple[str, ...], ink: Colour) -> Kind:
+    """A moulded case with printing: a relay or a choke."""
+    outline = rectangle(width, height, 0.006)
+
+    def draw(canvas: Canvas) -> None:
+        put(canvas, outline, colour, tall, gloss=0.25)
+        for row, text in enumerate(texts):
+            _print(canvas, text, 0.019, 0.036 * (row - (len(texts) - 1) / 2), ink)
+
+    return Kind(draw, outline, outline, _two_pads(0.9 * width, 0.8 * height))
+
+
+def _pin() -> Kind:
+    outline = rectangle(0.016, PIN, 0.003)
+
+    def draw(canvas: Canvas) -> None:
+        put(canvas, outline, GOLD, 0.014, gloss=0.5)
+
+    return Kind(draw, outline, outline, framed=False, foot=-PIN / 2)
+
+
+def _header(pins: int) -> Kind:
+    """The black strip that holds a row of pins 0.045 apart."""
+    outline = rectangle(0.045 * pins + 0.010, 0.038, 0.004)
+
+    def draw(canvas: Canvas) -> None:
+        put(canvas, outline, BLACK, 0.022, gloss=0.15)
+        for k in range(1, pins):
+            put(canvas, rectangle(0.003, 0.038), (24, 24, 28), -0.003, at=(0.045 * (k - pins / 2), 0), bevel=0.001)
+
+    return Kind(draw, outline, outline, framed=False, loose=False)
+
+
+KINDS: dict[str, Kind] = {
+    "resistor": _ends(BLACK, 0.036, 0.018),
+    "capacitor": _ends((176, 134, 92), 0.038, 0.026),
+    "red lamp": _ends((226, 220, 212), 0.038, 0.022, (216, 60, 50)),
+    "green lamp": _ends((226, 220, 212), 0.038, 0.022, (90, 200, 90)),
+    "amber lamp": _ends((226, 220, 212), 0.038, 0.022, (232, 168, 50)),
+    "crystal": _rounded(0.112, 0.046, 0.022, 0.020),
+    "watch crystal": _lying(0.038, 0.019, 0.026, 0.115, _cylinder),
+    "clear led": _lying(0.078, 0.045, 0.042, LED, _clear),
+    "black led": _lying(0.078, 0.045, 0.042, LED, _dark),
+    "chip": _chip("", 0.124, 0.066, 7),
+    "comparator": _chip("LM393", 0.104, 0.074, 4),
+    "timer": _chip("555", 0.088, 0.060, 4),
+    "memory": _chip("24C32", 0.104, 0.062, 4),
+    "driver": _chip("ULN2003", 0.160, 0.066, 8),
+    "controller": _chip("MCU32", 0.125, 0.125, 8, 8),
+    "processor": _chip("V-SA 4", 0.205, 0.205, 12, 12),
+    "can": _can(),
+    "trimmer": _trimmer(),
+    "electrolytic": _electrolytic(0.046, "220"),
+    "small electrolytic": _electrolytic(0.034, "47"),
+    "button": _button(),
+    "cell": _cell(),
+    "usb": _usb(),
+    "relay": _block(0.190, 0.140, (40, 84, 168), 0.028, ("RELAY", "5VDC"), (208, 218, 234)),
+    "choke": _block(0.096, 0.096, (70, 72, 76), 0.018, ("100",), (196, 198, 200)),
+    "pin": _pin(),
+    **{f"header{n}": _header(n) for n in (3, 4, 6)},
+}
