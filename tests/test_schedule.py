@@ -5,6 +5,7 @@ import json
 import sys
 from collections import Counter
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from visa import cluster, forecast
 from visa.data.source import open_source
 from visa.errors import VisaError
 from visa.plan import Matrix, Stage, plan
-from visa.runner import Job, StageLost, make_jobs
+from visa.runner import Job, StageLost, make_jobs, run_job
 from visa.runs import Run
 from visa.schedule import execute
 
@@ -120,6 +121,14 @@ def test_the_whole_matrix_is_planned_once_for_all_objects(tmp_path, mini_root):
     jobs = make_jobs(plan(source, Run(tmp_path), matrix), source, Run(tmp_path))
     assert Counter(j.stage.notebook for j in jobs)["03_pretrain"] == 300 and len(jobs) == 903
     assert len({j.key for j in jobs}) == len(jobs)
+
+
+def test_a_stage_whose_code_is_not_the_plans_is_refused(tmp_path, mini_root):
+    source, run = open_source(str(mini_root)), Run(tmp_path)
+    first = make_jobs(plan(source, run, Matrix(["fryum"])), source, run)[0]
+    with pytest.raises(VisaError, match="data: the code here is not the plan's"):
+        run_job(replace(first, made_of="older"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_gpu_stages_take_a_gpu_where_workers_declare_them():

@@ -109,7 +109,10 @@ def run_job(job: Job) -> float:
     sentence if it fails, and StageLost where another try may succeed.
     """
     if digest(_made_of(job.stage.notebook, job.stage.code)) != job.made_of:
-        raise VisaError(f"{job.stage.name}: this worker has other code than the plan: update it, and start it again.")
+        raise VisaError(
+            f"{job.stage.name}: the code here is not the plan's (changed meanwhile, or another version on this "
+            "worker): run the same command again."
+        )
     reads = None if job.stage.whole_run else job.stage.reads
     stamp = stamp_file(job.stage, job.run)
     with storage.stage_files(job.run.root, job.stage.name, reads, lambda: _own_files(job), stamp):
