@@ -139,6 +139,7 @@ def main():
             "script": "benchmarks/scheduling.py",
             "data": "stages that do nothing",
             "rows": rows,
+            "load": round(os.getloadavg()[2], 1),
             "machine": machine(),
         }
         write_text(options.out / "scheduling.json", json.dumps(record, indent=1) + "\n")

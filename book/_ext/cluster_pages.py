@@ -93,5 +93,6 @@ def _lines(rows: pd.DataFrame) -> mpl.figure.Figure:
 
 
 def _made_on(record: dict[str, Any]) -> str:
-    about = record["machine"]
-    return MADE_ON.format(**about | {"commit": (about["commit"] or "unknown")[:7]})
+    about, load = record["machine"], record.get("load", 0)
+    busy = f" that other work kept at a load of {load:.0f}" if load > about["cores"] else ""
+    return MADE_ON.format(**about | {"commit": (about["commit"] or "unknown")[:7], "busy": busy})

@@ -110,6 +110,7 @@ def main():
         "files_different": sorted(f for f in expected.keys() | found.keys() if expected.get(f) != found.get(f)),
         "ran_again_afterwards": again,
         "seconds": {"one process": round(undisturbed), "workers, killed": round(disturbed)},
+        "load": round(os.getloadavg()[2], 1),
         "machine": machine(),
     }
     print(json.dumps(record, indent=1))
