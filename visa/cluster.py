@@ -129,11 +129,12 @@ def _local(workers: int) -> Iterator[Any]:
     settings: dict[str, object] = {f"distributed.nanny.pre-spawn-environ.{name}": cores for name in _THREADS}
     settings |= {"distributed.scheduler.worker-ttl": SILENCE}
     options = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None, "silence_logs": "CRITICAL"}
-    with (
-        dask.config.set(settings),
-        LocalCluster(n_workers=workers, **options) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with dask.config.set(settings):
+        try:
+            started = LocalCluster(n_workers=workers, **options)
+        except RuntimeError as error:
+            raise VisaError(f"{workers} local workers did not start ({error}): try fewer.") from error
+    with started as cluster, Client(cluster, set_as_default=False) as client:
         client.register_plugin(_deaf_to_ctrl_c())
         yield client
 

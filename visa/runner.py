@@ -164,6 +164,8 @@ def _execute(job: Job) -> None:
         raise kind(f"{stage.name} failed: {error.ename}: {error.evalue} (executed copy: {failed})") from error
     except DeadKernelError as error:
         raise StageLost(f"{stage.name} failed: its kernel died, most often for lack of memory: {error}") from error
+    except RuntimeError as error:  # jupyter_client's own, where a kernel does not come up
+        raise StageLost(f"{stage.name} failed: its kernel did not start: {error}") from error
     except CellTimeoutError as error:
         raise StageLost(f"{stage.name} took longer than {job.timeout:.0f} s (executed copy: {failed})") from error
     _label(failed, job)
