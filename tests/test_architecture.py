@@ -12,12 +12,15 @@ LEVELS = [
     ("errors",),
     ("paths",),
     ("lock", "provenance"),
+    ("storage",),
     ("data", "backbone", "metrics", "kernel", "model_card"),
     ("detect", "runs", "export"),
     ("pretrain",),
     ("report",),
     ("notebook", "plan"),
     ("runner", "cli_pretrain"),
+    ("schedule", "forecast"),
+    ("cluster",),
     ("cli_score",),
     ("cli",),
 ]
@@ -72,7 +75,13 @@ def test_no_module_is_long():
 
 
 def test_planning_reporting_and_help_do_without_torch():
-    light = ("plan", "runner", "cli", "report.tables", "report.figures", "report.browser.build")
+    light = ("plan", "runner", "schedule", "forecast", "cluster", "cli")
+    light += ("report.tables", "report.figures", "report.browser.build")
     light += ("data.synthetic.writer",)
     code = "import sys, " + ", ".join(f"visa.{name}" for name in light)
     subprocess.run([sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"], check=True)
+
+
+def test_a_run_in_one_process_needs_no_dask_and_local_folders_no_fsspec():
+    code = "import sys, visa.cluster, visa.data.source; assert not {'dask', 'distributed', 'fsspec'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

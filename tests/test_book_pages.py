@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 sys.path.append(str(Path(__file__).resolve().parents[1] / "book" / "_ext"))
 
 import browser_page
+import cluster_pages
 import companion
 import fragments
 import measured
@@ -323,6 +324,25 @@ def test_what_the_ablation_page_says_is_in_its_file():
     assert f"{to_reference['mean']['cross-entropy', 'probe_auroc']:.3f} above" in text
     same = to_reference.loc[(["hard edge", "faint colour", "eta 0.1", "eta 1.0"], ["probe_auroc", "probe_accuracy"]), :]
     assert ((same["low"] < 0) & (same["high"] > 0)).all()
+
+
+def test_the_page_on_clusters_is_made_from_its_files_or_says_how_to_make_them(tmp_path):
+    made = cluster_pages.parts(tmp_path)
+    assert set(made) == {"cluster_kills.md", "scheduling.md"}
+    assert "python tests/faults/cluster.py --out" in made["cluster_kills.md"]
+    about = {"cores": 2, "cpu": "a CPU", "commit": "0123456789"}
+    kills = {"stages": 9, "workers": 2, "seconds_between_kills": [6, 16], "kills": {"workers": 5, "notebooks": 3}}
+    kills |= {"files_compared": 70, "files_different": ["a.csv"], "ran_again_afterwards": 0, "machine": about}
+    times = {"plan_cpu_s": 0.1, "walk_cpu_s": 0.5, "peak_bytes": 2**27}
+    alone = [{"stages": n, "workers": 0, "check_cpu_s": n / 1e4, **times} for n in (100, 1000)]
+    dask = [{"stages": n, "workers": 2, "workers_cpu_s": 2, "worker_bytes": 2**28, **times} for n in (100, 1000)]
+    for name, record in (("kills", kills), ("scheduling", {"rows": alone + dask, "machine": about})):
+        (tmp_path / f"{name}.json").write_text(json.dumps(record), encoding="utf-8")
+    made = cluster_pages.parts(tmp_path)
+    assert "| workers killed | 5 |" in plain(made["cluster_kills.md"])
+    assert "| of these, different | 1 |" in plain(made["cluster_kills.md"])
+    assert "| 1,000 | 2 | 0.1 |  | 0.5 | 2 | 128 | 256 |" in plain(made["scheduling.md"])
+    assert "<svg" in made["scheduling.svg"] and "generated/scheduling.svg" in made["scheduling.md"]
 
 
 SPEEDS = BOOK / "results" / "benchmarks"

@@ -19,7 +19,7 @@ from visa.errors import VisaError
 from visa.plan import METHODS, GivenWeights, Matrix, plan
 from visa.pretrain.settings import METHODS as TRAINABLE
 from visa.provenance import read_sidecar
-from visa.runner import check_parameters, stage_key
+from visa.runner import check_parameters, make_jobs
 from visa.runs import Run
 
 ARGUMENTS = ["--objects", "fryum", "--pretrainings", "random,simsiam+spd"]
@@ -83,13 +83,10 @@ class TestFinishedRun:
         again = visa(mini_runs, mini_root, "run", *ARGUMENTS)
         assert "0 of 7 stages ran" in again.stdout, again.stdout + again.stderr
         source = open_source(str(mini_root))
-        keys = []
+        run, keys = Run(mini_runs / "mini-visa"), []
         for score in ({}, {"coreset_ratio": 0.5}):
-            stages = plan(source, Run(mini_runs / "mini-visa"), Matrix(["fryum"], ["random"], score=score))
-            upstream = {}
-            for stage in stages:
-                upstream[stage.name] = stage_key(stage, source, upstream)
-            keys.append(upstream)
+            stages = plan(source, run, Matrix(["fryum"], ["random"], score=score))
+            keys.append({job.stage.name: job.key for job in make_jobs(stages, source, run)})
         changed = {name for name in keys[0] if keys[0][name] != keys[1][name]}
         assert changed == {"score-fryum-random-fryum-seed0", "results"}
 

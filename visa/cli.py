@@ -5,16 +5,21 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from visa import cli_pretrain, cli_score
 from visa.cli_pretrain import Workers, parse_settings
 from visa.errors import VisaError, check_choice
-from visa.paths import data_root
+from visa.paths import data_root, runs_root
+
+if TYPE_CHECKING:
+    from visa.runner import Job
+    from visa.schedule import Outcome
 
 app = typer.Typer(
     help="Research companion to VisA and SPD: data, pre-training, scoring, metrics, book.",
@@ -152,14 +157,18 @@ def run(
     score: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of 04_score's parameters.")] = None,
     ablation: Annotated[bool, typer.Option("--ablation", help="Run the ablation on the first object, too.")] = False,
     name: Annotated[str, typer.Option(help="The run's folder; default: the data set's name.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the stages and stop.")] = False,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that run stages side by side; 0: none.")] = 0,
+    scheduler: Annotated[str, typer.Option(help="Run on the workers of the Dask scheduler at this address.")] = "",
+    timeout: Annotated[float, typer.Option(min=0, help="Minutes after which a stage counts as hung; 0: never.")] = 0,
+    retries: Annotated[int, typer.Option(min=0, help="Tries more for a stage that was lost with its worker.")] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the stages and their cost, and stop.")] = False,
 ) -> None:
     """Run all notebooks in order, from images to tables; what is up to date is skipped."""
+    from visa import forecast
     from visa.data.setups import SETUPS
     from visa.data.source import default_objects, open_source
-    from visa.lock import locked
     from visa.plan import DETECTORS, PRETRAININGS, GivenWeights, Matrix, plan
-    from visa.runner import check_parameters, execute
+    from visa.runner import check_parameters, current_stages, make_jobs
     from visa.runs import open_run
 
     check_choice("scope", scope, ("object", "all"))
@@ -180,20 +189,41 @@ def run(
     target = open_run(name, source)
     stages = plan(source, target, matrix)
     check_parameters(stages)
+    jobs = make_jobs(stages, source, target, timeout * 60 or None)
+    current = current_stages(jobs)
     if dry_run:
         typer.echo("\n".join(stage.name for stage in stages))
+    typer.echo(forecast.report(forecast.forecast(jobs, current, runs_root(), source.synthetic), target.root.name))
+    if dry_run:
         return
+    outcome = _carry_out(jobs, current, workers, scheduler, retries)
+    done = f"{outcome.ran} of {len(stages)} stages ran on {source.name}"
+    if outcome.failed:
+        left = f"; {len(outcome.left_out)} that read their results were left out" if outcome.left_out else ""
+        typer.echo(f"visa: {done}, and {len(outcome.failed)} failed{left}:", err=True)
+        for sentence in outcome.failed.values():
+            typer.echo(f"  {sentence}", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{done}, the rest was up to date. Results: {target.root}")
+
+
+def _carry_out(jobs: "list[Job]", current: set[str], workers: int, scheduler: str, retries: int) -> "Outcome":
+    """Run a plan in this process or on workers; an interruption ends in a sentence and exit code 130."""
+    from visa.cluster import dask_pool
+    from visa.lock import locked
+    from visa.schedule import InProcess, execute
+
     stop = _Interruption()
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     try:
-        with locked(target.root):
-            ran = execute(stages, source, target, interrupted=lambda: stop.requested)
+        pools = dask_pool(workers, scheduler) if workers or scheduler else nullcontext(InProcess())
+        with locked(jobs[0].run.root), pools as pool:
+            return execute(jobs, current, pool, retries, interrupted=lambda: stop.requested)
     except KeyboardInterrupt:
         logging.getLogger("asyncio").disabled = True  # it would tell of the kernel that was just stopped
         typer.echo("visa: interrupted; the same command goes on from here.", err=True)
         raise typer.Exit(130) from None
-    typer.echo(f"{ran} of {len(stages)} stages ran on {source.name}, the rest was up to date. Results: {target.root}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

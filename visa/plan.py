@@ -36,7 +36,8 @@ class Stage:
     """One execution of a notebook.
 
     `reads` names the stages whose outputs it needs; `data` the objects whose files it needs; `code` the parts of the
-    package whose change makes it stale; `page`: its executed copy is the one that the book shows.
+    package whose change makes it stale; `page`: its executed copy is the one that the book shows. `folders` belong to
+    it alone; what else it writes are its outputs and their sidecars. `whole_run`: it reads whatever the run holds.
     """
 
     notebook: str
@@ -46,11 +47,20 @@ class Stage:
     reads: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     page: bool = False
+    folders: tuple[Path, ...] = ()
+    whole_run: bool = False
 
     @property
     def code(self) -> tuple[str, ...]:
         """Parts of the package that the notebook's result depends on."""
         return _CODE[self.notebook]
+
+    def moved(self, old: Path, new: Path) -> "Stage":
+        """The same stage of the run's folder at another place."""
+        outputs, folders = (
+            tuple(new / path.relative_to(old) for path in paths) for paths in (self.outputs, self.folders)
+        )
+        return replace(self, outputs=outputs, folders=folders)
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
     With scope `all`, and on a folder (`pretrain_root`), one pre-training serves all objects; with `object` each object
     has its own. Stages that share a seed start from the same initial weights: pre-trainings are compared in pairs.
     """
-    common = {"visa_root": "" if source.synthetic else str(source.root), "run": run.root.name}
+    common = {"visa_root": "" if source.synthetic else source.address or str(source.root), "run": run.root.name}
     chosen = {**common, "objects": ",".join(matrix.objects)}
     data = tuple(matrix.objects)
     stages = [
@@ -129,6 +139,8 @@ def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
         (run.results_dir / "metrics.csv",),
         reads=tuple(s.name for s in stages if s.notebook == "03_pretrain") + tuple(s.name for s in scores),
         page=True,
+        folders=(run.results_dir,),
+        whole_run=True,
     )
     return [*stages, *scores, results, *([_ablation_stage(run, matrix, common)] if matrix.ablation else [])]
 
@@ -142,12 +154,14 @@ def _pretrain_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
     for pretraining, scope, seed in keys:
         method, _, spd = pretraining.partition("+")
         parameters = {"object": "all" if shared else scope, "method": method, "spd": bool(spd), "seed": seed}
+        folder = run.pretrain_dir(pretraining, scope, seed)
         stages.append(
             Stage(
                 "03_pretrain",
                 f"pretrain-{pretraining}-{scope}-seed{seed}",
                 {**common, **matrix.pretrain, **parameters},
-                (run.pretrain_dir(pretraining, scope, seed) / "backbone.safetensors",),
+                (folder / "backbone.safetensors",),
+                folders=(folder,),
                 data=() if shared else (scope,),
                 page=(pretraining, scope, seed) == shown,
             )
@@ -160,7 +174,10 @@ def _ablation_stage(run: Run, matrix: Matrix, common: Settings) -> Stage:
     taken = {k: v for k, v in matrix.pretrain.items() if k in _ABLATION_TAKES}
     parameters = {**common, **taken, "object": matrix.objects[0], "seeds": seeds}
     output = run.results_dir / "ablation.csv"
-    return Stage("06_ablation", "ablation", parameters, (output,), data=(matrix.objects[0],), page=True)
+    folders = (run.root / "ablation",)
+    return Stage(
+        "06_ablation", "ablation", parameters, (output,), data=(matrix.objects[0],), page=True, folders=folders
+    )
 
 
 def _shared_scope(matrix: Matrix) -> str:
@@ -191,12 +208,13 @@ def _score_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
 
 def _score_stage(run: Run, parameters: dict[str, object], reads: tuple[str, ...]) -> Stage:
     object, pretraining, seed = str(parameters["object"]), str(parameters["pretraining"]), int(str(parameters["seed"]))
-    scope = str(parameters["scope"])
+    folder = run.score_dir(object, pretraining, str(parameters["scope"]), seed)
     return Stage(
         "04_score",
-        f"score-{object}-{pretraining}-{scope}-seed{seed}",
+        f"score-{object}-{pretraining}-{parameters['scope']}-seed{seed}",
         parameters,
-        (run.score_dir(object, pretraining, scope, seed) / "metrics.csv",),
+        (folder / "metrics.csv",),
+        folders=(folder,),
         reads=reads,
         data=(object,),
     )

@@ -1,72 +1,86 @@
-"""Executes planned stages through papermill: skips what is up to date, and survives being interrupted anywhere."""
+"""One stage through papermill: what its result depends on, whether it is up to date, and its execution."""
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
-from nbclient.exceptions import DeadKernelError
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
-from tqdm import tqdm
 
+from visa import storage
 from visa.data.source import Source
 from visa.errors import VisaError
 from visa.paths import notebooks_root, runs_root, written_whole
 from visa.plan import Stage
-from visa.provenance import code_digest, digest, file_digest, folder_fingerprint, machine, write_text
+from visa.provenance import (
+    code_digest,
+    digest,
+    file_digest,
+    folder_fingerprint,
+    machine,
+    read_sidecar,
+    sidecar_of,
+    write_text,
+)
 from visa.runs import Run
 
+_NO_MEMORY = ("MemoryError", "OutOfMemoryError")
 
-def execute(
-    stages: Sequence[Stage],
-    source: Source,
-    run: Run,
-    say: Callable[[str], None] = tqdm.write,
-    interrupted: Callable[[], bool] = lambda: False,
-) -> int:
-    """Run every stage that is not up to date, in order; returns how many ran.
 
-    `interrupted` is asked after each stage: a KeyboardInterrupt can get lost in the libraries that run a notebook.
+class StageLost(VisaError):
+    """A stage came to no end for a reason that may be gone at its next try: memory, time, a machine."""
 
-    A stage is up to date while its stamp bears the same key and its outputs are as it left them. The stamp is written
-    last, so that an interrupted stage runs again. Raises VisaError with the notebook's own sentence if a stage fails.
+
+@dataclass(frozen=True)
+class Job:
+    """A stage with all that its execution needs, on this machine or another.
+
+    `key` is what its stamp will bear, `made_of` the digest of notebook and code that the key was made with.
     """
-    keys: dict[str, str] = {}
-    ran = 0
-    for stage in (bar := tqdm(stages, unit="stage", desc=run.root.name, mininterval=1)):
-        bar.set_postfix_str(stage.name)
-        keys[stage.name] = key = stage_key(stage, source, keys)
-        if not _is_current(stage, run, key):
-            started = time.monotonic()
-            _execute(stage, source, run)
-            seconds = time.monotonic() - started
-            _stamp(stage, run, key, seconds)
-            say(f"{stage.name}: {seconds:.0f} s")
-            ran += 1
-        if interrupted():
-            raise KeyboardInterrupt
-        if stage.page:
-            _show_in_book(stage, run)
-    return ran
+
+    stage: Stage
+    run: Run
+    key: str
+    made_of: str
+    dataset: str
+    synthetic: bool
+    timeout: float | None = None  # seconds
 
 
-def stage_key(stage: Stage, source: Source, upstream: dict[str, str]) -> str:
-    """Digest of all that a stage's result depends on: notebook, parameters, code, data, and the stages it reads."""
-    weights, folder = stage.parameters.get("weights"), stage.parameters.get("pretrain_root")
-    return digest(
-        {
-            "notebook": file_digest(notebooks_root() / f"{stage.notebook}.ipynb"),
+def make_jobs(stages: Sequence[Stage], source: Source, run: Run, timeout: float | None = None) -> list[Job]:
+    """A job for every stage of a plan, in its order.
+
+    A key is the digest of all that a stage's result depends on: notebook, parameters, code, data, and the keys of the
+    stages it reads. It is known before anything runs.
+    """
+    data, of_file, of_folder = cache(source.fingerprint), cache(file_digest), cache(folder_fingerprint)
+    of_source = cache(_made_of)  # a matrix has thousands of stages, of six notebooks
+    jobs: dict[str, Job] = {}
+    for stage in stages:
+        weights, folder = stage.parameters.get("weights"), stage.parameters.get("pretrain_root")
+        made_of = of_source(stage.notebook, stage.code)
+        parts = {
+            **made_of,
             "parameters": dict(stage.parameters),
-            "code": code_digest(*stage.code),
-            "data": source.fingerprint(*stage.data),
-            "reads": [upstream[name] for name in stage.reads],
-            "weights": file_digest(Path(str(weights)).expanduser()) if weights else "",
-            "pretrain_root": folder_fingerprint(Path(str(folder)).expanduser(), times=False) if folder else "",
+            "data": data(*stage.data),
+            "reads": [jobs[name].key for name in stage.reads],
+            "weights": of_file(Path(str(weights)).expanduser()) if weights else "",
+            "pretrain_root": of_folder(Path(str(folder)).expanduser(), times=False) if folder else "",
         }
-    )
+        facts = (source.name, source.synthetic, timeout)
+        jobs[stage.name] = Job(stage, run, digest(parts), digest(made_of), *facts)
+    return list(jobs.values())
+
+
+def _made_of(notebook: str, code: tuple[str, ...]) -> dict[str, str]:
+    """Digests of a notebook's source and of the parts of the package that its result depends on."""
+    return {"notebook": file_digest(notebooks_root() / f"{notebook}.ipynb"), "code": code_digest(*code)}
 
 
 def check_parameters(stages: Sequence[Stage]) -> None:
@@ -78,8 +92,61 @@ def check_parameters(stages: Sequence[Stage]) -> None:
             raise VisaError(f"notebook {notebook} has no parameter {unknown[0]!r}: it has {', '.join(known)}.")
 
 
-def _execute(stage: Stage, source: Source, run: Run) -> None:
-    executed = _executed(stage, run)
+def is_current(job: Job) -> bool:
+    """Whether the stage's stamp bears the job's key, and its outputs are as the stage left them."""
+    stage, run = job.stage, job.run
+    try:
+        stamp: dict[str, Any] = json.loads(stamp_file(stage, run).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return stamp.get("key") == job.key and stamp.get("outputs") == _digests(stage) and _executed(stage, run).is_file()
+
+
+def run_job(job: Job) -> float:
+    """Execute a stage, unless it is up to date, and stamp it; returns the seconds it took.
+
+    The stamp is written last, so that an interrupted stage runs again. Raises VisaError with the notebook's own
+    sentence if it fails, and StageLost where another try may succeed.
+    """
+    if digest(_made_of(job.stage.notebook, job.stage.code)) != job.made_of:
+        raise VisaError(
+            f"{job.stage.name}: the code here is not the plan's (changed meanwhile, or another version on this "
+            "worker): run the same command again."
+        )
+    reads = None if job.stage.whole_run else job.stage.reads
+    stamp = stamp_file(job.stage, job.run)
+    with storage.stage_files(job.run.root, job.stage.name, reads, lambda: _own_files(job), stamp):
+        if is_current(job):  # a worker died after it had stamped
+            return 0.0
+        started = time.monotonic()
+        _execute(job)
+        seconds = time.monotonic() - started
+        _stamp(job, seconds)
+    return seconds
+
+
+def current_stages(jobs: Sequence[Job]) -> set[str]:
+    """Names of the stages of one run that are up to date, there where its files are kept."""
+    store = storage.RunStore.of(jobs[0].run.root)
+    if store is None:
+        return {job.stage.name for job in jobs if is_current(job)}
+    kept = store.manifests()
+    return {j.stage.name for j in jobs if kept.get(j.stage.name, {"stamp": {}})["stamp"].get("key") == j.key}
+
+
+def show_in_book(job: Job) -> None:
+    """Make the stage's executed copy the one that the book shows."""
+    target, executed = runs_root() / "book" / f"{job.stage.notebook}.ipynb", _executed(job.stage, job.run)
+    if store := storage.RunStore.of(job.run.root):
+        store.fetch(job.stage.name, only=executed)
+    content = executed.read_bytes()
+    if not target.is_file() or target.read_bytes() != content:
+        with written_whole(target) as partial:
+            partial.write_bytes(content)
+
+
+def _execute(job: Job) -> None:
+    stage, executed = job.stage, _executed(job.stage, job.run)
     failed = executed.with_suffix(".failed.ipynb")
     failed.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -90,18 +157,32 @@ def _execute(stage: Stage, source: Source, run: Run) -> None:
             kernel_name="python3",
             progress_bar=False,
             extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # it warns at every start, and of each interruption
+            **_time_limit(job.timeout),
         )
     except PapermillExecutionError as error:
-        raise VisaError(f"{stage.name} failed: {error.ename}: {error.evalue} (executed copy: {failed})") from error
+        kind = StageLost if error.ename in _NO_MEMORY else VisaError
+        raise kind(f"{stage.name} failed: {error.ename}: {error.evalue} (executed copy: {failed})") from error
     except DeadKernelError as error:
-        raise VisaError(f"{stage.name} failed: its kernel died, most often for lack of memory: {error}") from error
-    _label(failed, source)
+        raise StageLost(f"{stage.name} failed: its kernel died, most often for lack of memory: {error}") from error
+    except RuntimeError as error:  # jupyter_client's own, where a kernel does not come up
+        raise StageLost(f"{stage.name} failed: its kernel did not start: {error}") from error
+    except CellTimeoutError as error:
+        raise StageLost(f"{stage.name} took longer than {job.timeout:.0f} s (executed copy: {failed})") from error
+    _label(failed, job)
     if absent := [o for o in stage.outputs if not o.is_file()]:
         raise VisaError(f"{stage.name} did not write {absent[0]} (executed copy: {failed}).")
     failed.replace(executed)
 
 
-def _label(notebook: Path, source: Source) -> None:
+def _time_limit(seconds: float | None) -> dict[str, Any]:
+    """Options that leave each cell what is left of a stage's time."""
+    if seconds is None:
+        return {}
+    deadline = time.monotonic() + seconds
+    return {"timeout_func": lambda cell: max(1, int(deadline - time.monotonic()))}
+
+
+def _label(notebook: Path, job: Job) -> None:
     """Say in the executed copy's metadata which data and which commit of the code it was made from.
 
     Raises KeyboardInterrupt if a cell was not executed: papermill returns as if all were well after an interruption.
@@ -109,47 +190,45 @@ def _label(notebook: Path, source: Source) -> None:
     content = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
     if any(cell.cell_type == "code" and cell.execution_count is None for cell in content.cells):
         raise KeyboardInterrupt
-    content.metadata["visa"] = {"dataset": source.name, "synthetic": source.synthetic, "commit": machine()["commit"]}
+    content.metadata["visa"] = {"dataset": job.dataset, "synthetic": job.synthetic, "commit": machine()["commit"]}
     with written_whole(notebook) as partial:
         nbformat.write(content, partial)  # type: ignore[no-untyped-call]
 
 
-def _is_current(stage: Stage, run: Run, key: str) -> bool:
-    try:
-        stamp: dict[str, Any] = json.loads(_stamp_file(stage, run).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return stamp.get("key") == key and stamp.get("outputs") == _digests(stage) and _executed(stage, run).is_file()
+def _own_files(job: Job) -> list[Path]:
+    """What a stage has written, its stamp apart."""
+    named = [f for output in job.stage.outputs for f in (output, sidecar_of(output))] + [_executed(job.stage, job.run)]
+    inside = [f for folder in job.stage.folders for f in folder.rglob("*") if not f.name.startswith(".")]
+    return [f for f in (*named, *inside) if f.is_file()]
 
 
 def _digests(stage: Stage) -> dict[str, str]:
     return {output.name: file_digest(output) for output in stage.outputs if output.is_file()}
 
 
-def _stamp(stage: Stage, run: Run, key: str, seconds: float) -> None:
+def _stamp(job: Job, seconds: float) -> None:
     stamp = {
-        "stage": stage.name,
-        "notebook": stage.notebook,
-        "key": key,
-        "parameters": dict(stage.parameters),
-        "outputs": _digests(stage),
+        "stage": job.stage.name,
+        "notebook": job.stage.notebook,
+        "key": job.key,
+        "parameters": dict(job.stage.parameters),
+        "outputs": _digests(job.stage),
         "seconds": round(seconds, 1),
+        "device": _device(job.stage),
         "machine": machine(),
     }
-    write_text(_stamp_file(stage, run), json.dumps(stamp, indent=1, default=str) + "\n")
+    write_text(stamp_file(job.stage, job.run), json.dumps(stamp, indent=1, default=str) + "\n")
 
 
-def _show_in_book(stage: Stage, run: Run) -> None:
-    target = runs_root() / "book" / f"{stage.notebook}.ipynb"
-    content = _executed(stage, run).read_bytes()
-    if not target.is_file() or target.read_bytes() != content:
-        with written_whole(target) as partial:
-            partial.write_bytes(content)
+def _device(stage: Stage) -> str:
+    """What a pre-training ran on, as its sidecar says; empty for other stages."""
+    return str((read_sidecar(stage.outputs[0]) or {}).get("device", ""))
 
 
 def _executed(stage: Stage, run: Run) -> Path:
     return run.root / "notebooks" / f"{stage.name}.ipynb"
 
 
-def _stamp_file(stage: Stage, run: Run) -> Path:
+def stamp_file(stage: Stage, run: Run) -> Path:
+    """Where a finished stage says what made it."""
     return run.root / "stages" / f"{stage.name}.json"

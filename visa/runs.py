@@ -12,6 +12,7 @@ from visa.data.splits import PLAIN_NAME, RESERVED
 from visa.errors import VisaError
 from visa.paths import existing_folder, runs_root
 from visa.provenance import write_text
+from visa.storage import RunStore
 
 _PARTS = ("train", "val", "images")  # names of folders that say nothing of the data
 _TAKEN = (*OBJECTS, *RESERVED)
@@ -94,9 +95,13 @@ def _opened(name: str, dataset: str, synthetic: bool) -> tuple[Run, dict[str, ob
     if name and not re.fullmatch(PLAIN_NAME, name):
         raise VisaError(f"run {name!r} is no plain folder name: use at most 60 letters, digits, '.', '+', '-' and '_'.")
     run = Run(runs_root() / (name or dataset.lower()))
-    about = run.root / "run.json"
+    about, store = run.root / "run.json", RunStore.of(run.root)
+    if store and not about.is_file():
+        store.fetch_file(about)
     if not about.is_file():
         write_text(about, json.dumps({"dataset": dataset, "synthetic": synthetic}, indent=1) + "\n")
+        if store:
+            store.push_file(about)
     made_from: dict[str, object] = json.loads(about.read_text(encoding="utf-8"))
     return run, made_from
 

@@ -4,6 +4,7 @@ import pkgutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import cluster_pages
 import fault_pages
 import ledger
 import measured
@@ -55,6 +56,7 @@ def fragments(book: Path) -> dict[str, str]:
     made |= metric_pages.conventions(book / "results" / "metric_conventions")
     made |= metric_pages.speed(book / "results" / "benchmarks" / "metrics.csv")
     made |= speed_pages.speeds(book / "results" / "benchmarks")
+    made |= cluster_pages.parts(book / "results" / "cluster")
     made |= mini_pages.fragments(book / "results" / "mini_visa")
     made |= fault_pages.faults(book / "results" / "faults")
     made |= metric_pages.growth(book / "results" / "growth")

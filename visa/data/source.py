@@ -1,5 +1,6 @@
 """The data set at hand: the user's own, in one of three layouts, or mini-VisA where there is none."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -19,8 +20,9 @@ from visa.data.splits import (
     split_file,
 )
 from visa.errors import VisaError, check_choice
-from visa.paths import data_root, existing_folder, visa_root
+from visa.paths import data_root, existing_folder, is_address, visa_root
 from visa.provenance import digest, folder_fingerprint
+from visa.storage import mirrored
 
 VISA, MINI_VISA = "VisA", "mini-VisA"
 
@@ -30,12 +32,14 @@ class Source:
     """A root, its name in tables, whether it is synthetic, and the objects present in it.
 
     The root is in VisA's layout, with split_csv/, or in one of `visa.data.layouts`; rows are the same for all.
+    `address` is where it was copied from, if it lies on object storage.
     """
 
     root: Path
     name: str
     synthetic: bool
     objects: tuple[str, ...]
+    address: str = ""
 
     def check_object(self, name: str) -> str:
         """Return `name` if it is present; otherwise raise VisaError that lists the choices."""
@@ -85,18 +89,21 @@ class Source:
 def open_source(root: str = "", objects: Sequence[str] = ()) -> Source:
     """The data set at `root`, else at VISA_ROOT, else mini-VisA.
 
+    An address (s3://...) is copied to a local folder first.
     Of mini-VisA `objects` are rendered at their first use ("all": every one). Other data sets are what they are. A
     data set is called as dataset.json in its root says; without one, VisA in VisA's layout, otherwise as its folder.
     Raises VisaError if the folder is absent, in no known layout, or holds none of its objects, and where mini-VisA
     has no object of a name.
     """
-    folder = (_named(root) if root else visa_root()) or _mini_visa(objects)
+    named = root or os.environ.get("VISA_ROOT", "")
+    address = named if is_address(named) else ""
+    folder = mirrored(address) if address else (_named(root) if root else visa_root()) or _mini_visa(objects)
     samples = root_samples(folder, "1cls")
     objects = tuple(present_objects(folder, select(samples, label="normal")))
     if not objects:
         named = ", ".join(dict.fromkeys(s.object for s in samples)) or "its folders good/ are empty"
         raise VisaError(f"{folder} holds none of its objects' normal images ({named}): check that it is complete.")
-    return Source(folder, dataset_name(folder, objects), is_synthetic(folder), objects)
+    return Source(folder, dataset_name(folder, objects), is_synthetic(folder), objects, address)
 
 
 def default_objects() -> Sequence[str]:
