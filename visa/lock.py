@@ -16,16 +16,16 @@ PATIENCE = 8.0  # seconds: the workers of a killed process may hold its lock unt
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
     """Hold `folder`, made if it is new, until the block ends; a killed process lets go of it.
 
-    Raises VisaError, which names the process, if another one holds it for longer than PATIENCE. Where the file system
-    has no locks, as with some network disks, filelock's own files take their place.
+    Raises VisaError, which names the process, if another one holds it for longer than `patience` seconds. Where the
+    file system has no locks, as with some network disks, filelock's own files take their place.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / LOCK), folder / HOLDER
     try:
-        lock.acquire(timeout=PATIENCE)
+        lock.acquire(timeout=patience)
     except Timeout:
         raise VisaError(
             f"{folder} is in use by {_holder(holder)}: wait until it has finished, or name another folder."

@@ -17,6 +17,7 @@ from visa.data.setups import SETUPS
 from visa.data.source import Source
 from visa.detect.scores import EVALUATION_SIZE
 from visa.errors import VisaError
+from visa.lock import locked
 from visa.paths import written_whole
 from visa.provenance import digest, read_sidecar, write_text
 from visa.report.browser.records import LEVELS, Record, read_record, script
@@ -41,10 +42,15 @@ def build_browser(run: Path, source: Source) -> Path:
     """Write `run`/browser from all scores of the run's objects on disk; returns its `index.html`.
 
     All pre-trainings, scopes, seeds and detectors can be chosen in it; of a few-shot setup the first draw. What an
-    earlier call wrote is kept where it still holds, so that a call after each scoring costs what is new.
+    earlier call wrote is kept where it still holds, so that a call after each scoring costs what is new. Of calls side
+    by side one waits for the other, and so the last one sees all scores.
     Raises VisaError if nothing is scored, if scores cannot be read, or if an image is gone or broken.
     """
-    folder = run / "browser"
+    with locked(run / ".browser", patience=600):
+        return _build(run, source, run / "browser")
+
+
+def _build(run: Path, source: Source, folder: Path) -> Path:
     found = _found(run, source)
     if not found:
         raise VisaError(f"nothing is scored in {run}: run notebook 04_score first.")
