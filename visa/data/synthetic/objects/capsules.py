@@ -1,4 +1,4 @@
-"""Capsules: a dozen soft, translucent capsules scattered on a pale table."""
+"""Capsules: a handful of soft, translucent capsules scattered on a pale table."""
 
 import numpy as np
 
@@ -7,20 +7,20 @@ from visa.data.synthetic.canvas import Canvas, Colour, FloatMap, shift_colour, t
 from visa.data.synthetic.defects import Body, Defect, Part, scratches
 from visa.data.synthetic.shapes import Points, Pose, blob, ellipse, rectangle, ribbon
 
-LENGTH, WIDTH = 0.196, 0.100
+LENGTH, WIDTH = 0.232, 0.118
 GEL = (158, 150, 58)
-WEAR, STRENGTH = 0.2, (0.8, 1.5)  # among so many places to look at, faint ones are not found
+WEAR, STRENGTH = 0.2, (0.9, 1.5)  # among so many places to look at, faint ones are not found
 
 
 def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
-    """Eleven to thirteen capsules in any pose, none on another."""
+    """Six capsules in any pose, none on another."""
     bench.table(canvas, rng, (206, 203, 196))
-    under, colour = canvas.layer(), shift_colour(GEL, rng, 0.01)
+    under, colour = canvas.layer(), shift_colour(GEL, rng, 0.006)
     outline = rectangle(LENGTH, WIDTH, WIDTH / 2 - 0.001)
-    parts = [Part(outline, pose) for pose in _scattered(rng, int(rng.integers(11, 14)))]
+    parts = [Part(outline, pose) for pose in _scattered(rng, 6)]
     cover = np.zeros((canvas.side, canvas.side), np.float32)
     for part in parts:
-        np.maximum(cover, _capsule(canvas, part, shift_colour(colour, rng, 0.012)), out=cover)
+        np.maximum(cover, _capsule(canvas, part, shift_colour(colour, rng, 0.008)), out=cover)
     return Body(cover, Pose(), colour, under, parts)
 
 
@@ -67,9 +67,9 @@ def _bubble(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, str
     """An air bubble inside: a dark ring with a bright middle and a highlight."""
     part = _one(body, rng)
     at = part.pose.at(rng.uniform(-0.06, 0.06), rng.normal(0, 0.009))
-    r = rng.uniform(0.017, 0.032) * (0.7 + 0.3 * strength)
+    r = rng.uniform(0.022, 0.038) * (0.7 + 0.3 * strength)
     ring = canvas.patch(at(ellipse(r, r * 0.92)), soft=0.0012).within(body.cover)
-    canvas.stain(ring, (0.35, 0.35, 0.3), amount=min(1, 0.3 + 0.5 * strength))
+    canvas.stain(ring, (0.25, 0.25, 0.2), amount=min(1, 0.3 + 0.5 * strength))
     middle = canvas.patch(at(ellipse(r * 0.75, r * 0.68)), soft=0.002).within(body.cover)
     canvas.paint(middle, (228, 224, 150), opacity=min(0.9, 0.35 + 0.4 * strength))
     canvas.paint(canvas.patch(Pose(at.x - 0.3 * r, at.y - 0.35 * r)(ellipse(r * 0.2))), (255, 255, 245), opacity=0.9)
@@ -91,9 +91,9 @@ def _leak(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stren
     """Oil that has run out of one end onto the table: a glossy, tinted puddle."""
     part = _one(body, rng)
     end = part.pose.at(rng.choice([-1, 1]) * LENGTH * 0.5, rng.normal(0, 0.016))
-    puddle = canvas.patch(end(blob(rng, rng.uniform(0.032, 0.058) * (0.7 + 0.3 * strength), 0.2)), soft=0.002)
+    puddle = canvas.patch(end(blob(rng, rng.uniform(0.040, 0.068) * (0.7 + 0.3 * strength), 0.2)), soft=0.002)
     puddle = puddle.without(body.cover)
-    canvas.stain(puddle, (0.80, 0.76, 0.38), amount=min(1, 0.35 + 0.6 * strength))
+    canvas.stain(puddle, (0.66, 0.62, 0.26), amount=min(1, 0.35 + 0.6 * strength))
     canvas.gloss[puddle.window] += 0.25 * puddle.cover
     canvas.raise_round(puddle, 0.005, edge=0.010)
     canvas.mark(puddle, name)
@@ -105,7 +105,7 @@ def _misshape(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, s
     sound = canvas.patch(part.on_picture(1.02))
     canvas.lay_bare(sound, body.under)
     t = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 48))
-    pinch, bend = rng.uniform(0.25, 0.5) * strength, rng.uniform(-0.03, 0.03) * (1 + strength)
+    pinch, bend = rng.uniform(0.35, 0.6) * strength, rng.uniform(-0.03, 0.03) * (1 + strength)
     width = WIDTH * np.sqrt(np.clip(1 - np.abs(t) ** 3.5, 0.02, 1)) * (1 - pinch * np.exp(-((3 * (t - 0.2)) ** 2)))
     spine: Points = np.stack([t * LENGTH / 2 * rng.uniform(0.85, 1.0), bend * (1 - 2 * t * t)], axis=1)
     cover = _capsule(canvas, Part(ribbon(spine, width), part.pose), body.colour)
@@ -116,7 +116,7 @@ def _misshape(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, s
 DEFECTS: dict[str, Defect] = {
     "bubble": _bubble,
     "discolor": _discolor,
-    "scratch": scratches((226, 222, 168), count=(1, 3), depth=0.003),
+    "scratch": scratches((236, 232, 186), count=(2, 4), depth=0.003, width=(0.005, 0.009)),
     "leak": _leak,
     "misshape": _misshape,
 }

@@ -19,6 +19,7 @@ from visa.data.synthetic.defects import (
 )
 from visa.data.synthetic.shapes import Points, Pose, ribbon
 
+STRENGTH = (0.2, 0.8)  # one sound kernel in the middle gives all away
 FLESH = (246, 234, 208)
 WEAR = 1.7
 ALONG = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 48))  # from end to end, closer where the ends curve

@@ -1,4 +1,4 @@
-"""Macaroni2: four elbow macaroni scattered in any pose."""
+"""Macaroni2: four elbow macaroni lying loosely, each turned its own way."""
 
 import numpy as np
 
@@ -7,15 +7,15 @@ from visa.data.synthetic.canvas import Canvas
 from visa.data.synthetic.defects import Body, Defect
 from visa.data.synthetic.shapes import Pose
 
-WEAR, STRENGTH = 0.2, (0.8, 1.5)  # with pieces in any pose, faint defects are not found
+WEAR, STRENGTH = 0.1, (1.1, 1.5)  # with pieces turned every way, faint defects are not found
 
 
 def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
-    """One piece somewhere in each quarter, far enough from the others not to touch whichever way it is turned."""
+    """One piece somewhere in each quarter, far enough from the others not to touch however it is turned."""
     frame = Pose(0.5, 0.5, rng.normal(0, 3))
     poses = [
         frame.at(
-            x + rng.uniform(-0.025, 0.025), y + rng.uniform(-0.025, 0.025), rng.uniform(0, 360), rng.normal(0.9, 0.012)
+            x + rng.uniform(-0.025, 0.025), y + rng.uniform(-0.025, 0.025), rng.uniform(-50, 50), rng.normal(0.9, 0.012)
         )
         for x, y in ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
     ]
