@@ -223,7 +223,7 @@ def test_given_weights_need_name_arch_and_file(text):
         (["prepare", "--split-type", "3cls"], "unknown split type '3cls'"),
         (["run", "--setups", "2cls"], "unknown setup '2cls'"),
         (["verify", "/nowhere"], "no split file"),
-        (["synth", "x", "--objects", "pcb2"], "pcb2"),
+        (["synth", "x", "--objects", "pcb9"], "pcb9"),
     ],
 )
 def test_the_command_line_ends_a_mistake_in_one_sentence(arguments, sentence, mini_root, tmp_path):

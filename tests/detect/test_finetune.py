@@ -161,7 +161,7 @@ def test_mistakes_are_told_in_one_sentence():
         ({"min_steps": 0}, "min_steps is 0"),
         ({"held_out": 1.0}, "held_out is 1.0"),
         ({"head_lr": float("nan")}, "head_lr is nan"),
-        ({"size": (16, 64)}, "images of 32"),
+        ({"size": (16, 64)}, "sides of 32"),
         ({"precision": "16"}, "unknown precision"),
     ):
         with pytest.raises(VisaError, match=match):

@@ -199,6 +199,7 @@ def test_two_pretrainings_stand_side_by_side(page, scored):
 
 def test_the_heat_map_fades_and_the_image_stays(page):
     opacity = "return Number(getComputedStyle(document.querySelector('#gallery canvas.map')).opacity)"
+    page.script("document.getAnimations().forEach((a) => a.finish())")
     assert page.script(opacity) == pytest.approx(0.8)
     drawn = """const c = document.querySelector('#gallery canvas.map');
     return new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size"""
