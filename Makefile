@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Options of `visa run`; see `visa run --help`.
 RUN ?= --scope all --pretrain epochs=8
+# Processes that run the tests.
+JOBS ?= 2
 BOOK := book/_build/html/index.html
 
 .PHONY: env reproduce book pdf test lint axe clean
@@ -21,7 +23,7 @@ pdf: book
 	$(BIN)/python book/_ext/pdf.py
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check .
