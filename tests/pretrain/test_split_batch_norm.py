@@ -56,3 +56,14 @@ def test_weights_and_names_stay(arch):
     split.load_state_dict(plain.state_dict())
     x = torch.rand(2, 3, 64, 64)
     assert torch.allclose(plain.train()(x), split.train()(x), atol=1e-5)
+
+
+def test_passes_of_one_and_of_several_groups_go_back_together(net):
+    """A query of one group and SPD's images in several, as in MoCo with a batch of the group's size."""
+    split = split_batch_norm(copy.deepcopy(net), group=2)
+    one, several = torch.randn(2, 3, 8, 8), torch.randn(6, 3, 8, 8)
+    (split(one).pow(2).sum() + split(several).pow(2).sum()).backward()
+    for part in (one, *several.split(2)):
+        net(part).pow(2).sum().backward()
+    for own, theirs in zip(split.parameters(), net.parameters(), strict=True):
+        assert torch.allclose(own.grad, theirs.grad, atol=1e-3, rtol=1e-3)

@@ -35,19 +35,21 @@ class _SplitBatchNorm(nn.BatchNorm2d):
         return split.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        n, channels, height, width = x.shape
-        groups = 1 if n % self.group else n // self.group
-        if groups == 1 or not self.training:
+        if not self.training:
             answer: Tensor = self.after(super().forward(x))
             return answer
+        n, channels, height, width = x.shape
+        size = n if n % self.group else self.group
+        groups = n // size
+        # autograd keeps copies: the running statistics themselves change with the next pass, before its backward
         mean, var = self.running_mean.repeat(groups), self.running_var.repeat(groups)
-        folded = x.reshape(groups, self.group, channels, height, width).transpose(0, 1)
-        folded = folded.reshape(self.group, groups * channels, height, width)
+        folded = x.reshape(groups, size, channels, height, width).transpose(0, 1)
+        folded = folded.reshape(size, groups * channels, height, width)
         scale, shift = self.weight.repeat(groups), self.bias.repeat(groups)
         y = F.batch_norm(folded, mean, var, scale, shift, True, self.momentum or 0.1, self.eps)
         with torch.no_grad():
             self.running_mean.copy_(mean.view(groups, channels).mean(0))
             self.running_var.copy_(var.view(groups, channels).mean(0))
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        answer = self.after(y.view(self.group, groups, channels, height, width).transpose(0, 1).flatten(0, 1))
+        answer = self.after(y.view(size, groups, channels, height, width).transpose(0, 1).flatten(0, 1))
         return answer
