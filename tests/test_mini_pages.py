@@ -64,3 +64,16 @@ def test_every_object_is_neither_solved_nor_hopeless_or_the_page_names_it():
     text = (BOOK / "mini_visa.md").read_text(encoding="utf-8")
     told = text.partition("## How hard it is")[2].partition("## ")[0]
     assert {name for name in MODULES if f"`{name}`" in told} == set(MODULES) - set(best.index[sound])
+
+
+def test_what_the_page_says_of_the_order_of_pre_trainings_is_in_its_files():
+    text = mini_pages.fragments(RESULTS)["mini_order.md"]
+    if "Spearman" not in text:
+        pytest.skip("the order is not stored")
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    table = pd.DataFrame(cells[2:], columns=cells[0]).set_index("pre-training")
+    for column in ("PatchCore, image AU-ROC", "10-shot probe, image AU-ROC"):
+        pairs = table.loc[["imagenet", "random", "simsiam", "simsiam+spd"], column].str.split(" / ", expand=True)
+        assert list(pairs.astype(float).idxmax()) == ["imagenet", "imagenet"]
+    assert float(table.loc["Spearman's ρ", "PaDiM, image AU-ROC"]) == -1
+    assert "--seeds 0 " in (BOOK / "mini_visa.md").read_text(encoding="utf-8")
