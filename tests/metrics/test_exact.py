@@ -242,3 +242,11 @@ def test_replacements_return_what_the_reference_tool_returned(case, reference):
         np.testing.assert_allclose(value, r[key], rtol=0, atol=1e-12, err_msg=key)
     for key, value in images.items():
         np.testing.assert_allclose(value, r[f"image_{key}"], rtol=0, atol=1e-12, err_msg=key)
+
+
+@pytest.mark.parametrize("positives", range(1, 60))
+def test_a_perfect_score_is_one_and_not_a_rounding_above_it(positives):
+    labels = np.arange(positives + 50) >= 50
+    figures = image_metrics(np.arange(len(labels), dtype=np.float64), labels)
+    assert max(figures[name] for name in ("auroc", "au_pr", "ap", "f1_max")) <= 1
+    assert min(figures[name] for name in ("auroc", "au_pr", "ap", "f1_max")) == pytest.approx(1)

@@ -36,8 +36,8 @@ def curve_figures(steps: Steps) -> dict[str, Floats]:
     precision = _precision(tp, steps.at_least)
     return {
         "auroc": ramp_area(steps, gain, 1.0),
-        "au_pr": (gain * (precision + _precision(before, steps.above))).sum(-1) / 2,
-        "ap": (gain * precision).sum(-1),
+        "au_pr": np.minimum((gain * (precision + _precision(before, steps.above))).sum(-1) / 2, 1.0),
+        "ap": np.minimum((gain * precision).sum(-1), 1.0),  # a sum of shares may be rounded to above 1
         "f1_max": f1(steps).max(-1),
     }
 
@@ -58,7 +58,7 @@ def ramp_area(steps: Steps, weights: Floats, max_fpr: float) -> Floats:
     ramp = np.clip(max_fpr - start, 0, end - start)
     area = np.divide(ramp**2, 2 * (end - start), out=np.zeros_like(ramp), where=end > start)
     area += np.clip(max_fpr - end, 0, None)
-    return np.asarray((weights * area).sum(-1) / max_fpr)
+    return np.asarray(np.minimum((weights * area).sum(-1) / max_fpr, 1.0))
 
 
 def bounds(steps: Steps, weights: Floats, max_fpr: float) -> dict[str, tuple[float, float]]:
