@@ -345,6 +345,35 @@ def test_the_page_on_clusters_is_made_from_its_files_or_says_how_to_make_them(tm
     assert "<svg" in made["scheduling.svg"] and "generated/scheduling.svg" in made["scheduling.md"]
 
 
+def test_what_the_setups_page_says_is_in_its_files():
+    folder = BOOK / "results" / "setups_fryum"
+    text = (BOOK / "results_setups.md").read_text(encoding="utf-8")
+    learned = pd.read_csv(folder / "diagnosis.csv").set_index(["pretraining", "seed"])
+    for seed in (0, 1, 2):
+        without, spd = (learned.loc[(name, seed)] for name in ("simsiam", "simsiam+spd"))
+        assert f"{without['triplet']:.3f} to {spd['triplet']:.3f}" in text
+        assert spd["feature_std"] < 0.08 and 0.4 < without["feature_std"] < 0.6
+    probe = learned.groupby("pretraining")["probe_auroc"].mean()
+    assert f"AU-ROC of {probe['simsiam+spd']:.3f}" in text and f"allows {probe['simsiam']:.3f}" in text
+    metrics = tables.load_metrics([folder / "metrics.csv"])
+    spd = tables.paired_difference(metrics, "simsiam+spd", "simsiam")
+    found = spd[(spd["low"] > 0) | (spd["high"] < 0)]
+    assert len(spd) == 69 and len(found) == 4 and (found["mean"] > 0).all() and (spd["n"] == 3).all()
+    assert {tuple(row) for row in found[["setup", "detector"]].to_numpy()} == {("2cls_highshot", "probe")}
+    assert f"rises by {found.set_index('metric').loc['au_pr', 'mean']:.3f}" in text
+    means = tables.summary_table(metrics[metrics["level"] == "image"])
+    means = means[means["setup"].isin(["1cls", "2cls_highshot"])]
+    best = means.pivot_table(index=["setup", "detector", "metric"], columns="pretraining", values="mean").idxmax(axis=1)
+    assert set(best) == {"imagenet"}
+    fine_tuned = tables.paired_difference(metrics, "simsiam", "random").set_index(
+        ["setup", "detector", "level", "metric"]
+    )
+    worse = fine_tuned.loc[("2cls_highshot", "unet", "pixel", "au_pr")]
+    assert worse["high"] < 0 and f"by {-worse['mean']:.3f}" in text
+    seeds = metrics.groupby("pretraining")["seed"].nunique()
+    assert seeds.to_dict() == {"imagenet": 2, "random": 3, "simsiam": 3, "simsiam+spd": 3}
+
+
 SPEEDS = BOOK / "results" / "benchmarks"
 
 
