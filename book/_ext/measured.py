@@ -44,7 +44,7 @@ Two weak views $w$, $w_2$ and $b$, the SmoothBlend of $w$, are of held-out norma
 `triplet`, the share with $\\cos(w, w_2) > \\cos(w, b)$, should rise, and `cos_blend`, the cosine of $w$ and $b$, fall.
 
 """
-WHOLE = """Mean ± standard deviation over seeds; few-shot draws are averaged first.
+WHOLE = """Mean ± standard deviation over seeds, whose number the tables below give; few-shot draws are averaged first.
 
 """
 SELECTION = "Two metrics a level are shown; all are in `metrics.csv`.\n\n"
@@ -162,6 +162,7 @@ def _whole(metrics: pd.DataFrame) -> str:
     summary, parts = tables.summary_table(metrics), []
     for metric in SHORT:
         table = tables.spread(summary[summary["metric"] == metric], ["setup", "level", "detector"], ["pretraining"])
+        table = table.drop(columns=["seeds", "draws"], errors="ignore")  # of the least: columns may differ
         parts.append(f"**{tables.METRICS[metric]}**\n\n{tables.to_markdown(table)}")
     return WHOLE + "\n".join(parts)
 
