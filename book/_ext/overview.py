@@ -36,7 +36,8 @@ def main(run: Path) -> None:
 
 def _column(root: Path, run: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Image, map and mask."""
-    s = load_scores(run / "scores" / name / PRETRAINING / "all" / f"seed{SEED}" / "padim" / "scores.npz")
+    scored = run / "scores" / name / PRETRAINING / "all" / f"seed{SEED}" / "1cls"
+    s = load_scores(scored / "padim" / "draw0" / "scores.npz")
     bad = np.flatnonzero(s.labels)
     k = bad[np.argsort(s.image_scores[bad])[len(bad) // 2]]
     low, high = np.quantile(s.maps, 0.8), s.maps.max()  # each object has its own colour scale
