@@ -51,15 +51,11 @@ def score(
 ) -> None:
     """Score images: a table, and heat maps over the images. Exit code 1 if an image cannot be read."""
     from visa.backbone import pick_device
-    from visa.detect.files import image_files
     from visa.detect.fitted import load_detector
     from visa.detect.line import score_files
-    from visa.lock import locked
 
     fitted = load_detector(detector, str(pick_device(device)))
-    image_files(images)  # a mistake leaves no folder behind
-    with locked(out):
-        summary = score_files(fitted, images, out, raw, progress=True)
+    summary = score_files(fitted, images, out, raw, progress=True)
     typer.echo(f"{summary.table}: {summary.scored} images scored, {summary.anomalous} of them anomalous")
     if summary.unreadable:
         for error in summary.unreadable:

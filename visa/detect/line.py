@@ -1,5 +1,6 @@
 """Score image files with a fitted detector: a table, and heat maps over the images."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from visa.detect.files import Picture, as_batch, grey16, image_files, overlay, printable, read_ahead, write_png
 from visa.detect.fitted import FittedDetector
+from visa.lock import locked
 from visa.provenance import write_rows
 
 _NONE = (np.empty(0, np.float32), np.empty((0, 1, 1), np.float32))
@@ -34,10 +36,17 @@ def score_files(fitted: FittedDetector, source: Path, out: Path, raw: bool = Fal
     exceeds the threshold, normal, or unreadable), and the least and greatest value of the map at the image's own size.
     Heat maps have that size, too. With `raw`, `out`/raw/<path>.png holds the map as 16-bit grey:
     value = map_low + pixel / 65535 * (map_high - map_low). The table appears last: without it, all is unfinished.
-    Raises VisaError if there is no image, or a score is NaN.
+    Raises VisaError if there is no image, a score is NaN, or another process writes to `out`.
     """
-    files = image_files(source, leave_out=out)
+    files = image_files(source, leave_out=out)  # before the lock: a mistake leaves no folder behind
     root = source if source.is_dir() else source.parent
+    with locked(out):
+        return _score_all(fitted, files, root, out, raw, progress)
+
+
+def _score_all(
+    fitted: FittedDetector, files: Sequence[Path], root: Path, out: Path, raw: bool, progress: bool
+) -> Summary:
     rows: list[dict[str, Any]] = []
     unreadable: list[str] = []
     table = out / "scores.csv"
