@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from visa.errors import VisaError
 
@@ -11,6 +11,7 @@ MASK_MODES = ("1", "L", "P")  # one 8-bit channel: the pixel, or the palette's i
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 SIDEWAYS = (5, 6, 7, 8)  # its values that swap height and width
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Pillow knows more, and runs Ghostscript for some
+_LOADED = (TiffImagePlugin, WebPImagePlugin)  # Pillow loads the others first, and all that it knows for lack of these
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for broken files
 
 

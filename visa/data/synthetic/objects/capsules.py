@@ -9,44 +9,34 @@ from visa.data.synthetic.shapes import Points, Pose, blob, ellipse, rectangle, r
 
 LENGTH, WIDTH = 0.232, 0.118
 GEL = (158, 150, 58)
-WEAR, STRENGTH = 0.2, (0.9, 1.5)  # among so many places to look at, faint ones are not found
+WEAR, STRENGTH = 0.2, (1.1, 1.5)  # among so many places to look at, faint ones are not found
 
 
 def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
-    """Six capsules in any pose, none on another."""
+    """Six capsules in any pose."""
     bench.table(canvas, rng, (206, 203, 196))
     under, colour = canvas.layer(), shift_colour(GEL, rng, 0.006)
     outline = rectangle(LENGTH, WIDTH, WIDTH / 2 - 0.001)
-    parts = [Part(outline, pose) for pose in _scattered(rng, 6)]
+    parts = [Part(outline, pose) for pose in _scattered(rng)]
     cover = np.zeros((canvas.side, canvas.side), np.float32)
     for part in parts:
         np.maximum(cover, _capsule(canvas, part, shift_colour(colour, rng, 0.008)), out=cover)
     return Body(cover, Pose(), colour, under, parts)
 
 
-def _scattered(rng: np.random.Generator, count: int) -> list[Pose]:
-    """Poses whose capsules keep a little distance: thrown one by one, and all again if there is no room left."""
-    spine = np.stack([np.linspace(-0.5, 0.5, 7) * (LENGTH - WIDTH), np.zeros(7)], axis=1)
-    poses: list[Pose] = []
-    lying = np.empty((0, 2))
-    for throw in range(1, 10_000):
-        x, y = rng.uniform(0.6 * LENGTH, 1 - 0.6 * LENGTH, 2)
-        pose = Pose(x, y, rng.uniform(0, 360))
-        thrown = pose(spine)
-        distances = np.linalg.norm(thrown[:, None] - lying, axis=2)
-        if distances.min(initial=1.0) > 1.15 * WIDTH:
-            poses, lying = [*poses, pose], np.concatenate([lying, thrown])
-        elif throw % 400 == 0:
-            poses, lying = [], np.empty((0, 2))
-        if len(poses) == count:
-            break
-    return poses
+def _scattered(rng: np.random.Generator) -> list[Pose]:
+    """One somewhere in each of six fields, turned any way, far enough from the others not to touch."""
+    return [
+        Pose(x + rng.uniform(-0.028, 0.028), y + rng.uniform(-0.05, 0.05), rng.uniform(0, 360))
+        for y in (0.30, 0.70)
+        for x in (0.19, 0.5, 0.81)
+    ]
 
 
 def _capsule(canvas: Canvas, part: Part, colour: Colour) -> FloatMap:
     patch = canvas.patch(part.on_picture())
     cover = canvas.full(patch)
-    canvas.paint(patch, colour, gloss=0.75)
+    canvas.paint(patch, colour, gloss=0.5)
     # the gel gathers light on the side away from the lamp
     far_side = Pose(part.pose.x + 0.016, part.pose.y + 0.019, part.pose.angle)
     glow = canvas.patch(far_side(ellipse(LENGTH * 0.36, WIDTH * 0.25)), soft=0.014).within(cover)
@@ -67,7 +57,7 @@ def _bubble(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, str
     """An air bubble inside: a dark ring with a bright middle and a highlight."""
     part = _one(body, rng)
     at = part.pose.at(rng.uniform(-0.06, 0.06), rng.normal(0, 0.009))
-    r = rng.uniform(0.022, 0.038) * (0.7 + 0.3 * strength)
+    r = rng.uniform(0.028, 0.042) * (0.7 + 0.3 * strength)
     ring = canvas.patch(at(ellipse(r, r * 0.92)), soft=0.0012).within(body.cover)
     canvas.stain(ring, (0.25, 0.25, 0.2), amount=min(1, 0.3 + 0.5 * strength))
     middle = canvas.patch(at(ellipse(r * 0.75, r * 0.68)), soft=0.002).within(body.cover)
@@ -79,7 +69,7 @@ def _bubble(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, str
 def _discolor(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
     """A capsule whose gel has turned, from one end on: brown, pale or reddish."""
     part = _one(body, rng)
-    factor = ((0.62, 0.46, 0.42), (1.5, 1.5, 2.6), (1.15, 0.62, 0.6))[rng.integers(3)]
+    factor = ((0.42, 0.26, 0.24), (1.6, 1.6, 3.2), (1.15, 0.42, 0.4))[rng.integers(3)]
     end = part.pose.at(rng.choice([-1, 1]) * LENGTH * rng.uniform(0.1, 0.4), 0)
     patch = canvas.patch(end(ellipse(LENGTH * 0.62, WIDTH)), soft=0.008)
     patch = patch.within(canvas.full(canvas.patch(part.on_picture())))
@@ -91,9 +81,9 @@ def _leak(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stren
     """Oil that has run out of one end onto the table: a glossy, tinted puddle."""
     part = _one(body, rng)
     end = part.pose.at(rng.choice([-1, 1]) * LENGTH * 0.5, rng.normal(0, 0.016))
-    puddle = canvas.patch(end(blob(rng, rng.uniform(0.040, 0.068) * (0.7 + 0.3 * strength), 0.2)), soft=0.002)
+    puddle = canvas.patch(end(blob(rng, rng.uniform(0.050, 0.075) * (0.7 + 0.3 * strength), 0.2)), soft=0.002)
     puddle = puddle.without(body.cover)
-    canvas.stain(puddle, (0.66, 0.62, 0.26), amount=min(1, 0.35 + 0.6 * strength))
+    canvas.stain(puddle, (0.42, 0.26, 0.10), amount=min(1, 0.35 + 0.6 * strength))
     canvas.gloss[puddle.window] += 0.25 * puddle.cover
     canvas.raise_round(puddle, 0.005, edge=0.010)
     canvas.mark(puddle, name)

@@ -7,7 +7,7 @@ from visa.data.synthetic.canvas import Canvas
 from visa.data.synthetic.defects import Body, Defect
 from visa.data.synthetic.shapes import Pose
 
-WEAR, STRENGTH = 0.1, (1.1, 1.5)  # with pieces turned every way, faint defects are not found
+WEAR, STRENGTH = 0.1, (1.2, 1.5)  # with pieces turned every way, faint defects are not found
 
 
 def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
@@ -15,7 +15,7 @@ def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
     frame = Pose(0.5, 0.5, rng.normal(0, 3))
     poses = [
         frame.at(
-            x + rng.uniform(-0.025, 0.025), y + rng.uniform(-0.025, 0.025), rng.uniform(-50, 50), rng.normal(0.9, 0.012)
+            x + rng.uniform(-0.025, 0.025), y + rng.uniform(-0.025, 0.025), rng.uniform(-40, 40), rng.normal(0.9, 0.012)
         )
         for x, y in ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
     ]
