@@ -19,7 +19,7 @@ from visa.paths import CHECKOUT
 
 TINY = {"normal": 24, "anomaly": 12, "size": 64, "workers": 1}
 CHANGING = ("written", "seconds", "cpu_seconds", "images_per_second", "machine", "machines")
-CHANGING += ("outputs", "weights")  # digests of files that hold such times
+CHANGING += ("outputs",)  # digests of files that hold such times
 NOT_COMPARED = (".ipynb", ".pt", ".pickle", ".doctree", ".buildinfo")  # times, or steps on the way
 NOT_COMPARED_NAMES = ("stages.csv", "provenance.json")
 

@@ -48,6 +48,14 @@ def test_every_method_leaves_weights_curves_and_diagnosis(data, tmp_path, method
     assert not is_finished(configured(method, True, SMALL | {"seed": 1}), data, tmp_path)
 
 
+def test_the_same_training_writes_the_same_bytes(data, tmp_path):
+    settings = configured("simsiam", True, SMALL)
+    for name in ("first", "second"):
+        run_pretraining(settings, data, tmp_path / name, make_fabric("cpu"))
+    first, second = ((tmp_path / name / "backbone.safetensors").read_bytes() for name in ("first", "second"))
+    assert first == second
+
+
 def test_the_random_baseline_has_calibrated_statistics(data, tmp_path):
     run_random(configured("simsiam", False, SMALL), data, tmp_path)
     weights = load_file(tmp_path / "backbone.safetensors")

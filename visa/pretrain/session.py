@@ -169,15 +169,16 @@ def write_pretraining(
     """Write `backbone.safetensors`, its JSON sidecar, `curves.csv` (a row a step) and `diagnosis.json`.
 
     `method` has a `backbone`, and a `classifier` where it was trained with labels: it is kept as `fc`. `key`
-    identifies settings, data and code. `facts` (dataset, images, seconds, ...) go into the sidecar, and the weights'
-    own metadata name settings and data.
+    identifies settings, data and code. `facts` (dataset, images, seconds, ...) go into the sidecar; all but the times
+    go into the weights' own metadata, so that the same run makes the same file.
     """
     if curves:
         write_rows(folder / "curves.csv", list(curves[0]), curves)
     write_text(folder / "diagnosis.json", json.dumps(dict(diagnosis), indent=1) + "\n")
     weights = folder / "backbone.safetensors"
     classifier: nn.Module | None = getattr(method, "classifier", None)
-    save_weights(method.backbone, weights, {"settings": asdict(settings), **facts}, classifier)
+    named = {name: fact for name, fact in facts.items() if name not in ("seconds", "images_per_second")}
+    save_weights(method.backbone, weights, {"settings": asdict(settings), **named}, classifier)
     write_sidecar(weights, key, asdict(settings), diagnosis=dict(diagnosis), **facts)
 
 
