@@ -12,7 +12,7 @@ from stat import S_ISREG
 from visa.data.images import open_mask
 from visa.data.layouts import root_samples
 from visa.data.objects import OBJECTS
-from visa.data.png import encode_mask
+from visa.data.png import band_of, encode_mask, read_band
 from visa.data.splits import Sample, present_objects, read_split
 from visa.errors import VisaError, check_choice
 from visa.paths import written_whole
@@ -200,6 +200,7 @@ def _hard_link(source: Path, target: Path) -> bool:
 
 
 def _write_mask(source: Path, target: Path) -> None:
-    target.write_bytes(encode_mask(open_mask(source)))
+    marks = read_band(source.read_bytes()) or band_of(open_mask(source))
+    target.write_bytes(encode_mask(marks))
     time = source.stat().st_mtime_ns
     os.utime(target, ns=(time, time))

@@ -14,7 +14,7 @@ from visa.detect.scores import load_scores
 from visa.errors import VisaError
 from visa.metrics import image_metrics
 from visa.metrics.curves import curve_figures, steps_of_groups
-from visa.provenance import code_digest, digest, write_text
+from visa.provenance import code_digest, digest, file_digest, write_text
 
 LEVELS = 256
 
@@ -45,8 +45,8 @@ def read_record(file: Path, below: Path) -> Record:
 
     Raises VisaError for a file that holds no scores, and for maps that are not finite.
     """
-    about, code = file.stat(), code_digest("report/browser/records.py", "detect/scores.py")
-    folder = below / digest([str(file.relative_to(below.parents[1])), about.st_size, about.st_mtime_ns, code])
+    code = code_digest("report/browser/records.py", "detect/scores.py")
+    folder = below / digest([str(file.relative_to(below.parents[1])), file_digest(file), code])
     stored = folder / "record.json"  # written last: a folder without it is unfinished
     if stored.is_file():
         return Record(**json.loads(stored.read_text(encoding="utf-8")))
