@@ -234,9 +234,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         typer.echo(f"visa: {error}", err=True)
         sys.exit(2)
     except OSError as error:
-        typer.echo(
-            f"visa: {error.strerror or error}{_where(error)}. Check the path, the disk and permissions.", err=True
-        )
+        what = str(error.strerror or error).removesuffix(".")
+        typer.echo(f"visa: {what}{_where(error)}. Check the path, the disk and permissions.", err=True)
         sys.exit(2)
 
 
