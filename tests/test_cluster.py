@@ -66,7 +66,7 @@ def serial(tmp_path_factory, mini_root):
     """What an undisturbed run in one process leaves."""
     folder = tmp_path_factory.mktemp("serial")
     code, stdout, stderr = visa(environment(folder, mini_root))
-    assert code == 0 and "9 of 9 stages ran" in stdout, stdout + stderr
+    assert code == 0 and "10 of 10 stages ran" in stdout, stdout + stderr
     return results(folder)
 
 
@@ -94,7 +94,7 @@ def test_workers_that_die_hang_or_lack_memory_cost_a_retry(tmp_path, mini_root, 
         with suppress(psutil.NoSuchProcess):
             process.kill()
     code, stdout, stderr = finish(run)
-    assert code == 0 and "9 of 9 stages ran" in stdout, stdout + stderr
+    assert code == 0 and "10 of 10 stages ran" in stdout, stdout + stderr
     assert not list(mishaps.iterdir()) and results(tmp_path) == serial
     said = stdout + stderr
     for name, why in (
@@ -107,7 +107,7 @@ def test_workers_that_die_hang_or_lack_memory_cost_a_retry(tmp_path, mini_root, 
             said,
         )
     code, stdout, stderr = visa(environment(tmp_path, mini_root))
-    assert "0 of 9 stages ran" in stdout, "one process finds up to date what workers made"
+    assert "0 of 10 stages ran" in stdout, "one process finds up to date what workers made"
 
 
 @pytest.mark.parametrize("where", [[], ["--workers", "2"]])
@@ -116,14 +116,14 @@ def test_a_stage_that_fails_for_good_is_named_and_the_rest_is_complete(tmp_path,
     code, stdout, stderr = visa(environment(tmp_path, mini_root), "--retries", "1", *where)
     assert code == 1 and "Traceback" not in stdout + stderr
     *_, head, first, second = stderr.strip().splitlines()
-    assert "4 of 9 stages ran on mini-VisA, and 2 failed; 3 that read their results were left out:" in head
+    assert "4 of 10 stages ran on mini-VisA, and 2 failed; 4 that read their results were left out:" in head
     told = sorted([first, second])
     assert "pretrain-simsiam-all-seed0 failed: ValueError: this one is wrong" in told[0] and "kernel died" in told[1]
     kept = results(tmp_path)
     assert kept and kept.items() <= serial.items() and "scores/fryum/random/all/seed0/metrics.csv" in kept
     order(tmp_path, pretrain_simsiam_all_seed0="goes well", score_pcb1_random_all_seed0="goes well")
     code, stdout, stderr = visa(environment(tmp_path, mini_root), *where)
-    assert code == 0 and "5 of 9 stages ran" in stdout and results(tmp_path) == serial, stdout + stderr
+    assert code == 0 and "6 of 10 stages ran" in stdout and results(tmp_path) == serial, stdout + stderr
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -206,12 +206,12 @@ def test_workers_without_a_common_folder_meet_on_object_storage(tmp_path, mini_r
     client, other = (environment(tmp_path / name, mini_root, **places) for name in ("client", "other"))
     with dask(machines) as address:
         code, stdout, stderr = visa(client, "--scheduler", address)
-    assert code == 0 and "9 of 9 stages ran" in stdout, stdout + stderr
+    assert code == 0 and "10 of 10 stages ran" in stdout, stdout + stderr
     below = "bucket/runs/mini-visa/"
     assert {name: bucket.cat(below + name) for name in serial} == serial
-    assert "0 of 9 stages ran" in visa(other)[1], "a machine that has nothing yet finds all up to date"
+    assert "0 of 10 stages ran" in visa(other)[1], "a machine that has nothing yet finds all up to date"
     scores = "scores/fryum/random/all/seed0/1cls/scores.npz"
     bucket.pipe(below + scores, serial[scores][:-3])
     code, stdout, stderr = visa(other)
-    assert "1 of 9 stages ran" in stdout, "half an upload is none: " + stdout + stderr
+    assert "1 of 10 stages ran" in stdout, "half an upload is none: " + stdout + stderr
     assert bucket.cat(below + scores) == serial[scores]

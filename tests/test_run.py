@@ -71,7 +71,7 @@ class TestFinishedRun:
 
     def test_the_book_gets_labelled_copies_with_a_banner(self, mini_runs):
         pages = {p.stem: nbformat.read(p, 4) for p in (mini_runs / "book").glob("*.ipynb")}
-        assert set(pages) == {"01_data", "02_prepare", "03_pretrain", "04_score", "05_results"}
+        assert set(pages) == {"00_start", "01_data", "02_prepare", "03_pretrain", "04_score", "05_results"}
         for page in pages.values():
             assert page.metadata["visa"].items() >= {"dataset": "mini-VisA", "synthetic": True}.items()
             assert "commit" in page.metadata["visa"]
@@ -81,21 +81,21 @@ class TestFinishedRun:
 
     def test_a_second_run_does_nothing_and_a_new_setting_only_what_it_changes(self, mini_runs, mini_root):
         again = visa(mini_runs, mini_root, "run", *ARGUMENTS)
-        assert "0 of 7 stages ran" in again.stdout, again.stdout + again.stderr
+        assert "0 of 8 stages ran" in again.stdout, again.stdout + again.stderr
         source = open_source(str(mini_root))
         run, keys = Run(mini_runs / "mini-visa"), []
         for score in ({}, {"coreset_ratio": 0.5}):
             stages = plan(source, run, Matrix(["fryum"], ["random"], score=score))
             keys.append({job.stage.name: job.key for job in make_jobs(stages, source, run)})
         changed = {name for name in keys[0] if keys[0][name] != keys[1][name]}
-        assert changed == {"score-fryum-random-fryum-seed0", "results"}
+        assert changed == {"score-fryum-random-fryum-seed0", "results", "start"}
 
     def test_a_file_that_was_replaced_by_hand_is_made_anew(self, mini_runs, mini_root):
         weights = mini_runs / "mini-visa/pretrain/random/fryum/seed0/backbone.safetensors"
         content = weights.read_bytes()
         weights.write_bytes(content[:-4] + b"\0\0\0\1")
         again = visa(mini_runs, mini_root, "run", *ARGUMENTS)
-        assert "1 of 7 stages ran" in again.stdout, again.stdout + again.stderr
+        assert "1 of 8 stages ran" in again.stdout, again.stdout + again.stderr
         assert weights.read_bytes() == content
 
     def test_mini_visa_and_visa_do_not_mix(self, mini_runs, mini_root, tmp_path):
@@ -123,7 +123,7 @@ def test_an_interrupted_run_says_so_and_goes_on(mini_root, tmp_path):
     assert not list((tmp_path / "mini-visa").rglob(".*partial*"))
     stamped = len(list((tmp_path / "mini-visa/stages").iterdir()))
     done = visa(tmp_path, mini_root, "run", "--detectors", "probe", *ARGUMENTS)
-    assert done.returncode == 0 and f"{7 - stamped} of 7 stages ran" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and f"{8 - stamped} of 8 stages ran" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.slow
@@ -273,7 +273,7 @@ def test_own_folders_go_through_all_notebooks_and_missing_masks_only_cost_pixel_
     parts = own_parts(tmp_path / "my parts")
     arguments = ["run", "--pretrainings", "random", "--detectors", "padim,probe", "--setups", "1cls,2cls_5shot"]
     done = visa(tmp_path / "runs", parts, *arguments, "--pretrain", "image_size=32", "--score", "draws=2")
-    assert done.returncode == 0 and "7 of 7 stages ran on my parts" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "8 of 8 stages ran on my parts" in done.stdout, done.stdout + done.stderr
     table = pd.read_csv(tmp_path / "runs/my parts/results/metrics.csv")
     assert set(table["dataset"]) == {"my parts"} and set(table["object"]) == {"bolt", "washer"}
     assert set(table.loc[table["level"] == "pixel", "object"]) == {"bolt"}

@@ -15,6 +15,7 @@ Settings = Mapping[str, object]
 # Costly stages leave out the code that only draws or frames them: a new colour is no reason to train again.
 _FRAME = ("report", "notebook.py", "runs.py")
 _CODE = {
+    "00_start": ("data", "plan.py", *_FRAME),
     "01_data": ("data", *_FRAME),
     "02_prepare": ("data", *_FRAME),
     "03_pretrain": ("data", "pretrain", "backbone.py"),
@@ -142,7 +143,17 @@ def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
         folders=(run.results_dir,),
         whole_run=True,
     )
-    return [*stages, *scores, results, *([_ablation_stage(run, matrix, common)] if matrix.ablation else [])]
+    start = Stage(  # last: it tells what the others took
+        "00_start",
+        "start",
+        {**chosen, "seeds": len(matrix.seeds)},
+        (),
+        reads=(results.name,),
+        data=data,
+        page=True,
+        whole_run=True,
+    )
+    return [*stages, *scores, results, *([_ablation_stage(run, matrix, common)] if matrix.ablation else []), start]
 
 
 def _pretrain_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:

@@ -60,7 +60,7 @@ def make_jobs(stages: Sequence[Stage], source: Source, run: Run, timeout: float 
     stages it reads. It is known before anything runs.
     """
     data, of_file, of_folder = cache(source.fingerprint), cache(file_digest), cache(folder_fingerprint)
-    of_source = cache(_made_of)  # a matrix has thousands of stages, of six notebooks
+    of_source = cache(_made_of)  # a matrix has thousands of stages, of seven notebooks
     jobs: dict[str, Job] = {}
     for stage in stages:
         weights, folder = stage.parameters.get("weights"), stage.parameters.get("pretrain_root")
@@ -222,7 +222,7 @@ def _stamp(job: Job, seconds: float) -> None:
 
 def _device(stage: Stage) -> str:
     """What a pre-training ran on, as its sidecar says; empty for other stages."""
-    return str((read_sidecar(stage.outputs[0]) or {}).get("device", ""))
+    return next((str((read_sidecar(output) or {}).get("device", "")) for output in stage.outputs), "")
 
 
 def _executed(stage: Stage, run: Run) -> Path:

@@ -71,8 +71,8 @@ def _placed(word: str, places: dict[str, Path]) -> str:
 
 
 def sentence(told: str) -> str:
-    """The last line; a traceback anywhere is what the table must show."""
-    lines = told.replace("\r", "\n").strip().splitlines()
+    """The command's last sentence, not its progress; a traceback anywhere is what the table must show."""
+    lines = [line for line in told.replace("\r", "\n").splitlines() if line.startswith("visa: ")]
     return "TRACEBACK" if "Traceback" in told else lines[-1] if lines else ""
 
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from visa.paths import CHECKOUT
 TINY = {"normal": 24, "anomaly": 12, "size": 64, "workers": 1}
 CHANGING = ("written", "seconds", "cpu_seconds", "images_per_second", "machine", "machines")
 CHANGING += ("outputs",)  # digests of files that hold such times
+_WRITTEN = re.compile(rb'"written":"[^"]*"')  # in the defect browser's scripts
 NOT_COMPARED = (".ipynb", ".pt", ".pickle", ".doctree", ".buildinfo")  # times, or steps on the way
 NOT_COMPARED_NAMES = ("stages.csv", "provenance.json")
 
@@ -61,7 +63,7 @@ def _content(file: Path, folder: Path) -> bytes:
             about = _stable(json.loads(content.metadata()["visa"]), str(folder))
             tensors = b"".join(content.get_tensor(k).tobytes() for k in sorted(content.keys()))
         return json.dumps(about, sort_keys=True).encode() + tensors
-    return file.read_bytes()
+    return _WRITTEN.sub(b"", file.read_bytes()) if file.suffix == ".js" else file.read_bytes()
 
 
 def _stable(value: object, folder: str) -> object:
