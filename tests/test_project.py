@@ -1,5 +1,6 @@
 """The files around the package agree with each other."""
 
+import ast
 import importlib.metadata
 import json
 import re
@@ -34,6 +35,22 @@ def test_constraints_are_names_and_versions_within_the_ranges():
         requirement = Requirement(text)
         if requirement.name != PROJECT["name"]:
             assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, text
+
+
+def test_what_the_package_imports_is_declared():
+    texts = [r for group in ("cluster", "s3") for r in PROJECT["optional-dependencies"][group]] + PROJECT[
+        "dependencies"
+    ]
+    declared = {canonicalize_name(Requirement(text).name) for text in texts}
+    homes, absent = importlib.metadata.packages_distributions(), set()
+    for file in (ROOT / "visa").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            for module in {name.partition(".")[0] for name in names} - {"visa", *sys.stdlib_module_names}:
+                if not declared & {canonicalize_name(home) for home in homes[module]}:
+                    absent.add(f"{module} in {file.name}")
+    assert not absent
 
 
 def test_conda_takes_python_range_and_dependencies_from_the_project():
