@@ -343,6 +343,10 @@ def test_the_page_on_clusters_is_made_from_its_files_or_says_how_to_make_them(tm
     assert "| of these, different | 1 |" in plain(made["cluster_kills.md"])
     assert "| 1,000 | 2 | 0.1 |  | 0.5 | 2 | 128 | 256 |" in plain(made["scheduling.md"])
     assert "<svg" in made["scheduling.svg"] and "generated/scheduling.svg" in made["scheduling.md"]
+    grown = [row | {"peak_bytes": row["stages"] * 2**20, "walk_cpu_s": row["stages"] * 0.0036} for row in dask]
+    (tmp_path / "scheduling.json").write_text(json.dumps({"rows": alone + grown, "machine": about}), encoding="utf-8")
+    text = cluster_pages.parts(tmp_path)["scheduling.md"]
+    assert "each takes 1024 KiB" in text and "3.6 ms" in text and "would take 98 GiB and 0.1 hours" in text
 
 
 def test_what_the_setups_page_says_is_in_its_files():

@@ -70,7 +70,20 @@ def _scheduling(record: dict[str, Any]) -> dict[str, str]:
         alt = "CPU seconds and memory against the number of stages, on logarithmic axes"
         caption = "CPU seconds of planning and scheduling, and memory, against the number of stages."
         file, svg, figure = measured._drawn("scheduling.svg", _lines(rows), alt, caption)
-    return {"scheduling.md": tables.to_markdown(text) + _made_on(record) + "\n" + figure, file: svg}
+    return {"scheduling.md": tables.to_markdown(text) + _made_on(record) + "\n" + figure + _growth(rows), file: svg}
+
+
+def _growth(rows: pd.DataFrame, times: int = 100) -> str:
+    """What many times the largest number of stages would take with workers, if it goes on as between the last two."""
+    *_, less, most = rows[rows["workers"] > 0].sort_values("stages").to_dict("records")
+    memory = (most["peak_bytes"] - less["peak_bytes"]) / (most["stages"] - less["stages"])
+    seconds = (most["walk_cpu_s"] - less["walk_cpu_s"]) / (most["stages"] - less["stages"])
+    gigabytes, hours = (times * most["stages"] * each / unit for each, unit in ((memory, 2**30), (seconds, 3600)))
+    return (
+        f"\nFrom {less['stages']:,} to {most['stages']:,} stages, each takes {memory / 1024:.0f} KiB of the process that "
+        f"plans and schedules, and {1000 * seconds:.1f} ms of its CPU time. "
+        f"{times} times as many would take {gigabytes:.0f} GiB and {hours:.1f} hours, if it goes on like this.\n"
+    )
 
 
 def _lines(rows: pd.DataFrame) -> mpl.figure.Figure:
