@@ -80,8 +80,8 @@ def _growth(rows: pd.DataFrame, times: int = 100) -> str:
     seconds = (most["walk_cpu_s"] - less["walk_cpu_s"]) / (most["stages"] - less["stages"])
     gigabytes, hours = (times * most["stages"] * each / unit for each, unit in ((memory, 2**30), (seconds, 3600)))
     return (
-        f"\nFrom {less['stages']:,} to {most['stages']:,} stages, each takes {memory / 1024:.0f} KiB of the process that "
-        f"plans and schedules, and {1000 * seconds:.1f} ms of its CPU time. "
+        f"\nFrom {less['stages']:,} to {most['stages']:,} stages, each takes {memory / 1024:.0f} KiB of the process "
+        f"that plans and schedules, and {1000 * seconds:.1f} ms of its CPU time. "
         f"{times} times as many would take {gigabytes:.0f} GiB and {hours:.1f} hours, if it goes on like this.\n"
     )
 
