@@ -123,8 +123,10 @@ def _real_fryum() -> Source | None:
 
 
 def _photographs(source: Source, label: str) -> sheets.Picture:
+    """The middle of the photographs, which are half as wide again as they are high."""
     chosen = source.samples("1cls", "fryum", "test", label)[:BESIDE]
-    return np.asarray(load_images(source.root, chosen, (SIDE, SIDE)).permute(0, 2, 3, 1), np.uint8)
+    wide = load_images(source.root, chosen, (SIDE, 3 * SIDE // 2))[..., SIDE // 4 : SIDE // 4 + SIDE]
+    return np.asarray(wide.permute(0, 2, 3, 1), np.uint8)
 
 
 def _rendered(kind: str) -> sheets.Picture:
