@@ -130,6 +130,8 @@ def test_the_commands_are_accepted(tmp_path, monkeypatch):
     root = tmp_path / "VisA"
     write_mini_visa(root, ["fryum"], normal=12, anomaly=4, size=64, seed=0, workers=1, progress=False)
     monkeypatch.setenv("VISA_ROOT", str(root))
+    (tmp_path / "lite0.safetensors").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
     commands = {*CLAIMS["command"], *(COMMANDS[run] for run in CLAIMS["run"] if run in COMMANDS)}
     runs = [c for c in commands if c.startswith("visa run")]
     assert runs

@@ -153,6 +153,8 @@ def test_the_commands_of_the_results_pages_are_accepted(command, tmp_path, monke
     monkeypatch.setenv("VISA_ROOT", str(root))
     photographs = tmp_path / "photographs"
     photographs.mkdir()
+    (tmp_path / "lite0.safetensors").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
     words = command.replace("PHOTOGRAPHS", str(photographs)).split()
     result = CliRunner().invoke(app, [*words[1:], "--dry-run"])
     assert result.exit_code == 0, result.output
@@ -357,6 +359,8 @@ def test_what_the_setups_page_says_is_in_its_files():
         without, spd = (learned.loc[(name, seed)] for name in ("simsiam", "simsiam+spd"))
         assert f"{without['triplet']:.3f} to {spd['triplet']:.3f}" in text
         assert spd["feature_std"] < 0.08 and 0.4 < without["feature_std"] < 0.6
+    curves = pd.read_csv(folder / "curves.csv")
+    assert curves.loc[curves["pretraining"] == "simsiam+spd", "feature_std"].min() > 0.75
     probe = learned.groupby("pretraining")["probe_auroc"].mean()
     assert f"AU-ROC of {probe['simsiam+spd']:.3f}" in text and f"allows {probe['simsiam']:.3f}" in text
     metrics = tables.load_metrics([folder / "metrics.csv"])

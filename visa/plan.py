@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from visa.data.setups import SETUPS
+from visa.data.setups import SETUPS, obstacle
 from visa.data.source import Source
 from visa.errors import VisaError
 from visa.runs import Run, folder_scope
@@ -123,7 +123,11 @@ def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
 
     With scope `all`, and on a folder (`pretrain_root`), one pre-training serves all objects; with `object` each object
     has its own. Stages that share a seed start from the same initial weights: pre-trainings are compared in pairs.
+    Raises VisaError for an object that has too few images for every setup, before anything is trained for it.
     """
+    for name in matrix.objects:
+        if all(reasons := [obstacle(source, name, setup) for setup in matrix.setups]):
+            raise VisaError(f"{reasons[0]} visa fit and visa score need normal images alone; visa pretrain, any.")
     common = {"visa_root": "" if source.synthetic else source.address or str(source.root), "run": run.root.name}
     chosen = {**common, "objects": ",".join(matrix.objects)}
     data = tuple(matrix.objects)

@@ -20,14 +20,19 @@ from visa.plan import PRETRAININGS
 from visa.pretrain.ablation import REFERENCE
 from visa.report import tables
 
-ALL = f"visa run --objects fryum --pretrainings {','.join(PRETRAININGS)} --seeds 0,1,2"
+FRYUM = "visa run --objects fryum --seeds 0,1,2"
+SMALL = "--pretrain arch=resnet18_half --pretrain batch_size=32 --pretrain precision=bf16-mixed"
+METHODS = f"{FRYUM} --pretrainings {','.join(PRETRAININGS)} {SMALL} --pretrain image_size=48 --pretrain eta=0.5"
+IMAGENET = "--weights imagenet=timm/tf_efficientnet_lite0:lite0.safetensors"  # from benchmarks/imagenet_lite0.py
 RESULTS = {  # folder of book/results: the command that makes its files
-    "fryum": "visa run --objects fryum --seeds 0,1,2",
-    "setups_fryum": "visa run --objects fryum --seeds 0,1,2 --detectors padim,patchcore,probe,classifier,unet",
-    "methods_fryum": ALL,
-    "methods_photographs": f"{ALL} --pretrain pretrain_root=PHOTOGRAPHS",
+    "fryum": f"{FRYUM} --pretrain epochs=12 --pretrain batch_size=32 --score full_maps=false {IMAGENET}",
+    "setups_fryum": f"{FRYUM} --detectors padim,patchcore,probe,classifier,unet {SMALL} --pretrain epochs=30 "
+    "--pretrain image_size=64 --pretrain eta=0.5 --score full_maps=false --score epochs=10 --score min_steps=64 "
+    f"{IMAGENET}",
+    "methods_fryum": f"{METHODS} --pretrain epochs=14",
+    "methods_photographs": f"{METHODS} --pretrain epochs=7 --pretrain pretrain_root=PHOTOGRAPHS",
 }
-ABLATION = "visa run --objects fryum --seeds 0,1,2 --ablation"
+ABLATION = f"{FRYUM} --ablation {SMALL} --pretrain epochs=8 --pretrain image_size=48"
 STAGES = {  # the packages of the API page, in the order of the way through
     "Foundations": ("errors", "paths", "provenance", "backbone", "metrics"),
     "Data": ("data",),

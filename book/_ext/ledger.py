@@ -20,7 +20,6 @@ STATUSES = {
 COMMANDS = {  # of the results that have no page of their own
     "data": "python benchmarks/count_visa.py --root /data/VisA --objects fryum --out book/results/data",
     "similarity": "python benchmarks/similarity.py --root /data/VisA --run runs/NAME --arch resnet18_half --out DIR",
-    "setups_fryum": "visa run --objects fryum --seeds 0,1,2 --detectors padim,patchcore,probe,classifier,unet",
 }
 HOW = "\n::::{{dropdown}} Sources, commands and runs of these claims\n{table}::::\n"
 

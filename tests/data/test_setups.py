@@ -4,11 +4,14 @@ import json
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from visa.data.setups import Split, load_splits, obstacle, save_splits, splits
 from visa.data.source import open_source
 from visa.data.splits import Sample, select
 from visa.errors import VisaError
+from visa.plan import Matrix, plan
+from visa.runs import Run
 
 
 def row(object, split, label, number):
@@ -98,3 +101,19 @@ def test_other_mistakes_are_told_in_one_sentence(tmp_path):
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(VisaError, match="holds no splits"):
             load_splits(tmp_path / "bad.json")
+
+
+def test_an_object_without_defects_is_refused_before_anything_is_trained(tmp_path):
+    for i in range(12):
+        file = tmp_path / "parts" / "bolt" / "good" / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (20 * i, 90, 90)).save(file)
+    source = open_source(str(tmp_path / "parts"))
+    assert obstacle(source, "bolt", "1cls") == "bolt has no anomalous test image: nothing can be measured."
+    with pytest.raises(VisaError, match=r"no anomalous test image.*visa fit and visa score"):
+        plan(source, Run(tmp_path / "run"), Matrix(["bolt"]))
+    bad = tmp_path / "parts" / "bolt" / "bad" / "x.png"
+    bad.parent.mkdir()
+    Image.new("RGB", (32, 32)).save(bad)
+    source = open_source(str(tmp_path / "parts"))
+    assert obstacle(source, "bolt", "1cls") == "" and plan(source, Run(tmp_path / "run"), Matrix(["bolt"]))

@@ -64,7 +64,9 @@ def obstacle(source: Source, object: str, setup: str) -> str:
     """Why an object has too few images for a setup, in one sentence; empty where nothing is in the way."""
     check_choice("setup", setup, SETUPS)
     if setup == "1cls":
-        return ""
+        there = {sample.label for sample in source.samples(setup, object=object, split="test")}
+        absent = [kind for label, kind in (("normal", "normal"), ("anomaly", "anomalous")) if label not in there]
+        return f"{object} has no {' and no '.join(absent)} test image: nothing can be measured." if absent else ""
     normal, anomaly = map(len, _pools(source.samples(SPLIT_TYPE[setup], object=object)))
     needed = SHOTS.get(setup, 2)  # high-shot: one to train on, one to judge
     if min(normal, anomaly) >= needed:
