@@ -128,7 +128,7 @@ def test_claims_of_stored_runs_have_numbers():
 
 def test_the_commands_are_accepted(tmp_path, monkeypatch):
     root = tmp_path / "VisA"
-    write_mini_visa(root, ["fryum"], normal=12, anomaly=4, size=64, seed=0, workers=1, progress=False)
+    write_mini_visa(root, ["fryum"], normal=60, anomaly=60, size=64, seed=0, workers=1, progress=False)
     monkeypatch.setenv("VISA_ROOT", str(root))
     (tmp_path / "lite0.safetensors").write_bytes(b"")
     monkeypatch.chdir(tmp_path)

@@ -98,6 +98,17 @@ TABLES = {  # page part: file, its list of rows, and key of a row to its heading
             "blend_percent": "SmoothBlend, % of the step",
         },
     ),
+    "browser": (
+        "browser",
+        "rows",
+        {
+            "input": "input",
+            "first_ms": "first time, ms",
+            "median_ms": "median, ms",
+            "longest_ms": "longest, ms",
+            "cpu_ms": "of the page's CPU, ms",
+        },
+    ),
     "synth": (
         "synth",
         "rows",
