@@ -159,7 +159,7 @@ def test_the_plan_pairs_pretrainings_by_seed_and_shares_what_serves_all(mini_roo
         assert len(set(names)) == len(names)
         for i, stage in enumerate(stages):
             assert set(stage.reads) <= set(names[:i]), "each stage comes after what it reads"
-        assert [s.notebook for s in stages if s.page] == sorted({s.notebook for s in stages})
+        assert sorted(s.notebook for s in stages if s.page) == sorted({s.notebook for s in stages})
 
 
 def test_a_setting_that_no_notebook_has_is_refused_before_anything_runs(mini_root, tmp_path):

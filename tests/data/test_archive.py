@@ -31,8 +31,10 @@ def tar(files: dict[str, bytes], *extra: tarfile.TarInfo, mode: str = "w") -> by
             member = tarfile.TarInfo(name)
             member.size = len(content)
             out.addfile(member, io.BytesIO(content))
-        for member in extra:
-            out.addfile(member)
+        for member in extra:  # a header alone, whatever size it claims; addfile of Python 3.13 wants what it claims
+            header = member.tobuf()
+            out.fileobj.write(header)
+            out.offset += len(header)
     return stream.getvalue()
 
 
