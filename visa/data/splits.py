@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
 from visa.data.objects import SPLIT_TYPES
@@ -46,7 +47,9 @@ def read_split(file: Path) -> list[Sample]:
     """
     if not file.is_file():
         raise VisaError(f"no split file at {file}: a VisA root holds split_csv/ with {', '.join(SPLIT_TYPES)}.")
-    samples = [Sample(*(row.get(c, "") for c in COLUMNS)) for row in read_table(file, COLUMNS)]
+    names, rows = _read_rows(file, COLUMNS)
+    fields, blank = itemgetter(*map(names.index, COLUMNS)), [""] * len(names)
+    samples = [Sample(*fields(row + blank[len(row) :])) for row in rows]
     if not samples:
         raise VisaError(f"{file} names no image: fetch the split file again.")
     _check_rows(file, samples)
@@ -58,20 +61,8 @@ def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
     Raises VisaError if it is no UTF-8 CSV or lacks one of `columns`.
     """
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream)  # a DictReader takes three times as long
-            names = next(reader, [])
-            rows = [dict(zip(names, row, strict=False)) for row in reader if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise VisaError(f"{file} is no CSV file in UTF-8 ({error}): fetch it again.") from error
-    if absent := [c for c in columns if c not in names]:
-        raise VisaError(
-            f"{file} lacks the columns {', '.join(absent)}: its first line is {','.join(columns)}, so written."
-        )
-    if twice := [c for c in columns if names.count(c) > 1]:
-        raise VisaError(f"{file} has the column {twice[0]} twice: leave one.")
-    return rows
+    names, rows = _read_rows(file, columns)
+    return [dict(zip(names, row, strict=False)) for row in rows]
 
 
 def select(samples: Iterable[Sample], **wanted: str) -> list[Sample]:
@@ -114,6 +105,24 @@ def description(root: Path) -> dict[str, object]:
 def is_synthetic(root: Path) -> bool:
     """Whether `dataset.json` in the root says that its images were rendered, not photographed."""
     return bool(description(root).get("synthetic", False))
+
+
+def _read_rows(file: Path, columns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """The first line of a CSV file, and the others that are not empty; VisaError as `read_table`."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream)
+            names = next(reader, [])
+            rows = [row for row in reader if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise VisaError(f"{file} is no CSV file in UTF-8 ({error}): fetch it again.") from error
+    if absent := [c for c in columns if c not in names]:
+        raise VisaError(
+            f"{file} lacks the columns {', '.join(absent)}: its first line is {','.join(columns)}, so written."
+        )
+    if twice := [c for c in columns if names.count(c) > 1]:
+        raise VisaError(f"{file} has the column {twice[0]} twice: leave one.")
+    return names, rows
 
 
 def _check_rows(file: Path, samples: list[Sample]) -> None:
