@@ -50,8 +50,15 @@ def test_other_names_of_the_notebook_are_not_mistaken_for_parameters():
     check_parameters(namespace("epochs = 2", pd=object(), fig=1), {})
 
 
+def started(types, **names):
+    """What `start` returns to a notebook that has these names."""
+    names |= {"__annotations__": types, "start": start}
+    exec("result = start()", names)  # noqa: S102
+    return names["result"]
+
+
 def test_start_opens_data_and_run(mini_root, capsys):
-    source, run = start({"__annotations__": {"visa_root": str}, "visa_root": str(mini_root), "In": []})
+    source, run = started({"visa_root": str}, visa_root=str(mini_root), In=[])
     assert source.synthetic and source.name == "mini-VisA" and source.objects == ("pcb1", "fryum")
     assert json.loads((run.root / "run.json").read_text()) == {"dataset": "mini-VisA", "synthetic": True}
 
@@ -59,9 +66,9 @@ def test_start_opens_data_and_run(mini_root, capsys):
 def test_start_names_what_is_wrong_with_the_object_or_the_root(mini_root, tmp_path, monkeypatch):
     types = {"visa_root": str, "object": str}
     with pytest.raises(VisaError, match=r"'pcb2' is not in .*; present: pcb1, fryum"):
-        start({"__annotations__": types, "visa_root": str(mini_root), "object": "pcb2"})
+        started(types, visa_root=str(mini_root), object="pcb2")
     with pytest.raises(VisaError, match="which is no folder"):
-        start({"__annotations__": types, "visa_root": "/nowhere", "object": "pcb1"})
+        started(types, visa_root="/nowhere", object="pcb1")
     with pytest.raises(VisaError, match="no split file at"):
         open_source(str(tmp_path))
     monkeypatch.setenv("VISA_ROOT", "/nowhere")

@@ -131,6 +131,7 @@ def test_an_interrupted_run_says_so_and_goes_on(mini_root, tmp_path):
     ("name", "parameter", "value", "told"),
     [
         ("03_pretrain", "objekt", "pcb1", "no parameter 'objekt'"),
+        ("01_data", "globals", "1", "no parameter 'globals'"),
         ("01_data", "workers", "0", "workers is 0: give a whole number from 1 to 256"),
         ("06_ablation", "seeds", "0,a", "seeds are '0,a': give whole numbers"),
         ("04_score", "pretraining", "../../x", "'../../x' is the name of no object, pre-training or data set"),

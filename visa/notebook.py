@@ -1,6 +1,7 @@
 """What every notebook starts with: its parameters checked, data and run opened, the banner shown."""
 
 import ast
+import inspect
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -23,13 +24,13 @@ Choices = Iterable[str] | range
 _FILES = ("weights", "pretrain_root")  # parameters that name what must be there
 
 
-def start(namespace: Mapping[str, Any], **choices: Choices) -> tuple[Source, Run]:
+def start(**choices: Choices) -> tuple[Source, Run]:
     """Check the notebook's parameters, open its data set and run, and show a banner if the data are synthetic.
 
-    `namespace` is the notebook's `globals()`, in which annotations name the parameters and their types; `choices`
-    lists the values that a parameter may take, or is a range of whole numbers. Raises VisaError, in one sentence, at
-    the first mistake.
+    Annotations in the notebook that calls name its parameters and their types; `choices` lists the values that a
+    parameter may take, or is what `within` returns. Raises VisaError, in one sentence, at the first mistake.
     """
+    namespace = _callers_globals()
     check_parameters(namespace, choices)
     named = str(namespace.get("object", namespace.get("objects", "")))
     names = [name.strip() for name in named.split(",")] if named else []
@@ -40,6 +41,11 @@ def start(namespace: Mapping[str, Any], **choices: Choices) -> tuple[Source, Run
     if source.synthetic:
         display(HTML(BANNER))  # type: ignore[no-untyped-call]
     return source, open_run(namespace.get("run", ""), source)
+
+
+def within(least: int, most: int) -> range:
+    """Whole numbers from `least` to `most`, both allowed."""
+    return range(least, most + 1)
 
 
 def check_parameters(namespace: Mapping[str, Any], choices: Mapping[str, Choices]) -> None:
@@ -78,6 +84,14 @@ def whole_numbers(what: str, text: str, allowed: range) -> list[int]:
     if not all(number in allowed for number in numbers) or len(set(numbers)) < len(numbers):
         raise VisaError(f"{what}s are {_short(text)}: give whole numbers from {allowed[0]} on, with commas, each once.")
     return numbers
+
+
+def _callers_globals() -> dict[str, Any]:
+    """Those of the notebook: it need not call `globals`, which a parameter of that name would hide."""
+    frame = inspect.currentframe()
+    while frame and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    return frame.f_globals if frame else {}
 
 
 def _short(value: object) -> str:
