@@ -82,9 +82,9 @@ def until(condition, what):
 
 
 def test_workers_that_die_hang_or_lack_memory_cost_a_retry(tmp_path, mini_root, serial):
-    order(
-        tmp_path, pretrain_random_all_seed0="dies once", prepare="memory once", score_pcb1_random_all_seed0="hangs once"
-    )
+    # those that start together with the first are killed with it, and lack nothing else
+    scores = {"score_fryum_random_all_seed0": "memory once", "score_pcb1_random_all_seed0": "hangs once"}
+    order(tmp_path, pretrain_random_all_seed0="dies once", **scores)
     order(tmp_path, data="slow once", pretrain_simsiam_all_seed0="slow once")
     run = start(environment(tmp_path, mini_root), "--workers", "2", "--timeout", "0.2")
     mishaps = tmp_path / "runs/mishaps"
@@ -99,7 +99,7 @@ def test_workers_that_die_hang_or_lack_memory_cost_a_retry(tmp_path, mini_root, 
     said = stdout + stderr
     for name, why in (
         ("pretrain-random-all-seed0", "kernel died"),
-        ("prepare", "MemoryError"),
+        ("score-fryum-random-all-seed0", "MemoryError"),
         ("score-pcb1", "longer than 12 s"),
     ):
         assert any(name in line and "is tried again" in line and why in line for line in said.splitlines()), (
