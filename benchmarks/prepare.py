@@ -84,7 +84,7 @@ def report(root: Path, options: argparse.Namespace, rows: list[dict[str, object]
     print(pd.DataFrame(rows).to_string(index=False, float_format="{:.2f}".format))
     print(f"goals: {GOALS['cpu']} x CPU with any number of workers, {GOALS['wall']} x wall with two")
     if options.out:
-        asked = {name: str(value) for name, value in vars(options).items() if name not in ("plain", "scratch")}
+        asked = {name: str(value) for name, value in vars(options).items() if name not in ("plain", "scratch", "out")}
         data = "mini-VisA" if (root / "dataset.json").is_file() else "VisA"
         record = {"asked": asked, "data": data, "goals": GOALS, "load": os.getloadavg(), "rows": rows}
         write_text(options.out, json.dumps(record | {"machine": machine()}, indent=1) + "\n")

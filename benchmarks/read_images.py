@@ -97,7 +97,7 @@ def main() -> None:
     print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3g}".format))
     print(f"goal: visa at least {GOAL} times Pillow open + resize")
     if options.out:
-        asked = {name: str(value) for name, value in vars(options).items()}
+        asked = {name: str(value) for name, value in vars(options).items() if name != "out"}
         record = {"asked": asked, "data": source.name, "size": size, "goal": GOAL, "load": os.getloadavg()}
         write_text(options.out, json.dumps({**record, "rows": rows, "machine": machine()}, indent=1) + "\n")
 
