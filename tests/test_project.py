@@ -89,6 +89,13 @@ def test_notebooks_are_clean_and_parameterised(path):
     assert not re.search(r"/(home|root|tmp|Users)/", json.dumps(notebook)), "no path of a machine"
 
 
+def test_results_hold_no_path_of_a_machine():
+    files = [f for f in (ROOT / "book" / "results").rglob("*") if f.suffix in (".json", ".csv")]
+    assert files
+    for file in files:
+        assert not re.search(r"/(home|root|tmp|Users|work|mnt)/", file.read_text(encoding="utf-8")), file
+
+
 def test_an_instrument_library_of_the_same_name_is_named(tmp_path):
     (tmp_path / "visa.py").write_text("# an instrument library\n")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import visa_spd; visa_spd.main()"
