@@ -1,6 +1,7 @@
 """What the defect browser's page is made from: levels and counts of pixels, pictures, and what is written again."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -104,6 +105,20 @@ def test_what_still_holds_is_kept_and_what_is_of_no_use_goes(run, scored):
     assert {f: times[f] for f in left} == left
     assert len({f.parent for f in times}) - len({f.parent for f in left}) == 1
     assert not list(folder.rglob(".*partial*"))
+
+
+def test_a_files_content_names_its_folder_and_its_time_does_not(run, scored):
+    folder = build_browser(run, scored.source).parent / "scored"
+    before = {f.name for f in folder.iterdir()}
+    file = next(run.glob("scores/pcb1/random/*/seed0/1cls/padim/draw0/scores.npz"))
+    os.utime(file, ns=(1, 1))
+    build_browser(run, scored.source)
+    assert {f.name for f in folder.iterdir()} == before
+    one = scored.scores["pcb1", "random", "padim"]
+    save_scores(file, type(one)(**vars(one) | {"image_scores": one.image_scores[::-1].copy()}))
+    build_browser(run, scored.source)
+    after = {f.name for f in folder.iterdir()}
+    assert len(after) == len(before) and len(after - before) == 1
 
 
 def test_scores_of_other_images_and_further_draws_stay_out(run, scored, capsys):

@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from visa.detect.scores import load_scores
 from visa.errors import VisaError
 from visa.metrics import image_metrics
 from visa.metrics.curves import curve_figures, steps_of_groups
-from visa.provenance import code_digest, digest, file_digest, write_text
+from visa.provenance import code_digest, digest, write_text
 
 LEVELS = 256
 
@@ -46,7 +47,7 @@ def read_record(file: Path, below: Path) -> Record:
     Raises VisaError for a file that holds no scores, and for maps that are not finite.
     """
     code = code_digest("report/browser/records.py", "detect/scores.py")
-    folder = below / digest([str(file.relative_to(below.parents[1])), file_digest(file), code])
+    folder = below / digest([str(file.relative_to(below.parents[1])), _contents(file), code])
     stored = folder / "record.json"  # written last: a folder without it is unfinished
     if stored.is_file():
         return Record(**json.loads(stored.read_text(encoding="utf-8")))
@@ -63,6 +64,15 @@ def read_record(file: Path, below: Path) -> Record:
         record = _with_maps(record, scores.maps, scores.masks, folder)
     write_text(stored, json.dumps(asdict(record)))
     return record
+
+
+def _contents(file: Path) -> list[tuple[str, int, int]]:
+    """Name, checksum and size of each array of a file of scores, from its directory: the maps are not read for it."""
+    try:
+        with ZipFile(file) as stored:
+            return [(entry.filename, entry.CRC, entry.file_size) for entry in stored.infolist()]
+    except BadZipFile:
+        return []  # what loads the scores says so
 
 
 def _with_maps(record: Record, maps: NDArray[np.float32], masks: NDArray[np.uint8], folder: Path) -> Record:
