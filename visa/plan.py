@@ -126,8 +126,9 @@ def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
     Raises VisaError for an object that has too few images for every setup, before anything is trained for it.
     """
     for name in matrix.objects:
-        if all(reasons := [obstacle(source, name, setup) for setup in matrix.setups]):
-            raise VisaError(f"{reasons[0]} visa fit and visa score need normal images alone; visa pretrain, any.")
+        if all(obstacle(source, name, setup) for setup in matrix.setups):
+            reason = obstacle(source, name, matrix.setups[0])
+            raise VisaError(f"{reason} visa fit and visa score need normal images alone; visa pretrain, any.")
     common = {"visa_root": "" if source.synthetic else source.address or str(source.root), "run": run.root.name}
     chosen = {**common, "objects": ",".join(matrix.objects)}
     data = tuple(matrix.objects)
