@@ -33,7 +33,7 @@ OPTIONAL = ()  # no setting may be None
 _STATE = {
     "channels": (torch.int64, 1),
     "mean": (torch.float32, 2),
-    "whiten": (torch.float32, 3),
+    "cholesky": (torch.float32, 3),
     "shape": (torch.int64, 1),
 }
 
@@ -45,8 +45,8 @@ class PaDiM:
     `extract` gives the maps of a tuple of stages, the paper's being LAYERS. `n_channels` of all their channels are
     drawn from `seed`: the paper takes 100 of ResNet-18's 448 and 550 of Wide ResNet-50's 1792 (section 4.3); 550 serve
     a ResNet-50, which has as many. `epsilon` is the paper's 0.01 I (section 3.2), `sigma` its smoothing in pixels.
-    Fitted state, with P = h * w positions of the largest map: `channels` (C), `mean` (P, C), `whiten` (P, C, C),
-    the inverse Cholesky factor of each covariance, and `shape` (h, w).
+    Fitted state, with P = h * w positions of the largest map: `channels` (C), `mean` (P, C), `cholesky` (P, C, C),
+    the lower Cholesky factor of each covariance, and `shape` (h, w).
 
     Memory is P C^2 numbers, whatever the number of images: for stride 4 and 100 channels 125 MB at 224 x 224 and
     3.8 GB at 1000 x 1500; for 550 channels 3.8 GB and 113 GB. Where that is too much, take fewer channels, smaller
@@ -60,7 +60,7 @@ class PaDiM:
     sigma: float = 4.0
     channels: Tensor = field(init=False, default_factory=lambda: torch.empty(0))
     mean: Tensor = field(init=False, default_factory=lambda: torch.empty(0))
-    whiten: Tensor = field(init=False, default_factory=lambda: torch.empty(0))
+    cholesky: Tensor = field(init=False, default_factory=lambda: torch.empty(0))
     shape: Tensor = field(init=False, default_factory=lambda: torch.empty(0))
 
     @torch.no_grad()
@@ -85,7 +85,7 @@ class PaDiM:
             raise VisaError(f"PaDiM got {count} training images: a covariance needs at least two.")
         shift = total / count
         moment.baddbmm_(shift[:, :, None], shift[:, None], alpha=-count)
-        self.mean, self.whiten = center[:, 0] + shift, self._inverse_cholesky(moment, count)
+        self.mean, self.cholesky = center[:, 0] + shift, self._factors(moment, count)
         return self
 
     @torch.no_grad()
@@ -97,13 +97,7 @@ class PaDiM:
         Raises VisaError if the detector is not fitted, or was fitted at another image size.
         """
         need_fit(self.mean)
-        x, (h, w) = self._embed(images)
-        if (h, w) != tuple(self.shape.tolist()):
-            fitted = " x ".join(str(side) for side in self.shape.tolist())
-            raise VisaError(f"PaDiM was fitted at {fitted} positions, not {h} x {w}: keep one image size.")
-        whitened = self.whiten @ (x - self.mean[:, None]).mT  # (P, C, N)
-        distances = whitened.norm(dim=1).T.reshape(-1, h, w)
-        maps = anomaly_maps(distances, (images.shape[2], images.shape[3]), self.sigma)
+        maps = anomaly_maps(self._distances(images), (images.shape[2], images.shape[3]), self.sigma)
         return maps.max(axis=(1, 2)), maps
 
     def state(self) -> State:
@@ -117,7 +111,7 @@ class PaDiM:
         check_tensors("PaDiM", tensors, _STATE)
         check_settings("PaDiM", settings, BOUNDS)
         p, c = tensors["mean"].shape
-        fits = tensors["whiten"].shape == (p, c, c) and len(tensors["channels"]) == c == settings["n_channels"]
+        fits = tensors["cholesky"].shape == (p, c, c) and len(tensors["channels"]) == c == settings["n_channels"]
         h, w = tensors["shape"].tolist() if len(tensors["shape"]) == 2 else (0, 0)
         if not fits or h < 1 or w < 1 or h * w != p or tensors["channels"].min() < 0:
             raise VisaError("the file holds no PaDiM: its tensors' shapes do not fit together.")
@@ -134,6 +128,16 @@ class PaDiM:
     def load(cls, path: Path, extract: Extract, device: str = "cpu") -> Self:
         """The detector that `save` wrote, on features of the same backbone; VisaError if the file is no such one."""
         return cls.restore(load_state(path, device), extract)
+
+    def _distances(self, images: Tensor) -> Tensor:
+        """Mahalanobis distances (N, h, w), by solving with the factors."""
+        x, (h, w) = self._embed(images)
+        if (h, w) != tuple(self.shape.tolist()):
+            fitted = " x ".join(str(side) for side in self.shape.tolist())
+            raise VisaError(f"PaDiM was fitted at {fitted} positions, not {h} x {w}: keep one image size.")
+        whitened = torch.linalg.solve_triangular(self.cholesky, (x - self.mean[:, None]).mT, upper=False)  # (P, C, N)
+        distances: Tensor = whitened.norm(dim=1).T.reshape(-1, h, w)
+        return distances
 
     def _groups(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """Features (P, n, C) of so many images together that a pass over the P C^2 sums pays, in the same memory."""
@@ -183,36 +187,23 @@ class PaDiM:
             raise VisaError(f"n_channels is {self.n_channels}, but the backbone's maps have {available}: take fewer.")
         return torch.randperm(available, generator=seeded(self.seed))[: self.n_channels].sort().values
 
-    def _inverse_cholesky(self, moment: Tensor, count: int) -> Tensor:
-        """Centred second moments (P, C, C), turned in place and a few at a time into inverse Cholesky factors."""
+    def _factors(self, moment: Tensor, count: int) -> Tensor:
+        """Centred second moments (P, C, C), turned in place and a few at a time into lower Cholesky factors."""
         for part in torch.split(moment, 16):
             part.div_(count - 1).diagonal(dim1=1, dim2=2).add_(self.epsilon)
-            factor, failed = torch.linalg.cholesky_ex(part)
+            # LAPACK works on columns: the upper factor of the transposed view lies where the lower one belongs.
+            failed = torch.empty(len(part), dtype=torch.int32, device=part.device)
+            torch.linalg.cholesky_ex(part.mT, upper=True, out=(part.mT, failed))
             if failed.any():
                 raise VisaError(
                     "PaDiM's covariances cannot be inverted: raise epsilon, or look for NaN in the features."
                 )
-            part.copy_(_inverse(factor))
         return moment
 
 
 def default_channels(available: int) -> int:
     """Channels to draw of so many: the paper's 550 of a ResNet-50's 1792, 100 of a ResNet-18's 448, or else all."""
     return min(available, 550 if available > 1000 else 100)
-
-
-def _inverse(lower: Tensor) -> Tensor:
-    """Inverse of lower triangular matrices (N, C, C), by halves: less work than solving for the whole identity."""
-    half = lower.shape[-1] // 2
-    if half < 16:
-        eye = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
-        solved: Tensor = torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
-        return solved
-    inverse = torch.zeros_like(lower)
-    first = inverse[:, :half, :half] = _inverse(lower[:, :half, :half])
-    second = inverse[:, half:, half:] = _inverse(lower[:, half:, half:])
-    inverse[:, half:, :half] = -second @ (lower[:, half:, :half] @ first)
-    return inverse
 
 
 def _by_position(x: Tensor, into: Tensor) -> Tensor:
