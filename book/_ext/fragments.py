@@ -1,6 +1,8 @@
 """Parts of pages that are made from files: tables of the data, published and measured figures, the API's list."""
 
 import pkgutil
+import re
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -57,6 +59,7 @@ def fragments(book: Path) -> dict[str, str]:
         "api.md": api(),
     }
     for name, command in RESULTS.items():
+        made[f"command_{name}.md"] = f"```sh\n{_wrapped(command)}\n```\n"
         made |= measured.results(name, command, book / "results" / name)
     made |= metric_pages.conventions(book / "results" / "metric_conventions")
     made |= metric_pages.speed(book / "results" / "benchmarks" / "metrics.csv")
@@ -80,6 +83,13 @@ def api() -> str:
         placed.update(chosen)
         sections.append(_api_section(heading, chosen))
     return "\n".join([*sections, _api_section(REST, [m for m in modules if m not in placed])])
+
+
+def _wrapped(command: str) -> str:
+    """Over several lines of a shell, each option with its value."""
+    options = re.sub(r"(--\S+) ", "\\1\N{NO-BREAK SPACE}", command)
+    lines = textwrap.wrap(options, 110, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return " \\\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _objects() -> pd.DataFrame:
