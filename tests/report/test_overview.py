@@ -52,3 +52,11 @@ def test_defect_classes_are_ordered_from_hard_to_easy(metrics):
     assert means(axis)["simsiam+spd"][:, 0].tolist() == pytest.approx([0.4, 0.5])
     with pytest.raises(VisaError):
         plot_defects(own[own["defect"] == ""], "pixel")
+
+
+def test_seeds_that_agree_to_the_last_digit_have_no_whiskers(metrics):
+    """As a probe's on given weights do; the mean of three of these is rounded to above them."""
+    own = metrics[(metrics["object"] == "fryum") & (metrics["setup"] == "1cls")].drop(columns="seed").drop_duplicates()
+    own = pd.concat([own.assign(seed=seed, value=0.667) for seed in range(3)])
+    (axis,) = [a for a in plot_defects(own, "pixel").axes if a.containers]
+    assert means(axis)["simsiam+spd"][:, 0].tolist() == pytest.approx([0.667, 0.667])

@@ -85,7 +85,7 @@ def _draw_classes(axis: Axes, part: pd.DataFrame, classes: Sequence[str], names:
         if name in per_seed.index:
             own = per_seed[name].groupby("defect").agg(["mean", "min", "max"]).reindex(list(classes))
             y = np.arange(len(classes)) + 0.6 * ((k + 0.5) / len(names) - 0.5)
-            whiskers = [own["mean"] - own["min"], own["max"] - own["mean"]]
+            whiskers = [(own["mean"] - own["min"]).clip(0), (own["max"] - own["mean"]).clip(0)]  # a mean is rounded
             axis.errorbar(own["mean"], y, xerr=whiskers, label=name, **_look(k))
     axis.set_yticks(range(len(classes)), classes, parse_math=False)  # a class may be called anything, $ included
 
