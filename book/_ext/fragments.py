@@ -88,7 +88,7 @@ def api() -> str:
 def _wrapped(command: str) -> str:
     """Over several lines of a shell, each option with its value."""
     options = re.sub(r"(--\S+) ", "\\1\N{NO-BREAK SPACE}", command)
-    lines = textwrap.wrap(options, 110, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(options, 88, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     return " \\\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
 
 
