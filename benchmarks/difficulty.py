@@ -27,7 +27,7 @@ from visa.data.setups import Split, splits
 from visa.data.source import open_source
 from visa.data.synthetic import MODULES, write_mini_visa
 from visa.detect import padim, patchcore
-from visa.detect.evaluate import ONE_CLASS, ScoreSettings
+from visa.detect.evaluator import ONE_CLASS, ScoreSettings
 from visa.detect.fitted import make_detector
 from visa.detect.scores import EVALUATION_SIZE
 from visa.metrics import image_metrics

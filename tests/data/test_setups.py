@@ -90,6 +90,21 @@ def test_too_few_images_are_told_with_what_is_needed(source):
         splits(source, "pcb1", "2cls_10shot")
 
 
+@pytest.mark.parametrize(
+    ("setup", "file", "gone", "sentence"),
+    [
+        ("2cls_highshot", "2cls_highshot", "fryum,test,anomaly", "fryum has no anomalous test image"),
+        ("2cls_5shot", "2cls_fewshot", "fryum,test,normal", "fryum has no normal test image"),
+        ("1cls", "1cls", "fryum,train", "0 normal training images: 1cls needs 2"),
+    ],
+)
+def test_an_absent_kind_of_image_is_told_before_anything_is_trained(source, setup, file, gone, sentence):
+    path = source.root / "split_csv" / f"{file}.csv"
+    rows = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(row for row in rows if not row.startswith(gone)))
+    assert sentence in obstacle(open_source(str(source.root)), "fryum", setup)
+
+
 def test_other_mistakes_are_told_in_one_sentence(tmp_path):
     with pytest.raises(VisaError, match="unknown setup '2cls'"):
         Split("2cls", "fryum", 0, (), ())

@@ -9,7 +9,8 @@ from visa.backbone import create_backbone
 from visa.data.setups import Split, load_splits, splits
 from visa.data.source import open_source
 from visa.detect import evaluate, probe
-from visa.detect.evaluate import COLUMNS, Evaluator, ScoreSettings, score_metrics, score_setups
+from visa.detect.evaluate import COLUMNS, score_metrics, score_setups
+from visa.detect.evaluator import Evaluator, ScoreSettings
 from visa.detect.scores import Scores, load_scores
 from visa.detect.two_class import TwoClass
 from visa.errors import VisaError
@@ -20,7 +21,7 @@ TINY = TwoClass(size=(32, 32), batch_size=4, epochs=1, min_steps=2, checks=1, de
 @pytest.fixture
 def source(mini_root, monkeypatch):
     monkeypatch.setattr(probe, "SIZE", (32, 32))
-    monkeypatch.setattr(evaluate, "EVALUATION_SIZE", (64, 64))
+    monkeypatch.setattr("visa.detect.evaluator.EVALUATION_SIZE", (64, 64))
     return open_source(str(mini_root))
 
 

@@ -49,7 +49,8 @@ def test_each_class_gives_a_share_of_its_images_at_least_one():
     train, judge = hold_out(labels, 0.2, seeded())
     assert sorted([*train.tolist(), *judge.tolist()]) == list(range(35))
     assert labels[judge].tolist() == [0] * 6 + [1]
-    assert len(hold_out(torch.tensor([0, 0, 1, 1]), 0.0, seeded())[1]) == 2
+    for share in (0.0, 0.9):
+        assert [len(part) for part in hold_out(torch.tensor([0, 0, 1, 1]), share, seeded())] == [2, 2]
     with pytest.raises(VisaError, match="1 usable anomalous training images"):
         hold_out(torch.tensor([0, 0, 0, 1]), 0.2, seeded())
 

@@ -117,6 +117,10 @@ def test_fitting_again_forgets_the_first_fit():
     detector = PaDiM(extract, n_channels=4).fit([noise(8, seed=1)])
     again = detector.fit([noise(8)]).mean
     torch.testing.assert_close(again, PaDiM(extract, n_channels=4).fit([noise(8)]).mean, rtol=0, atol=0)
+    with pytest.raises(VisaError, match="at least two"):
+        detector.fit([noise(1)])
+    with pytest.raises(VisaError, match="fit it"):
+        detector.score(noise(1))
 
 
 def test_a_saved_detector_scores_the_same(tmp_path):

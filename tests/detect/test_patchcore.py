@@ -196,6 +196,8 @@ def test_mistakes_are_told_in_one_sentence(tmp_path):
     for wrong in (PatchCore(extract, count=0), PatchCore(extract, count=257), PatchCore(extract, ratio=1.5)):
         with pytest.raises(VisaError, match="set ratio"):
             wrong.fit([noise(1)])
+    with pytest.raises(VisaError, match="coreset ratio is 0"):  # before any image is looked at
+        PatchCore(extract, ratio=0).fit(iter(lambda: 1 / 0, None))
     with pytest.raises(VisaError, match="fit it"):
         PatchCore(extract).score(noise(1))
     with pytest.raises(VisaError, match="fit the detector first"):

@@ -156,10 +156,11 @@ def _score(shared: Path, folder: Path) -> None:
     from visa.backbone import create_backbone
     from visa.data.source import open_source
     from visa.detect import evaluate
+    from visa.detect.evaluator import Evaluator
     from visa.detect.scores import save_full_maps
 
     source = open_source(str(shared / "VisA"))
-    evaluator, rows = evaluate.Evaluator(create_backbone("resnet18_half").eval(), source.root), []
+    evaluator, rows = Evaluator(create_backbone("resnet18_half").eval(), source.root), []
     setups = ("1cls", "2cls_highshot", "2cls_5shot")
     chosen = ("padim", "patchcore", "probe")
     for s in evaluate.score_setups(evaluator, source, "fryum", folder / "scores", chosen, setups, draws=2):

@@ -107,8 +107,8 @@ def test_two_passes_that_do_not_fit_are_refused(maps_and_masks):
         first.compute()
     with pytest.raises(VisaError, match="has begun"):
         first.collect(maps, masks)
-    with pytest.raises(VisaError, match="one of the two"):
-        first.merge(second)
+    with pytest.raises(VisaError, match=r"max_fpr is 0\.3 here and 1 there"):
+        first.merge(ExactPixelMetrics(max_fpr=1))
     second.collect(maps[:1], masks[:1] + 0)
     second.count(maps)
     other = ExactPixelMetrics()
@@ -118,6 +118,26 @@ def test_two_passes_that_do_not_fit_are_refused(maps_and_masks):
         second.merge(other)
     with pytest.raises(VisaError, match="no anomalous pixels"):
         ExactPixelMetrics().compute()
+
+
+def test_a_process_without_an_image_to_count_is_merged(maps_and_masks):
+    maps, masks = maps_and_masks(2)
+    busy = ExactPixelMetrics()
+    busy.collect(maps, masks)
+    idle = copy.deepcopy(busy)
+    busy.count(maps)
+    for one, other in ((copy.deepcopy(busy), copy.deepcopy(idle)), (idle, busy)):
+        one.merge(other)
+        assert one.compute() == pixel_metrics(maps, masks)
+
+
+@pytest.mark.parametrize("end", [np.inf, -np.inf])
+def test_infinite_scores_are_the_highest_or_the_lowest(end):
+    scores, labels = np.array([1, 2, end, 3, 0, 5.0]), np.array([0, 0, 1, 1, 0, 1])
+    finite = np.where(np.isinf(scores), np.sign(end) * 100, scores)
+    got, expected = image_metrics(scores, labels), image_metrics(finite, labels)
+    assert got.pop("f1_threshold") == expected.pop("f1_threshold") or np.isinf(end)
+    assert got == expected
 
 
 def test_perfect_and_reversed_scores():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from visa.errors import VisaError
 from visa.metrics import image_intervals, image_metrics, intervals, pixel_intervals, pixel_metrics
 
 
@@ -44,10 +45,27 @@ def test_each_draw_of_maps_has_the_figures_of_these_maps(maps_and_masks):
 def test_few_groups_hold_equal_numbers_of_positives(maps_and_masks, monkeypatch):
     maps, masks = maps_and_masks(0, size=(8, 64, 64))
     fine = pixel_intervals(maps, masks, resamples=50)
-    monkeypatch.setattr(intervals, "GROUPS", 30)
+    monkeypatch.setattr(intervals, "CUTS", 30)
     coarse = pixel_intervals(maps, masks, resamples=50)
     for name in ("auroc", "au_pro"):
         assert coarse[name] == pytest.approx(fine[name], abs=0.01)
+
+
+@pytest.mark.parametrize("outlier", [1e6, np.inf])
+def test_one_pixel_far_above_all_others_moves_no_interval(maps_and_masks, outlier):
+    maps, masks = maps_and_masks(0, size=(12, 32, 32))
+    got = pixel_intervals(maps, masks, resamples=50)
+    normal = np.flatnonzero(~masks.any(axis=(1, 2)))[0]
+    maps[normal, 0, 0] = outlier
+    for name, moved in pixel_intervals(maps, masks, resamples=50).items():
+        assert moved == pytest.approx(got[name], abs=0.02), name
+
+
+def test_an_interval_needs_draws_and_a_confidence(maps_and_masks):
+    with pytest.raises(VisaError, match="resamples is 0"):
+        image_intervals([1, 2], [0, 1], resamples=0)
+    with pytest.raises(VisaError, match="confidence 2"):
+        pixel_intervals(*maps_and_masks(0), confidence=2)
 
 
 def test_values_are_exact_and_seeds_repeat(maps_and_masks):

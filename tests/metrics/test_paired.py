@@ -128,6 +128,15 @@ def test_pixels_of_unknown_truth_and_absent_maps_are_left_out(maps_and_masks):
     assert all(level == "image" for level, _ in compare_runs(replace(first, maps=None), second, resamples=20))
 
 
+def test_what_too_few_images_or_no_mask_allow_is_compared(maps_and_masks):
+    first, second = run_of(maps_and_masks, 0), run_of(maps_and_masks, 1)
+    maskless = [replace(run, known=run.labels == 0) for run in (first, second)]
+    assert {level for level, _ in compare_runs(*maskless, resamples=20)} == {"image"}
+    one = [reordered(run, np.append(np.flatnonzero(run.labels == 0), 0)) for run in (first, second)]
+    got = compare_runs(*one, resamples=20)
+    assert ("image", "auroc") in got and ("image", "auroc, DeLong") not in got
+
+
 def test_runs_on_different_images_are_refused_in_one_sentence(maps_and_masks):
     first, second = run_of(maps_and_masks, 0), run_of(maps_and_masks, 1)
     with pytest.raises(VisaError, match=r"different images, 2 are in one of them only \(such as 11.JPG\)"):

@@ -49,6 +49,13 @@ def test_roc_and_pr_of_a_perfect_detector_reach_the_corner():
     assert [1.0, 1.0] in pr.lines[0].get_xydata().tolist()
 
 
+def test_the_bands_of_a_perfect_detector_lie_at_1():
+    """Also where the images with the highest scores are not drawn: nothing is found, and nothing wrong."""
+    _, pr = plot_roc_pr({"perfect": (np.arange(40.0), np.repeat([0, 1], 20))}, resamples=50).axes
+    band = pr.collections[0].get_paths()[0].vertices
+    assert band[band[:, 0] < 1, 1].tolist() == [1.0] * np.count_nonzero(band[:, 0] < 1)
+
+
 def test_bands_hold_their_curves_and_shrink_with_more_images():
     def widths(n):
         rng = np.random.default_rng(0)

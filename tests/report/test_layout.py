@@ -44,7 +44,7 @@ def test_captions_name_the_data_set_and_what_the_spread_is_over(by_name):
     assert "over 2 seeds. " in by_name["1cls_segmentation_au_pr"].caption
     few_shot = by_name["2cls_10shot_classification_au_pr"]
     assert "2-class 10-shot, image classification: AU-PR" in few_shot.caption
-    assert "over 3 draws where there is one seed" in few_shot.caption
+    assert "over 3 draws where seeds are one or agree" in few_shot.caption
     assert plain(few_shot.cells)[0][2] == "0.210 ± 0.010"
 
 

@@ -136,6 +136,13 @@ def test_an_object_that_one_seed_lacks_is_refused(tmp_path):
         summary_table(load_metrics([write(tmp_path / "m.csv", rows)]), by=("pretraining", "level", "metric"))
 
 
+def test_balanced_keeps_all_objects_while_one_of_them_is_a_seed_ahead(tmp_path):
+    rows = [row(name, 0, 0.5, object=f"o{i}") for name in ("a", "b") for i in range(12)]
+    rows += [row(name, 1, 0.9, object="o0") for name in ("a", "b")]
+    kept = balanced(load_metrics([write(tmp_path / "m.csv", rows)]))
+    assert kept["object"].nunique() == 12 and set(kept["seed"]) == {0}
+
+
 def test_balanced_keeps_what_every_pretraining_has(tmp_path):
     rows = [row("a", seed, 0.5, object=o) for o in ("fryum", "pcb1") for seed in (0, 1)]
     rows += [row("b", 0, 0.6, object="fryum"), row("b", 0, 0.7, object="pcb1"), row("b", 1, 0.7, object="pcb1")]
@@ -152,6 +159,17 @@ def test_paired_difference_uses_the_t_interval_of_the_pairs(metrics):
     line = paired_difference(metrics, "simsiam_spd", "simsiam").iloc[0]
     half = 4.302653 * 0.01 / math.sqrt(3)  # t(0.975, 2 degrees of freedom), differences 0.01, 0.02, 0.03
     assert (line["mean"], line["low"], line["high"]) == pytest.approx((0.02, 0.02 - half, 0.02 + half), abs=1e-6)
+
+
+def test_seeds_that_repeat_each_other_make_no_interval(drawn):
+    """As those of a probe on given weights do, whatever the number of seeds."""
+    one = drawn[drawn["seed"] == 0]
+    repeated = pd.concat([one.assign(seed=seed) for seed in range(3)])
+    line, alone = (paired_difference(t, "simsiam+spd", "simsiam").iloc[0] for t in (repeated, one))
+    assert (line["n"], line["over"]) == (3, "draws")
+    assert (line["low"], line["high"]) == pytest.approx((alone["low"], alone["high"]))
+    single = repeated[repeated["draw"] == 0]
+    assert math.isnan(paired_difference(single, "simsiam+spd", "simsiam")["low"].iloc[0])
 
 
 def test_pairs_need_a_common_seed(metrics):

@@ -63,12 +63,14 @@ def splits(source: Source, object: str, setup: str, draws: int = 5, seed: int = 
 def obstacle(source: Source, object: str, setup: str) -> str:
     """Why an object has too few images for a setup, in one sentence; empty where nothing is in the way."""
     check_choice("setup", setup, SETUPS)
+    samples = source.samples(SPLIT_TYPE[setup], object=object)
+    there = {sample.label for sample in select(samples, split="test")}
+    if absent := [kind for label, kind in (("normal", "normal"), ("anomaly", "anomalous")) if label not in there]:
+        return f"{object} has no {' and no '.join(absent)} test image: nothing can be measured."
+    normal, anomaly = map(len, _pools(samples))
+    needed = SHOTS.get(setup, 2)  # a covariance needs two; high-shot: one to train on, one to judge
     if setup == "1cls":
-        there = {sample.label for sample in source.samples(setup, object=object, split="test")}
-        absent = [kind for label, kind in (("normal", "normal"), ("anomaly", "anomalous")) if label not in there]
-        return f"{object} has no {' and no '.join(absent)} test image: nothing can be measured." if absent else ""
-    normal, anomaly = map(len, _pools(source.samples(SPLIT_TYPE[setup], object=object)))
-    needed = SHOTS.get(setup, 2)  # high-shot: one to train on, one to judge
+        return "" if normal >= needed else f"{object} has {normal} normal training images: {setup} needs {needed}."
     if min(normal, anomaly) >= needed:
         return ""
     return f"{object} has {normal} normal and {anomaly} anomalous training images: {setup} needs {needed} of each."

@@ -15,7 +15,7 @@ COLUMNS = ("object", "split", "label", "image", "mask")
 PLAIN_NAME = r"\w[\w.+ -]{0,59}"  # of objects and data sets: they name folders and files of a run
 _NAME = r"[^/.\\:\0-\x1f][^/\\:\0-\x1f]*"
 _PLAIN_PATH = re.compile(f"{_NAME}(/{_NAME})*")  # a path that needs no closer look
-RESERVED = ("all", "object", "given")  # stand for something else where an object may be named
+RESERVED = ("all", "object", "given", "mean")  # stand for something else where an object may be named
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def hold_out(labels: Tensor, share: float, generator: Generator) -> tuple[Tensor
         if len(of_class) < 2:
             raise VisaError(f"{len(of_class)} usable {name} training images: at least two are needed, one to judge by.")
         order = of_class[torch.randperm(len(of_class), generator=generator)]
-        count = max(1, round(share * len(order)))
+        count = min(max(1, round(share * len(order))), len(order) - 1)
         judge.append(order[:count])
         train.append(order[count:])
     return torch.cat(train), torch.cat(judge)

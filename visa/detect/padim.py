@@ -70,7 +70,7 @@ class PaDiM:
         Raises VisaError for fewer than two images, images of several sizes, fewer channels than `n_channels`, Gaussians
         that exceed the device's memory, or features with NaN.
         """
-        self.channels = self.shape = torch.empty(0)
+        self.channels = self.shape = self.mean = torch.empty(0)
         count, moment = 0, torch.empty(0)
         for x in self._groups(tqdm(batches, "PaDiM", disable=not progress)):
             if not count:

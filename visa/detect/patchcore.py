@@ -76,13 +76,13 @@ class PatchCore:
     def fit(self, batches: Iterable[Tensor], progress: bool = False) -> Self:
         """Fill the bank from batches N,3,H,W of normal images in [0,1].
 
-        Holds all patches' features until it is done, or `limit` of them.
+        Holds all patches' features until it is done, or up to twice `limit` of them.
         Raises VisaError without images, for a coreset that is empty or larger than the patches, or if the patches
         exceed the device's memory.
         """
-        x, places = self._patches(tqdm(batches, "PatchCore features", disable=not progress))
         if self.count is None and not 0 < self.ratio <= 1:
             raise VisaError(f"PatchCore's coreset ratio is {self.ratio}: give a share above 0 and up to 1.")
+        x, places = self._patches(tqdm(batches, "PatchCore features", disable=not progress))
         count = self.count if self.count is not None else max(1, round(self.ratio * len(x)))
         if not 1 <= count <= len(x):
             raise VisaError(f"a coreset of {count} patches cannot come from {len(x)}: set ratio in (0, 1] or count.")

@@ -61,6 +61,12 @@ def check_max_fpr(max_fpr: float) -> None:
         raise VisaError(f"max_fpr is {max_fpr}: AU-PRO needs a false-positive rate above 0 and up to 1.")
 
 
+def check_resampling(resamples: int, confidence: float) -> None:
+    """Refuse an interval without draws, or of no confidence."""
+    if resamples < 1 or not 0 < confidence < 1:
+        raise VisaError(f"resamples is {resamples}, confidence {confidence}: give at least 1, and a share like 0.95.")
+
+
 def same_shape(scores: ArrayLike, truth: ArrayLike, ndim: int, what: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Scores, as floats, and truth, as arrays of one shape with `ndim` axes."""
     s, t = np.asarray(scores), np.asarray(truth)

@@ -95,9 +95,12 @@ class ExactPixelMetrics:
         tally.add(s)
 
     def merge(self, other: "ExactPixelMetrics") -> None:
-        """Add what `other` has collected or, if both have begun to count, counted."""
-        if (self._tally is None) != (other._tally is None) or self.max_fpr != other.max_fpr:
-            raise VisaError("only one of the two has begun to count, or their max_fpr differ: merge equals.")
+        """Add what `other` has collected or, if one of them has begun to count, counted."""
+        if self.max_fpr != other.max_fpr:
+            raise VisaError(f"max_fpr is {self.max_fpr} here and {other.max_fpr} there: merge equals.")
+        if (self._tally is None) != (other._tally is None):  # a process may have no image to count
+            for part in (self, other):
+                part._close()
         if self._tally is None or other._tally is None:
             self._values |= other._values
             checks.check_values(self._values)

@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from visa.metrics import checks
 from visa.metrics.curves import Floats, curve_figures, ramp_area, steps_of_groups
 from visa.metrics.exact import image_metrics, pixel_metrics
-from visa.metrics.histogram import BINS, extremes, grid_of, histogram
+from visa.metrics.tally import Tally
 
-GROUPS = 2048  # of pixels, by score, in which draws are counted
+CUTS = 2048  # scores at which draws are counted
 _DRAWS = 32  # at once
 
 Drawn = Callable[[Floats], dict[str, Floats]]  # (D, N) how often each image is drawn -> (D,) of each figure
@@ -37,6 +37,7 @@ def image_intervals(
 
     scores (N,), labels (N,) as there; F1's threshold is chosen anew in each draw. Raises VisaError as there.
     """
+    checks.check_resampling(resamples, confidence)
     s, positive = checks.labelled(scores, labels)
     samples = resample(images_drawn(s, positive), positive, resamples, seed)
     return _intervals(image_metrics(s, positive), samples, confidence)
@@ -52,10 +53,11 @@ def pixel_intervals(
 ) -> dict[str, Interval]:
     """`auroc`, `au_pr`, `ap`, `f1_max`, `au_pro` of `pixel_metrics`, exact, with intervals over images.
 
-    maps, masks (N, H, W) as there. In the draws, scores count as equal inside each of some 4,096 groups, cut
-    where anomalous pixels are, which moves an end by some 1e-4. Memory: 100 kB an image. Raises VisaError as
-    there, and for infinite scores.
+    maps, masks (N, H, W) as there. In the draws, scores between neighbours of some 2,048 anomalous pixels' scores,
+    equally many anomalous pixels apart, count as equal, which moves an end by some 1e-4. Memory: 100 kB an image.
+    Raises VisaError as there.
     """
+    checks.check_resampling(resamples, confidence)
     s, t = checks.same_shape(maps, masks, ndim=3, what="pixel")
     exact = pixel_metrics(s, t, max_fpr)
     samples = resample(pixels_drawn(s, t, max_fpr), np.asarray(t.any(axis=(1, 2))), resamples, seed)
@@ -110,32 +112,25 @@ def pixels_drawn(maps: NDArray[Any], masks: NDArray[Any], max_fpr: float) -> Dra
 
 def _counts(maps: NDArray[Any], masks: NDArray[Any]) -> tuple[Floats, Floats, Floats, Floats]:
     """Of each image: positives, negatives, regions' shares (N, K) in groups from high to low scores; regions (N,)."""
-    ranges = [extremes(image) for image in maps.astype(np.float32, copy=False)]
-    grid = grid_of(min(low for low, _ in ranges), max(high for _, high in ranges))
-    found = [
-        checks.positives(image.astype(np.float32, copy=False), mask) for image, mask in zip(maps, masks, strict=True)
-    ]
-    bins = [grid.bins(f.scores) for f in found]
-    starts = _equal_groups(np.concatenate(bins))
-    everything, positives, shares = (np.zeros((len(maps), starts.size)) for _ in range(3))
-    for i, (image, f, b) in enumerate(zip(maps, found, bins, strict=True)):
-        everything[i] = np.add.reduceat(histogram(image.astype(np.float32, copy=False), grid), starts)
-        group = np.searchsorted(starts, b, side="right") - 1
-        positives[i] = np.bincount(group, minlength=starts.size)
-        shares[i] = np.bincount(group, f.shares, minlength=starts.size)
+    found = [checks.positives(image, mask) for image, mask in zip(maps, masks, strict=True)]
+    levels = _cuts(np.concatenate([f.scores for f in found]))
+    everything, positives, shares = (np.zeros((len(maps), 2 * levels.size + 1)) for _ in range(3))
+    for i, (image, f) in enumerate(zip(maps, found, strict=True)):
+        tally = Tally(levels)
+        tally.add(image)
+        everything[i] = np.diff(np.stack(tally.counts(), axis=1).ravel(), prepend=0, append=tally.total)
+        place = np.searchsorted(levels, f.scores)  # group 2k + 1 is level k, group 2k what lies right below
+        group = 2 * place + (levels.take(place, mode="clip") == f.scores)
+        positives[i] = np.bincount(group, minlength=positives.shape[1])
+        shares[i] = np.bincount(group, f.shares, minlength=positives.shape[1])
     regions = np.array([f.regions for f in found], np.float64)
     return positives[:, ::-1], (everything - positives)[:, ::-1], shares[:, ::-1], regions
 
 
-def _equal_groups(bins: NDArray[np.int64]) -> NDArray[np.int64]:
-    """First bins, from 0 on, of the groups: up to GROUPS bins at equal steps among `bins`, and the bins between them.
-
-    So of few positives each has a group of its own.
-    """
-    ranked = np.sort(bins)
-    picked = ranked[np.linspace(0, ranked.size - 1, GROUPS).astype(np.int64)]
-    starts = np.unique(np.concatenate([[0], picked, picked + 1]))
-    return np.asarray(starts[starts < BINS])
+def _cuts(scores: NDArray[Any]) -> NDArray[Any]:
+    """Up to CUTS of the scores, at equal steps among them: of few, all."""
+    ranked = np.sort(scores)
+    return np.unique(ranked[np.linspace(0, ranked.size - 1, CUTS).astype(np.int64)])
 
 
 def _intervals(values: dict[str, float], samples: dict[str, Floats], confidence: float) -> dict[str, Interval]:

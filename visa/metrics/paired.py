@@ -72,8 +72,9 @@ def compare_images(
     """Paired bootstrap over images of each figure of `image_intervals`: both runs see the same draws.
 
     first, second: (N,) scores of the same images; labels (N,). The p-value is twice the share of draws on the rarer
-    side of 0 (at least 1 / (resamples + 1)). Raises VisaError as `image_metrics` does.
+    side of 0 (at least 2 / (resamples + 1)). Raises VisaError as `image_metrics` does.
     """
+    checks.check_resampling(resamples, confidence)
     a, positive = checks.labelled(first, labels)
     b, _ = checks.labelled(second, labels)
     samples = [resample(images_drawn(s, positive), positive, resamples, seed) for s in (a, b)]
@@ -90,6 +91,7 @@ def compare_pixels(
     seed: int = 0,
 ) -> dict[str, Difference]:
     """The same for each figure of `pixel_intervals`, and as exact; first, second, masks: (N, H, W)."""
+    checks.check_resampling(resamples, confidence)
     pairs = [checks.same_shape(maps, masks, ndim=3, what="pixel") for maps in (first, second)]
     values = [pixel_metrics(s, t, max_fpr) for s, t in pairs]
     positive = np.asarray(pairs[0][1].any(axis=(1, 2)))
@@ -102,22 +104,27 @@ def compare_runs(
 ) -> dict[tuple[str, str], Difference]:
     """Every figure of two runs' scores: (level, metric) to second minus first, images matched by path.
 
-    `("image", "auroc")` and so on by `compare_images`, `("image", "auroc, DeLong")` by `delong`, and, where both runs
-    have maps, `("pixel", "au_pro")` and so on by `compare_pixels` over the images whose truth is known.
+    `("image", "auroc")` and so on by `compare_images`, `("image", "auroc, DeLong")` by `delong` where there are two
+    images of each kind, and `("pixel", "au_pro")` and so on by `compare_pixels` over the images whose truth is known,
+    where both runs have maps and an anomaly has a mask.
     Raises VisaError if the runs' images, labels or masks differ.
     """
     order = _matched(first.paths, second.paths)
     if not np.array_equal(first.labels, second.labels[order]):
         raise VisaError("the two runs' labels differ on the same images: score both with the same data.")
     pair = first.image_scores, second.image_scores[order]
-    found = {("image", "auroc, DeLong"): delong(*pair, first.labels)}
     images = compare_images(*pair, first.labels, resamples=resamples, seed=seed)
-    found |= {("image", name): difference for name, difference in images.items()}
+    found = {("image", name): difference for name, difference in images.items()}
+    positive = checks.labelled(pair[0], first.labels)[1]
+    if min(positive.sum(), (~positive).sum()) > 1:
+        found = {("image", "auroc, DeLong"): delong(*pair, first.labels), **found}
     if first.maps is None or second.maps is None or first.masks is None or second.masks is None:
         return found
     known = np.asarray(first.known, bool)
     if not np.array_equal(first.masks[known], second.masks[order][known]):
         raise VisaError("the two runs' masks differ on the same images: score both with the same data and size.")
+    if not first.masks[known].any():
+        return found
     maps = first.maps[known], second.maps[order][known]
     pixels = compare_pixels(*maps, first.masks[known], resamples=resamples, seed=seed)
     return found | {("pixel", name): difference for name, difference in pixels.items()}

@@ -28,7 +28,7 @@ class Tally:
         self._cells = min(_CELLS[0] * levels.size, _CELLS[1])
         with np.errstate(all="ignore"):  # one level or infinite ones: no cells
             self._scale: Any = self._cells / (levels[-1] - levels[0])
-        self._has_cells = bool(np.isfinite(self._scale)) and self._sort_levels_into_cells()
+        self._has_cells = bool(0 < self._scale < np.inf) and self._sort_levels_into_cells()
 
     def add(self, scores: NDArray[Any]) -> None:
         """Count scores of any shape, free of NaN."""

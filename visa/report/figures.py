@@ -118,7 +118,8 @@ def _resampled_curves(scores: ArrayLike, labels: ArrayLike, resamples: int, seed
     last = np.append(np.diff(s[order]) != 0, True)
     rng = np.random.default_rng(seed)
     true, false = (_resampled_counts(kind[order], resamples, rng)[:, last] for kind in (positive, ~positive))
-    precision = true / np.maximum(true + false, 1)
+    found = true + false
+    precision = np.where(found > 0, true / np.maximum(found, 1), 1)  # 1 where nothing is found: the curve's start
     tpr, fpr = true / true[:, -1:], false / false[:, -1:]
     roc = [np.interp(_RATES, np.append(0, x), np.append(0, y)) for x, y in zip(fpr, tpr, strict=True)]
     pr = [np.interp(_RATES, np.append(0, x), np.append(y[0], y)) for x, y in zip(tpr, precision, strict=True)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from visa.errors import VisaError
@@ -20,6 +21,7 @@ SETUPS = {
 }
 TASKS = {"image": "image classification", "pixel": "segmentation"}
 DETECTORS = {"padim": "PaDiM", "patchcore": "PatchCore", "unet": "U-Net"}
+_CELL = ("column", "pair", "text", "n", "draws", "over")
 SHOWN = ("au_pr", "auroc")  # the paper's primary metric, and the one beside it
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
@@ -123,22 +125,23 @@ def _parts(metrics: pd.DataFrame, shown: Sequence[str]) -> list[pd.DataFrame]:
 
 
 def _lines(part: pd.DataFrame, row: str) -> pd.DataFrame:
-    """One line a cell: `detector` and `row` (empty: the mean over objects), `column`, `pair`, `text`, `n`, `draws`."""
+    """One line a cell: `detector`, `row` (empty: the mean over objects) and _CELL; `over`: what its spread is over."""
     keys = ["detector", *filter(None, [row])]
     means = tables.summary_table(part if row else tables.balanced(part), [*keys, "pretraining"])
     text = [tables.mean_sd(line) for _, line in means.iterrows()]
-    found = [means.assign(column=means["pretraining"], text=text, pair=False)]
+    over = np.select([means["n"] > 1, means["draws"] > 1], ["seeds", "draws"], "")
+    found = [means.assign(column=means["pretraining"], text=text, pair=False, over=over)]
     for name, base in tables.spd_pairs(part["pretraining"].unique()).items():
         two = part[part["pretraining"].isin([name, base])]
         found.append(_differences(two if row else tables.balanced(two), name, base, keys))
-    return pd.concat(found)[[*keys, "column", "pair", "text", "n", "draws"]]
+    return pd.concat(found)[[*keys, *_CELL]]
 
 
 def _differences(two: pd.DataFrame, name: str, base: str, keys: list[str]) -> pd.DataFrame:
     try:
         table = tables.paired_difference(two, name, base, keys)
     except VisaError:  # no object, seed and draw in common: nothing to show
-        return pd.DataFrame(columns=[*keys, "column", "pair", "text", "n", "draws"])
+        return pd.DataFrame(columns=[*keys, *_CELL])
     text = [tables.mean_interval(line) for _, line in table.iterrows()]
     return table.assign(column=f"{name} − {base}", text=text, pair=True)
 
@@ -171,14 +174,14 @@ def _laid_out(lines: pd.DataFrame, row: str) -> pd.DataFrame:
 
 def _over(lines: pd.DataFrame) -> str:
     """What the spread of a table's cells is over."""
-    seeds, draws = lines["n"] > 1, (lines["n"] == 1) & (lines["draws"] > 1)
+    seeds, draws = lines["over"] == "seeds", lines["over"] == "draws"
     over = []
     if seeds.any():
         each = " (each the mean of its draws)" if (lines["draws"][seeds] > 1).any() else ""
         over.append(f" over {_range(lines['n'][seeds])} seeds{each}")
     if draws.any():
-        over.append(f" over {_range(lines['draws'][draws])} draws where there is one seed")
-    return ",".join(over) or " (none here: one seed)"
+        over.append(f" over {_range(lines['draws'][draws])} draws where seeds are one or agree")
+    return ",".join(over) or " (none here: seeds are one or agree)"
 
 
 def _range(counts: "pd.Series[int]") -> str:

@@ -17,6 +17,7 @@ COLUMNS = (
 )
 _DEFAULTS: dict[str, int | str] = {"draw": 0, "defect": ""}  # of a file without the column
 GROUP = ("object", "setup", "pretraining", "detector", "level", "metric")
+_REPEATED = 1e-12  # standard deviation of equal values
 _NBSP = "\N{NO-BREAK SPACE}"  # a narrow table breaks between figures, not inside one
 PAIRED = tuple(c for c in GROUP if c != "pretraining")
 METRICS = {"auroc": "AU-ROC", "au_pr": "AU-PR", "ap": "AP", "f1_max": "F1-max", "au_pro": "AU-PRO"}
@@ -62,9 +63,13 @@ def _common(metrics: pd.DataFrame) -> "pd.Series[bool]":
     units = pd.Series(list(zip(metrics["seed"], metrics["draw"], strict=True)), metrics.index)
     covered = [set(zip(metrics["object"][rows], units[rows], strict=True)) for rows in _rows_of_each(metrics)]
     common = set.intersection(*covered)
-    kept = {unit for _, unit in common}
-    objects = {o for o, _ in common if all((o, unit) in common for unit in kept)}
-    return metrics["object"].isin(objects) & units.isin(list(kept))
+    objects, all_units = {o for o, _ in common}, {unit for _, unit in common}
+    shared = {unit for unit in all_units if all((o, unit) in common for o in objects)}
+    complete = {o for o in objects if all((o, unit) in common for unit in all_units)}
+    # A run that goes object by object has a seed more for some: all objects' shared seeds, or all seeds' objects.
+    if len(objects) * len(shared) > len(complete) * len(all_units):
+        complete, all_units = objects, shared
+    return metrics["object"].isin(complete) & units.isin(list(all_units))
 
 
 def _rows_of_each(metrics: pd.DataFrame) -> "list[pd.Series[bool]]":
@@ -94,9 +99,9 @@ def paired_difference(
     """Pre-training `a` minus `b`, paired by seed and draw: a `summary_table` with `low` and `high`.
 
     Draws are averaged for each seed. `low` to `high` is the t-interval of the mean over what the column `over` says:
-    `seeds`, or `draws` where there is one seed. One pair has no interval (NaN, `over` empty). Seeds say how much
-    initial weights and batches matter, draws how much the choice of training images does; neither how another object
-    would fare.
+    `seeds`, or `draws` where there is one seed, or where all seeds give the same differences, as those of a probe on
+    given weights do. One pair has no interval (NaN, `over` empty). Seeds say how much initial weights and batches
+    matter, draws how much the choice of training images does; neither how another object would fare.
     Pairs that lack one side are left out. Raises VisaError if a pre-training is unknown or no seed (and draw) is
     common to both, and as `summary_table` does for what `by` leaves out.
     """
@@ -104,7 +109,7 @@ def paired_difference(
         check_choice("pre-training", name, metrics["pretraining"].unique())
     keys = [c for c in COLUMNS if c in metrics and c not in ("pretraining", "value")]
     first, second = (metrics[metrics["pretraining"] == name].set_index(keys)["value"] for name in (a, b))
-    difference = (first - second).dropna().reset_index()
+    difference = (first - second.reindex(first.index)).dropna().reset_index()
     if difference.empty:
         raise VisaError(f"{a} and {b} have no seed in common: run both with the same seeds.")
     return _with_interval(_units(difference, list(by)), list(by), confidence)
@@ -169,9 +174,9 @@ def _spread_over(units: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def _with_interval(units: pd.DataFrame, keys: list[str], confidence: float) -> pd.DataFrame:
-    """A `summary_table` and the t-interval of the mean: over seeds, else over draws, else none (NaN)."""
+    """A `summary_table` and the t-interval of the mean: over seeds that differ, else over draws, else none (NaN)."""
     table = _spread_over(units, keys)
-    seeds, draws = table["n"] > 1, table["draws"] > 1
+    seeds, draws = (table["n"] > 1) & (table["sd"] > _REPEATED), table["draws"] > 1
     n, sd = table["n"].where(seeds, table["draws"]), table["sd"].where(seeds, table["sd_draws"])
     half = stats.t.ppf((1 + confidence) / 2, n - 1) * sd / n**0.5
     over = np.select([seeds, draws], ["seeds", "draws"], "")
