@@ -215,7 +215,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError, IndexError, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise VisaError(f"{path} cannot be read as weights: {reason}") from error
+        raise VisaError(
+            f"{path} cannot be read as weights ({reason}): give a state dict as .safetensors or .pth."
+        ) from error
     except UnpicklingError as error:
         raise VisaError(f"{path} is no plain state dict, and code in a weights file is never executed.") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else None

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -228,6 +229,7 @@ def _carry_out(jobs: "list[Job]", current: set[str], workers: int, scheduler: st
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; a user's mistake ends in one sentence and exit code 2."""
+    warnings.filterwarnings("ignore", module="PIL")  # of palettes and very large images, which are read all the same
     try:
         app(args=arguments)
     except VisaError as error:

@@ -9,13 +9,14 @@ import typer
 from visa.cli_pretrain import parse_settings
 from visa.errors import VisaError
 
+NOT_NORMAL = ("bad", "masks", "test", "ground_truth")  # folders of plain objects and of MVTec-AD's
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
 def fit(
     weights: Annotated[Path, typer.Option(help="The backbone: .safetensors, or a .pth state dict.")],
     out: Annotated[Path, typer.Option(help="The file to write, as in part.safetensors.")],
-    images: Annotated[Path | None, typer.Argument(help="A folder of normal images.")] = None,
+    images: Annotated[Path | None, typer.Argument(help="A folder of normal images; all below it count.")] = None,
     object: Annotated[str, typer.Option(help="Instead: the normal training images of this object of VISA_ROOT.")] = "",
     detector: Annotated[str, typer.Option(help="padim or patchcore.")] = "patchcore",
     arch: Annotated[str, typer.Option(help="The backbone's; default: what the weights say.")] = "",
@@ -43,7 +44,7 @@ def fit(
 
 
 def score(
-    images: Annotated[Path, typer.Argument(help="An image, or a folder of them.")],
+    images: Annotated[Path, typer.Argument(help="An image, or a folder; all images below it count.")],
     detector: Annotated[Path, typer.Option(help="A file that visa fit wrote.")],
     out: Annotated[Path, typer.Option(help="Folder of scores.csv and heat/.")] = Path("visa-scores"),
     raw: Annotated[bool, typer.Option("--raw", help="Write the maps as 16-bit PNG, too.")] = False,
@@ -86,6 +87,9 @@ def _normal_images(folder: Path | None, object: str) -> list[Path]:
     if (folder is None) == (not object):
         raise VisaError("give a folder of normal images, or an object with --object, and not both.")
     if folder is not None:
+        inside = (d for name in NOT_NORMAL for pattern in (name, f"*/{name}") for d in folder.glob(pattern))
+        if other := next(filter(Path.is_dir, inside), None):
+            raise VisaError(f"{folder} holds {other}, which is not for normal images: name the folder of good ones.")
         return image_files(folder)
     source = open_source("", [object])
     samples = source.samples("1cls", object=source.check_object(object), split="train")

@@ -128,7 +128,8 @@ def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
     for name in matrix.objects:
         if all(obstacle(source, name, setup) for setup in matrix.setups):
             reason = obstacle(source, name, matrix.setups[0])
-            raise VisaError(f"{reason} visa fit and visa score need normal images alone; visa pretrain, any.")
+            others = " Name the other objects with --objects." if matrix.objects[1:] else ""
+            raise VisaError(f"{reason}{others} visa fit and visa score need normal images alone; visa pretrain, any.")
     common = {"visa_root": "" if source.synthetic else source.address or str(source.root), "run": run.root.name}
     chosen = {**common, "objects": ",".join(matrix.objects)}
     data = tuple(matrix.objects)

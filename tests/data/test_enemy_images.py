@@ -89,11 +89,12 @@ def test_very_small_and_very_long_images_are_read_and_resized(tmp_path, kind, si
 
 
 @pytest.mark.parametrize("orientation", [0, 1, 3, 6, 8, 9, 65_000])
-def test_the_size_is_that_of_the_pixels_whatever_the_file_says_of_its_rotation(tmp_path, orientation):
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_the_size_is_that_of_the_pixels_whatever_the_file_says_of_its_rotation(tmp_path, kind, orientation):
     exif = Image.Exif()
     exif[images.ORIENTATION] = orientation
-    (tmp_path / "a.jpg").write_bytes(encoded("JPEG", exif=exif))
-    assert upright_size(tmp_path / "a.jpg") == read_image(tmp_path / "a.jpg").shape[1:]
+    (tmp_path / "a").write_bytes(encoded(kind, exif=exif))
+    assert upright_size(tmp_path / "a") == read_image(tmp_path / "a").shape[1:]
 
 
 def test_every_format_of_a_data_set_is_one_that_runs_no_other_program():

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from visa.data.dataset import VisaDataset, load_masks
+from visa.data.layouts import find_parts
 from visa.data.own_splits import write_splits
 from visa.data.prepare import prepare
 from visa.data.source import open_source
@@ -182,6 +183,21 @@ def test_the_fingerprint_changes_with_images_and_masks(plain):
     assert source.fingerprint("bolt") != before
 
 
+def test_the_fingerprint_changes_with_the_names_of_defects(plain):
+    source, seen = open_source(str(plain)), set()
+    for label in ("", "scratch", "bubbles"):
+        if label:
+            (plain / "bolt/image_anno.csv").write_text(f"image,label,mask\nbolt/bad/00.JPG,{label},\n")
+        seen.add(source.fingerprint("bolt"))
+    assert len(seen) == 3
+
+
+def test_an_object_is_called_as_its_folder_from_inside_too(plain, monkeypatch):
+    monkeypatch.chdir(plain / "bolt")
+    for root in (".", "good/.."):
+        assert [part.name for part in find_parts(Path(root))] == ["bolt"]
+
+
 def test_odd_folders(tmp_path):
     root = tmp_path / "odd"
     image(root / "one/good/a.JPEG")
@@ -232,6 +248,15 @@ def test_verify_finds_what_scoring_would_stumble_over(plain, mvtec):
     with pytest.raises(VisaError, match="Did you mean 'bolt'"):
         verify(plain, ["bolts"])
     assert [(r.ok, r.normal, r.anomaly, r.warnings) for r in verify(mvtec)] == [(True, 17, 5, [])]
+
+
+def test_an_anomaly_does_not_train_a_1_class_detector(plain):
+    write_splits(plain)
+    file = plain / "split_csv/1cls.csv"
+    file.write_text(file.read_text().replace("bolt,test,", "bolt,train,"))
+    (bolt,) = verify(plain, ["bolt"])
+    assert not bolt.ok and "bolt/bad/00.JPG is an anomaly in 1cls training" in bolt.errors[0]
+    assert "0 normal images for 1cls test: nothing can be measured, and" in "\n".join(bolt.warnings)
 
 
 def test_prepare_makes_the_tree_of_own_folders(plain, mvtec, tmp_path):

@@ -105,6 +105,12 @@ def test_an_absent_kind_of_image_is_told_before_anything_is_trained(source, setu
     assert sentence in obstacle(open_source(str(source.root)), "fryum", setup)
 
 
+def test_an_anomaly_among_the_training_images_is_no_1_class_setup(source):
+    path = source.root / "split_csv" / "1cls.csv"
+    path.write_text(path.read_text() + row("fryum", "train", "anomaly", 0) + "\n")
+    assert "1 anomalous training images: 1cls trains on normal ones" in obstacle(source, "fryum", "1cls")
+
+
 def test_other_mistakes_are_told_in_one_sentence(tmp_path):
     with pytest.raises(VisaError, match="unknown setup '2cls'"):
         Split("2cls", "fryum", 0, (), ())

@@ -1,6 +1,7 @@
 """From a folder of normal images to a file, and with it to a table and heat maps, on the command line."""
 
 import csv
+import shutil
 
 import cv2
 import numpy as np
@@ -138,6 +139,44 @@ def test_one_image_is_scored_and_what_was_written_is_not_scored_again(place, par
         assert list(table(folder / "out")) == ["a.png"]
 
 
+def test_what_is_scored_again_leaves_no_picture_of_the_last_time(place, part, tmp_path):
+    """Pictures of another scoring are no images, wherever they lie, and those of images that are gone go, too."""
+    folder, out = tmp_path / "new", tmp_path / "new" / "visa-scores"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes((place / "new" / "a.png").read_bytes())
+    run("score", folder, "--detector", part, "--out", out, "--raw", "--device", "cpu")
+    run("score", folder, "--detector", part, "--out", folder, "--device", "cpu")
+    assert list(table(folder)) == ["a.png", "b.png"], "also where the images lie in the out folder"
+    (folder / "b.png").unlink()
+    run("score", folder, "--detector", part, "--out", out, "--device", "cpu")
+    assert list(table(out)) == ["a.png"]
+    assert [f.name for f in out.rglob("*.png")] == ["a.png.png"], "neither b's nor raw ones of the first time"
+
+
+def test_images_are_found_through_links_and_none_is_passed_over_in_silence(place, part, tmp_path, monkeypatch):
+    folder = tmp_path / "new"
+    folder.mkdir()
+    (folder / "later").symlink_to(place / "new" / "later")
+    (folder / "loop").symlink_to(folder)
+    (folder / "gone.png").symlink_to(tmp_path / "absent.png")
+    assert [str(f.relative_to(folder)) for f in image_files(folder)] == ["gone.png", "later/Größe.JPG"]
+    run("score", folder, "--detector", part, "--out", tmp_path / "out", "--device", "cpu", code=1)
+    assert table(tmp_path / "out")["gone.png"]["verdict"] == "unreadable"
+    closed = PermissionError(13, "Permission denied", str(folder / "later"))
+    monkeypatch.setattr("os.walk", lambda path, onerror, followlinks: onerror(closed))
+    with pytest.raises(VisaError, match=r"later may not be read \(Permission denied\)"):
+        image_files(folder)
+
+
+def test_a_folder_with_more_than_normal_images_is_refused(place, tmp_path):
+    for folder in ("bolt/good", "bolt/bad"):
+        shutil.copytree(place / "good", tmp_path / folder)
+    for wrong in (tmp_path, tmp_path / "bolt"):
+        with pytest.raises(VisaError, match="bad, which is not for normal images"):
+            run("fit", wrong, "--weights", place / "backbone.safetensors", "--out", tmp_path / "part.safetensors")
+
+
 def test_an_object_of_the_data_set_is_fitted_by_name(place, tmp_path, monkeypatch):
     from visa.data.synthetic.writer import write_mini_visa
 
@@ -165,6 +204,7 @@ def test_mistakes_are_told_in_one_sentence(place, part, tmp_path):
         (("fit", place / "good", "--weights", weights, "--out", tmp_path / "part.pt"), "end in .safetensors"),
         (("fit", place / "good", "--weights", weights, "--out", out, "--size", "224"), "HEIGHTxWIDTH"),
         (("fit", place / "good", "--weights", weights, "--out", out, "--detector", "svm"), "unknown detector"),
+        (("fit", place / "good", "--weights", weights, "--out", out, "--set", "seed=" + "9" * 400), "a whole number"),
         (("score", tmp_path / "empty", "--detector", part), "holds no image"),
         (("score", place / "new", "--detector", weights), "no fitted detector"),
     ):

@@ -32,11 +32,13 @@ def open_upright(path: Path) -> Image.Image:
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image file, upright, from its header alone; raises VisaError as `open_upright`."""
+    """Height and width of an image file, upright, from its header if it can be; raises VisaError as `open_upright`."""
     try:
         with open_image(path) as image:
-            width, height = image.size
-            return (width, height) if image.getexif().get(ORIENTATION, 1) in SIDEWAYS else (height, width)
+            sideways = image.getexif().get(ORIENTATION, 1) in SIDEWAYS
+            # Of a TIFF file some of Pillow's versions give the size as it lies, others upright.
+            width, height = open_upright(path).size if sideways and image.format == "TIFF" else image.size
+            return (width, height) if sideways and image.format != "TIFF" else (height, width)
     except UNREADABLE as error:
         raise undecodable(path, error) from error
 
@@ -75,4 +77,6 @@ def undecodable(path: Path, error: Exception) -> VisaError:
         return VisaError(f"{path} cannot be decoded (it is none of {', '.join(FORMATS)}): fetch it again.")
     if isinstance(error, FileNotFoundError):
         return VisaError(f"no image at {path}: the data set is incomplete (visa verify lists what is absent).")
+    if isinstance(error, PermissionError):
+        return VisaError(f"{path} may not be read ({error.strerror}): change its permissions.")
     return VisaError(f"{path} cannot be decoded ({error}): fetch it again.")

@@ -36,7 +36,7 @@ def find_parts(root: Path) -> list[Part]:
     A folder is an object where it holds train/good (MVTec-AD's layout) or good (plain folders). Raises VisaError if
     there is none, or one whose name cannot be used.
     """
-    if found := _part(root, "", root.name):
+    if found := _part(root, "", (root if root.name not in ("", "..") else root.resolve()).name):
         parts = [found]
     else:
         folders = sorted(f.name for f in _visible(root) if f.is_dir()) if root.is_dir() else []

@@ -159,9 +159,10 @@ def _has_bytes(file: Path) -> bool:
 
 def _check_targets(files: list[_File], folders: list[Path]) -> None:
     """Left over from another split, a file would silently join the training or the test images."""
-    wanted = {f.target for f in files}
+    wanted = {f.target: f.source for f in files}
     if len(wanted) < len(files):
-        raise VisaError("two images of the split file would get the same name: names are unique in a folder.")
+        first, second = next((wanted[f.target], f.source) for f in files if wanted[f.target] != f.source)
+        raise VisaError(f"{first} and {second} would get the same name in the prepared tree: rename one of them.")
     for leaf in filter(Path.is_dir, folders):
         for file in leaf.iterdir():
             if file not in wanted and not file.name.startswith("."):

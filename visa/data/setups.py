@@ -69,6 +69,10 @@ def obstacle(source: Source, object: str, setup: str) -> str:
         return f"{object} has no {' and no '.join(absent)} test image: nothing can be measured."
     normal, anomaly = map(len, _pools(samples))
     needed = SHOTS.get(setup, 2)  # a covariance needs two; high-shot: one to train on, one to judge
+    if setup == "1cls" and anomaly:
+        return (
+            f"{object} has {anomaly} anomalous training images: {setup} trains on normal ones alone, test the others."
+        )
     if setup == "1cls":
         return "" if normal >= needed else f"{object} has {normal} normal training images: {setup} needs {needed}."
     if min(normal, anomaly) >= needed:

@@ -81,6 +81,7 @@ class Source:
         if all((self.root / name / "Data").is_dir() for name in wanted):
             return digest([description(self.root), rows, *(folder_fingerprint(self.root / name) for name in wanted)])
         paths = [path for s in self.samples("1cls") if s.object in wanted for path in (s.image, s.mask) if path]
+        paths += [anno for name in wanted if (self.root / (anno := f"{name}/image_anno.csv")).is_file()]
         found = [(path, self.root / path) for path in paths]
         facts = [(path, f.stat().st_size, f.stat().st_mtime_ns) if f.is_file() else path for path, f in found]
         return digest([description(self.root), rows, facts])

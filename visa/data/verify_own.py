@@ -19,6 +19,8 @@ def verify_rows(
     """Check the images and masks of an object's 1cls rows, and warn of what they do not let measure."""
     normal, anomaly = select(samples, label="normal"), select(samples, label="anomaly")
     report = ObjectReport(name, absent=not normal, normal=len(normal), anomaly=len(anomaly))
+    if misplaced := select(anomaly, split="train"):
+        report.errors.append(f"{misplaced[0].image} is an anomaly in 1cls training: normal images alone train there")
     _warn_of_limits(samples, report)
     with ThreadPoolExecutor(workers) as pool:
         found = pool.map(lambda sample: _image_error(root, sample), samples)
@@ -50,8 +52,9 @@ def _warn_of_limits(samples: Sequence[Sample], report: ObjectReport) -> None:
     if not report.anomaly:
         report.warnings.append("no anomalies: detectors can be fitted and can score, but nothing can be measured")
     if report.normal and held_out < TEST_LEAST:
+        nothing = "nothing can be measured, and " if not held_out else ""
         report.warnings.append(
-            f"{held_out} normal images for 1cls test: pre-training needs {TEST_LEAST} to judge what it learned"
+            f"{held_out} normal images for 1cls test: {nothing}pre-training needs {TEST_LEAST} to judge what it learned"
         )
 
 

@@ -1,5 +1,6 @@
 """Image files below a folder, read ahead in threads, and heat maps laid over them."""
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from torch import Tensor
 from visa.data.dataset import read_image, resize_image
 from visa.data.layouts import SUFFIXES
 from visa.errors import VisaError
+from visa.lock import LOCK
 from visa.paths import written_whole
 
+WRITTEN = ("heat", "raw")  # folders of pictures beside scores.csv
 _PIXELS = 16 * 224 * 224  # of a batch
 
 
@@ -29,27 +32,35 @@ class Picture:
     error: str = ""
 
 
-def image_files(path: Path, leave_out: Path | None = None) -> list[Path]:
-    """The image at `path`, or all below that folder, sorted; hidden ones and those below `leave_out` do not count.
+def image_files(path: Path) -> list[Path]:
+    """The image at `path`, or all below that folder, sorted, through links, too; hidden ones do not count.
 
-    Raises VisaError if there is nothing at `path`, or no image.
+    What `visa.detect.line.score_files` wrote is left out. Raises VisaError if there is nothing at `path`, no image, or
+    a folder that may not be read.
     """
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise VisaError(f"no image or folder at {path}: check the path.")
-    out = leave_out.resolve() if leave_out else None
-    files = [
-        f
-        for f in sorted(path.rglob("*"))
-        if f.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in f.relative_to(path).parts)
-        and not (out and f.resolve().is_relative_to(out))
-        and f.is_file()
-    ]
+    files: list[Path] = []
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(path, onerror=_refuse, followlinks=True):
+        here, real = Path(folder), os.path.realpath(folder)
+        if real in seen:  # a link to a folder above or beside
+            folders.clear()
+            continue
+        seen.add(real)
+        written = WRITTEN if (here / "scores.csv").is_file() or (here / LOCK).exists() else ()
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in written)
+        found = (here / name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES)
+        files += [file for file in found if file.is_file() or file.is_symlink()]  # a link to nothing is unreadable
     if not files:
         raise VisaError(f"{path} holds no image: its files end in none of {', '.join(SUFFIXES)}.")
-    return files
+    return sorted(files)
+
+
+def _refuse(error: OSError) -> None:
+    raise VisaError(f"{error.filename} may not be read ({error.strerror}): change its permissions.")
 
 
 def read_ahead(files: Sequence[Path], size: tuple[int, int]) -> Iterator[list[Picture]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from visa.detect.files import Picture, as_batch, grey16, image_files, overlay, printable, read_ahead, write_png
+from visa.data.splits import read_table
+from visa.detect.files import WRITTEN, Picture, as_batch, grey16, image_files, overlay, printable, read_ahead, write_png
 from visa.detect.fitted import FittedDetector
+from visa.errors import VisaError
 from visa.lock import locked
 from visa.provenance import write_rows
 
@@ -38,7 +41,7 @@ def score_files(fitted: FittedDetector, source: Path, out: Path, raw: bool = Fal
     value = map_low + pixel / 65535 * (map_high - map_low). The table appears last: without it, all is unfinished.
     Raises VisaError if there is no image, a score is NaN, or another process writes to `out`.
     """
-    files = image_files(source, leave_out=out)  # before the lock: a mistake leaves no folder behind
+    files = image_files(source)  # before the lock: a mistake leaves no folder behind
     root = source if source.is_dir() else source.parent
     with locked(out):
         return _score_all(fitted, files, root, out, raw, progress)
@@ -50,7 +53,7 @@ def _score_all(
     rows: list[dict[str, Any]] = []
     unreadable: list[str] = []
     table = out / "scores.csv"
-    table.unlink(missing_ok=True)
+    _remove_last(out, table)
     with tqdm(total=len(files), desc="score", unit="image", disable=not progress) as bar, ThreadPoolExecutor() as pool:
         for pictures in read_ahead(files, fitted.size):
             sound = [p for p in pictures if not p.error]
@@ -64,6 +67,18 @@ def _score_all(
     write_rows(table, COLUMNS, rows)
     anomalous = sum(row["verdict"] == "anomalous" for row in rows)
     return Summary(len(rows) - len(unreadable), anomalous, unreadable, table)
+
+
+def _remove_last(out: Path, table: Path) -> None:
+    """Remove the table of the last scoring, and the pictures that it names: they are of that detector's scale."""
+    names: list[Path] = []
+    if table.is_file():
+        with suppress(VisaError):  # another table of that name
+            names = [Path(row["path"] + ".png") for row in read_table(table, ("path",))]
+    table.unlink(missing_ok=True)
+    inside = [name for name in names if not name.is_absolute() and ".." not in name.parts]
+    for file in (out / folder / name for folder in WRITTEN for name in inside):
+        file.unlink(missing_ok=True)
 
 
 def _write(

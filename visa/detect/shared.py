@@ -89,7 +89,7 @@ def check_settings(detector: str, settings: Mapping[str, Any], bounds: Bounds, o
         number = isinstance(value, int) if whole else isinstance(value, (int, float))
         if value is None and name in optional:
             continue
-        if isinstance(value, bool) or not number or not math.isfinite(value) or not low <= value <= high:
+        if isinstance(value, bool) or not number or not low <= value <= high:  # NaN is not
             raise VisaError(
                 f"{detector}'s {name} is {value!r}: it is {'a whole' if whole else 'a'} number, {low} to {high}."
             )
