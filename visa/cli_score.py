@@ -1,6 +1,7 @@
 """The commands around scores: a detector for the line, images scored with it, and the browser of a run's scores."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,8 @@ def fit(
 
     if out.suffix != ".safetensors":
         raise VisaError(f"{out} does not end in .safetensors: name the file so.")
+    if out.is_dir() or not os.access(next(p for p in out.absolute().parents if p.exists()), os.W_OK):
+        raise VisaError(f"{out} cannot be written: name a file in a folder where you may write.")
     files = _normal_images(images, object)
     arch = arch or _arch(weights)
     backbone = load_backbone(arch, weights).to(pick_device(device))

@@ -194,6 +194,7 @@ def test_an_object_of_the_data_set_is_fitted_by_name(place, tmp_path, monkeypatc
 def test_mistakes_are_told_in_one_sentence(place, part, tmp_path):
     weights, out = place / "backbone.safetensors", tmp_path / "part.safetensors"
     (tmp_path / "empty").mkdir()
+    (tmp_path / "a.safetensors").mkdir()
     torch.save(create_backbone("resnet18_half").state_dict(), tmp_path / "plain.pth")
     for arguments, sentence in (
         (("fit", place / "absent", "--weights", weights, "--out", out), "no image or folder"),
@@ -202,6 +203,7 @@ def test_mistakes_are_told_in_one_sentence(place, part, tmp_path):
         (("fit", place / "good", "--weights", tmp_path / "plain.pth", "--out", out), "give --arch"),
         (("fit", place / "good", "--weights", weights, "--arch", "resnet18", "--out", out), "check `arch`"),
         (("fit", place / "good", "--weights", weights, "--out", tmp_path / "part.pt"), "end in .safetensors"),
+        (("fit", place / "good", "--weights", weights, "--out", tmp_path / "a.safetensors"), "cannot be written"),
         (("fit", place / "good", "--weights", weights, "--out", out, "--size", "224"), "HEIGHTxWIDTH"),
         (("fit", place / "good", "--weights", weights, "--out", out, "--detector", "svm"), "unknown detector"),
         (("fit", place / "good", "--weights", weights, "--out", out, "--set", "seed=" + "9" * 400), "a whole number"),

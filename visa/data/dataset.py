@@ -72,7 +72,8 @@ def read_image(path: Path) -> Tensor:
 
     Plain JPEG files (8 bits, RGB or grey, upright) are decoded by torchvision, faster than by Pillow and with the
     same pixels where both have the same libjpeg-turbo; all else by Pillow.
-    Raises VisaError if the file is absent, truncated, not an image, or has more than 8 bits a channel.
+    Raises VisaError if the file is absent, truncated, not an image, or grey with more than 8 bits (16-bit colour is
+    taken at 8).
     """
     quick = _read_plain_jpeg(path)
     if quick is not None:
