@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from visa.cli import main
 from visa.data.source import open_source
 from visa.errors import VisaError
 from visa.plan import METHODS, GivenWeights, Matrix, plan
@@ -231,6 +232,16 @@ def test_the_command_line_ends_a_mistake_in_one_sentence(arguments, sentence, mi
     done = visa(tmp_path, mini_root, *arguments, cwd=tmp_path)
     assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_every_command_says_that_it_was_interrupted(monkeypatch, capsys, tmp_path):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("visa.detect.files.image_files", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main(["fit", str(tmp_path), "--weights", "w.pth", "--out", str(tmp_path / "part.safetensors")])
+    assert end.value.code == 130 and capsys.readouterr().err == "visa: interrupted; give the same command again.\n"
 
 
 def test_the_command_line_verifies_and_prepares(mini_root, tmp_path):

@@ -5,11 +5,12 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import wraps
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
 
@@ -29,10 +30,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+P = ParamSpec("P")
 Objects = Annotated[str, typer.Option(help="Objects, separated by commas, or all.")]
 
 
-@app.command()
+def command(function: Callable[P, None]) -> Callable[P, None]:
+    """Make a function a command, which ends in one sentence where it is interrupted."""
+
+    @wraps(function)
+    def told(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except KeyboardInterrupt:
+            typer.echo("visa: interrupted; give the same command again.", err=True)
+            raise typer.Exit(130) from None
+
+    app.command()(told)
+    return function
+
+
+@command
 def download(
     destination: Annotated[Path | None, typer.Argument(help="Folder of the VisA root; default: data/VisA.")] = None,
 ) -> None:
@@ -43,7 +60,7 @@ def download(
     typer.echo(f"VisA is at {root}. Now: export VISA_ROOT={root}")
 
 
-@app.command()
+@command
 def verify(
     root: Annotated[Path, typer.Argument(help="A VisA root, or a folder of your own data.")],
     objects: Objects = "all",
@@ -64,7 +81,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
+@command
 def prepare(
     split_type: Annotated[str, typer.Option(help="1cls, 2cls_highshot or 2cls_fewshot.")] = "1cls",
     data_folder: Annotated[Path, typer.Option(help="The VisA root.")] = Path("./VisA"),
@@ -94,7 +111,7 @@ def prepare(
         typer.echo(f"{summary.unmasked} anomalies have no mask: only whole images can be judged by them")
 
 
-@app.command()
+@command
 def splits(
     root: Annotated[Path, typer.Argument(help="A folder of your own data without split files.")],
 ) -> None:
@@ -105,7 +122,7 @@ def splits(
         typer.echo(file)
 
 
-@app.command()
+@command
 def synth(
     root: Annotated[Path | None, typer.Argument(help="Folder of the new VisA root; default: one below data/.")] = None,
     objects: Objects = "all",
@@ -134,10 +151,10 @@ for _command in (
     cli_score.score,
     cli_score.browser,
 ):
-    app.command()(_command)
+    command(_command)
 
 
-@app.command()
+@command
 def run(
     objects: Annotated[
         str | None, typer.Option(help="Separated by commas, or all; default: all, or four of mini-VisA's objects.")
