@@ -10,7 +10,7 @@ import visa
 PACKAGE = Path(visa.__file__).parent
 LEVELS = [
     ("errors",),
-    ("paths",),
+    ("paths", "cli_text"),
     ("lock", "provenance"),
     ("storage",),
     ("data", "backbone", "metrics", "kernel", "model_card"),

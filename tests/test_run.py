@@ -211,7 +211,7 @@ def test_given_weights_need_name_arch_and_file(text):
     [
         (["run", "--objects", "pcb9"], "unknown object 'pcb9'"),
         (["run", "--detectors", "padin"], "Did you mean 'padim'"),
-        (["run", "--seeds", "a"], "seed 'a' is no int"),
+        (["run", "--seeds", "a"], "seed 'a' is no whole number"),
         (["run", "--seeds", ""], "seeds are none"),
         (["run", "--scope", ""], "unknown scope ''"),
         (["run", "--scope", "object,all"], "unknown scope"),

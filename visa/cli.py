@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, ParamSpec
 import typer
 
 from visa import cli_pretrain, cli_score
-from visa.cli_pretrain import Workers, parse_settings
+from visa.cli_pretrain import Workers
+from visa.cli_text import chosen, number, object_names, parse_settings, parts
 from visa.errors import VisaError, check_choice
 from visa.paths import data_root, runs_root
 
@@ -69,7 +70,7 @@ def verify(
     """Check a root: annotations, split files, images and masks. Exit code 1 if something is wrong."""
     from visa.data.verify import verify as check
 
-    reports = check(root, _names(objects), workers=workers, progress=True)
+    reports = check(root, object_names(objects), workers=workers, progress=True)
     for report in reports:
         counts = f"{report.normal} normal, {report.anomaly} anomaly, {len(report.errors)} errors"
         typer.echo(f"{report.object}: {'absent' if report.absent else counts}")
@@ -99,7 +100,7 @@ def prepare(
         data_folder,
         save_folder,
         split_file,
-        objects=_names(objects),
+        objects=object_names(objects),
         link=link,
         workers=workers,
         progress=True,
@@ -137,7 +138,7 @@ def synth(
     """Render mini-VisA: synthetic images in the layout of VisA, a new VISA_ROOT."""
     from visa.data.synthetic import MODULES, write_mini_visa
 
-    names = _names(objects) or tuple(MODULES)
+    names = object_names(objects) or tuple(MODULES)
     count = f"scale{scale:g}" if scale else f"{normal}+{anomaly}"
     folder = root or data_root() / f"mini-visa-{count}-{size}px-seed{seed}-difficulty{difficulty:g}"
     typer.echo(write_mini_visa(folder, names, normal, anomaly, size, seed, workers, True, difficulty, scale))
@@ -190,14 +191,14 @@ def run(
     from visa.runs import open_run
 
     check_choice("scope", scope, ("object", "all"))
-    names = _names(",".join(default_objects()) if objects is None else objects)
+    names = object_names(",".join(default_objects()) if objects is None else objects)
     source = open_source("", names or ["all"])
     matrix = Matrix(
         objects=[source.check_object(o) for o in names or source.objects],
-        pretrainings=_choices("pretraining", pretrainings, PRETRAININGS),
-        detectors=_choices("detector", detectors, DETECTORS),
-        setups=_choices("setup", setups, SETUPS),
-        seeds=[int(_value("seed", s, int)) for s in _list(seeds)],
+        pretrainings=chosen("pretraining", pretrainings, PRETRAININGS),
+        detectors=chosen("detector", detectors, DETECTORS),
+        setups=chosen("setup", setups, SETUPS),
+        seeds=[number("seed", s) for s in parts(seeds)],
         scope=scope,
         weights=[GivenWeights.parse(text) for text in weights or ()],
         pretrain=parse_settings(pretrain),
@@ -276,30 +277,3 @@ class _Interruption:
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         self.requested = True
         raise KeyboardInterrupt
-
-
-def _list(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _names(objects: str) -> list[str] | None:
-    names = None if objects == "all" else list(dict.fromkeys(_list(objects)))
-    if names == []:
-        raise VisaError("no object is given: name objects separated by commas, or all.")
-    return names
-
-
-def _choices(what: str, text: str, choices: Sequence[str]) -> list[str]:
-    names = _list(text)
-    if not names:
-        raise VisaError(f"no {what} is given: choose of {', '.join(choices)}.")
-    for value in names:
-        check_choice(what, value, choices)
-    return names
-
-
-def _value(what: str, text: str, kind: type[int]) -> int:
-    try:
-        return kind(text)
-    except ValueError:
-        raise VisaError(f"{what} {text!r} is no {kind.__name__}.") from None

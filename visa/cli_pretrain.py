@@ -1,11 +1,11 @@
 """The commands around pre-training at scale: shards to read from, the training, and the weights for others."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from visa.cli_text import parse_settings
 from visa.errors import VisaError
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Parallel workers; default: one a core.")]
@@ -86,25 +86,3 @@ def export(
     from visa.export import export as write
 
     typer.echo(write(weights, destination, overwrite=overwrite))
-
-
-def parse_settings(pairs: Sequence[str] | None) -> dict[str, object]:
-    """`NAME=VALUE` pairs as a dictionary, each value a bool, int or float if it reads as one; else VisaError."""
-    settings: dict[str, object] = {}
-    for pair in pairs or ():
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise VisaError(f"{pair!r} is not of the form NAME=VALUE, as in epochs=20.")
-        settings[name] = _literal(text)
-    return settings
-
-
-def _literal(text: str) -> object:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

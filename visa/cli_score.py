@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from visa.cli_pretrain import parse_settings
+from visa.cli_text import parse_settings
 from visa.errors import VisaError
 
 NOT_NORMAL = ("bad", "masks", "test", "ground_truth")  # folders of plain objects and of MVTec-AD's
