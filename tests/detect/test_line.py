@@ -149,6 +149,8 @@ def test_what_is_scored_again_leaves_no_picture_of_the_last_time(place, part, tm
     run("score", folder, "--detector", part, "--out", folder, "--device", "cpu")
     assert list(table(folder)) == ["a.png", "b.png"], "also where the images lie in the out folder"
     (folder / "b.png").unlink()
+    (folder / "scores.csv").write_text("score,path\n1\n")  # somebody else's
+    run("score", folder, "--detector", part, "--out", folder, "--device", "cpu")
     run("score", folder, "--detector", part, "--out", out, "--device", "cpu")
     assert list(table(out)) == ["a.png"]
     assert [f.name for f in out.rglob("*.png")] == ["a.png.png"], "neither b's nor raw ones of the first time"

@@ -18,7 +18,7 @@ from visa.errors import VisaError
 from visa.lock import LOCK
 from visa.paths import written_whole
 
-WRITTEN = ("heat", "raw")  # folders of pictures beside scores.csv
+TABLE, HEAT, RAW = "scores.csv", "heat", "raw"  # what visa.detect.line writes: a table, and folders of pictures
 _PIXELS = 16 * 224 * 224  # of a batch
 
 
@@ -50,7 +50,7 @@ def image_files(path: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
-        written = WRITTEN if (here / "scores.csv").is_file() or (here / LOCK).exists() else ()
+        written = (HEAT, RAW) if (here / TABLE).is_file() or (here / LOCK).exists() else ()
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in written)
         found = (here / name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES)
         files += [file for file in found if file.is_file() or file.is_symlink()]  # a link to nothing is unreadable

@@ -12,7 +12,19 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from visa.data.splits import read_table
-from visa.detect.files import WRITTEN, Picture, as_batch, grey16, image_files, overlay, printable, read_ahead, write_png
+from visa.detect.files import (
+    HEAT,
+    RAW,
+    TABLE,
+    Picture,
+    as_batch,
+    grey16,
+    image_files,
+    overlay,
+    printable,
+    read_ahead,
+    write_png,
+)
 from visa.detect.fitted import FittedDetector
 from visa.errors import VisaError
 from visa.lock import locked
@@ -52,7 +64,7 @@ def _score_all(
 ) -> Summary:
     rows: list[dict[str, Any]] = []
     unreadable: list[str] = []
-    table = out / "scores.csv"
+    table = out / TABLE
     _remove_last(out, table)
     with tqdm(total=len(files), desc="score", unit="image", disable=not progress) as bar, ThreadPoolExecutor() as pool:
         for pictures in read_ahead(files, fitted.size):
@@ -73,11 +85,11 @@ def _remove_last(out: Path, table: Path) -> None:
     """Remove the table of the last scoring, and the pictures that it names: they are of that detector's scale."""
     names: list[Path] = []
     if table.is_file():
-        with suppress(VisaError):  # another table of that name
+        with suppress(VisaError, KeyError):  # another table of that name
             names = [Path(row["path"] + ".png") for row in read_table(table, ("path",))]
     table.unlink(missing_ok=True)
     inside = [name for name in names if not name.is_absolute() and ".." not in name.parts]
-    for file in (out / folder / name for folder in WRITTEN for name in inside):
+    for file in (out / folder / name for folder in (HEAT, RAW) for name in inside):
         file.unlink(missing_ok=True)
 
 
@@ -86,10 +98,10 @@ def _write(
 ) -> tuple[float, float]:
     """Write an image's pictures; returns the ends of its map."""
     name = name.with_name(name.name + ".png")
-    write_png(out / "heat" / name, overlay(picture.pixels, heat, *fitted.heat))
+    write_png(out / HEAT / name, overlay(picture.pixels, heat, *fitted.heat))
     grey, low, high = grey16(heat, (picture.pixels.shape[1], picture.pixels.shape[2]))
     if raw:
-        write_png(out / "raw" / name, grey)
+        write_png(out / RAW / name, grey)
     return low, high
 
 

@@ -63,13 +63,12 @@ def _common(metrics: pd.DataFrame) -> "pd.Series[bool]":
     units = pd.Series(list(zip(metrics["seed"], metrics["draw"], strict=True)), metrics.index)
     covered = [set(zip(metrics["object"][rows], units[rows], strict=True)) for rows in _rows_of_each(metrics)]
     common = set.intersection(*covered)
-    objects, all_units = {o for o, _ in common}, {unit for _, unit in common}
-    shared = {unit for unit in all_units if all((o, unit) in common for o in objects)}
-    complete = {o for o in objects if all((o, unit) in common for unit in all_units)}
-    # A run that goes object by object has a seed more for some: all objects' shared seeds, or all seeds' objects.
-    if len(objects) * len(shared) > len(complete) * len(all_units):
-        complete, all_units = objects, shared
-    return metrics["object"].isin(complete) & units.isin(list(all_units))
+    objects, everywhere = {o for o, _ in common}, {unit for _, unit in common}
+    complete = {o for o in objects if all((o, unit) in common for unit in everywhere)}
+    shared = {unit for unit in everywhere if all((o, unit) in common for o in objects)}
+    # A run that goes object by object is a seed ahead for some: what leaves more, of objects or of seeds, is kept.
+    kept, kept_units = max((complete, everywhere), (objects, shared), key=lambda pair: len(pair[0]) * len(pair[1]))
+    return metrics["object"].isin(kept) & units.isin(list(kept_units))
 
 
 def _rows_of_each(metrics: pd.DataFrame) -> "list[pd.Series[bool]]":
