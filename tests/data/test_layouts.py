@@ -140,6 +140,14 @@ def test_written_splits_are_the_derived_ones_and_can_be_edited(plain):
         write_splits(plain)
 
 
+@pytest.mark.parametrize("name", ["a\nb.png", "\udcff.png"])
+def test_no_split_is_written_of_a_file_that_no_table_can_name(plain, name):
+    image(plain / "bolt" / "bad" / name)
+    with pytest.raises(VisaError, match=r"has a control character or no UTF-8 in its name: rename it\."):
+        write_splits(plain)
+    assert not (plain / "split_csv").exists()
+
+
 def test_splits_of_a_root_that_is_one_object_can_be_written(plain, mvtec):
     write_splits(plain / "bolt")
     source = open_source(str(plain / "bolt"))

@@ -1,6 +1,7 @@
 """Layouts of folders, without split files, as rows: MVTec-AD's, and plain good/, bad/, masks/."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,8 @@ def root_samples(root: Path, split_type: str) -> list[Sample]:
     MVTec-AD's folders are its 1cls split. Every other split takes VisA's share of an object's images for training:
     1cls 90 % of the normal ones (5 stay for test where there are 10), 2cls_highshot 60 % and 2cls_fewshot 20 % of
     each label (but 10 where there are 20). Which ones follows from a hash of their names: always the same.
-    Raises VisaError as `read_split` and `find_parts`, and for a file whose name is no UTF-8.
+    Raises VisaError as `read_split` and `find_parts`, and for a file whose name
+    holds control characters or is no UTF-8.
     """
     check_choice("split type", split_type, SPLIT_TYPES)
     if (root / "split_csv").is_dir():
@@ -77,10 +79,8 @@ def images_in(folder: Path) -> list[str]:
         return []
     names = sorted(f.name for f in _visible(folder) if f.suffix.lower() in SUFFIXES and f.is_file())
     for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise VisaError(f"{str(folder / name)!a} has a name that is no UTF-8: rename it.") from None
+        if re.search(r"[\0-\x1f\ud800-\udfff]", name):  # the last are bytes that are no UTF-8
+            raise VisaError(f"{str(folder / name)!a} has a control character or no UTF-8 in its name: rename it.")
     return names
 
 
