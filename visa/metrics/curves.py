@@ -5,12 +5,16 @@ above it and down to its end. A group is all scores of one value, and the figure
 and the figures treat a bin as a tie, within `bounds`. Leading axes (`...`) are independent test sets.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visa.metrics.compiled import compiled
+
 Floats = NDArray[np.float64]
+_FIGURES = ("auroc", "au_pr", "ap", "f1_max", "au_pro")
 
 
 class Steps(NamedTuple):
@@ -28,37 +32,70 @@ def steps_of_groups(positives: NDArray[Any], negatives: NDArray[Any]) -> Steps:
     return Steps(positives, at_least - negatives, at_least, at_least[..., -1])
 
 
-def curve_figures(steps: Steps) -> dict[str, Floats]:
-    """`auroc`, `au_pr` (trapezoid), `ap` (step), `f1_max`, each (...,); conventions as `image_metrics` states them."""
-    tp = steps.positives.cumsum(-1)
-    before = tp - steps.positives
-    gain = steps.positives / tp[..., -1:]
-    precision = _precision(tp, steps.at_least)
-    return {
-        "auroc": ramp_area(steps, gain, 1.0),
-        "au_pr": np.minimum((gain * (precision + _precision(before, steps.above))).sum(-1) / 2, 1.0),
-        "ap": np.minimum((gain * precision).sum(-1), 1.0),  # a sum of shares may be rounded to above 1
-        "f1_max": f1(steps).max(-1),
-    }
+def curve_figures(steps: Steps, weights: Floats | None = None, max_fpr: float = 1.0) -> dict[str, Floats]:
+    """`auroc`, `au_pr` (trapezoid), `ap` (step), `f1_max`, each (...,); conventions as `image_metrics` states them.
 
-
-def f1(steps: Steps) -> Floats:
-    """(..., K) F1 where a group and all above it are called anomalous."""
-    tp = steps.positives.cumsum(-1)
-    return np.asarray(2 * tp / (tp + steps.at_least + tp[..., -1:]))
-
-
-def ramp_area(steps: Steps, weights: Floats, max_fpr: float) -> Floats:
-    """(...,) area under (weight of the positives found) against (false-positive rate), 0 to `max_fpr`, over `max_fpr`.
-
-    weights (..., K), of sum 1. As the rate rises a group is found on a straight ramp from its first negative to its
-    last: its own area has a closed form, and the curve's is their weighted sum.
+    With `weights` (..., K), each group's share of all regions, also `au_pro` from 0 to `max_fpr`.
     """
-    start, end = _rates(steps)
-    ramp = np.clip(max_fpr - start, 0, end - start)
-    area = np.divide(ramp**2, 2 * (end - start), out=np.zeros_like(ramp), where=end > start)
-    area += np.clip(max_fpr - end, 0, None)
-    return np.asarray(np.minimum((weights * area).sum(-1) / max_fpr, 1.0))
+    found = _added_up(steps, weights, max_fpr)
+    names = _FIGURES if weights is not None else _FIGURES[:-1]
+    return {name: found[..., i] for i, name in enumerate(names)}
+
+
+def figures_and_best(steps: Steps, weights: Floats | None = None, max_fpr: float = 1.0) -> tuple[dict[str, float], int]:
+    """The same of one test set, and which group the threshold of `f1_max` is the end of: the first if there are two."""
+    found = _added_up(steps, weights, max_fpr).tolist()
+    names = _FIGURES if weights is not None else _FIGURES[:-1]
+    return dict(zip(names, found, strict=False)), int(found[-1])
+
+
+def _added_up(steps: Steps, weights: Floats | None, max_fpr: float) -> Floats:
+    """(..., 6) _FIGURES, and the first group of the greatest F1."""
+    shape = np.shape(steps.positives)
+    parts = (steps.positives, steps.above, steps.at_least, steps.positives if weights is None else weights)
+    found = np.zeros((math.prod(shape[:-1]), len(_FIGURES) + 1))
+    _add_up(*(np.reshape(part, (-1, shape[-1])) for part in parts), np.reshape(steps.negatives, -1), max_fpr, found)
+    return found.reshape(*shape[:-1], -1)
+
+
+@compiled
+def _add_up(
+    positives: NDArray[Any],
+    above: NDArray[Any],
+    at_least: NDArray[Any],
+    weights: NDArray[Any],
+    negatives: NDArray[Any],
+    max_fpr: float,
+    found: Floats,
+) -> None:
+    """Write the figures (D, 6) of D test sets, their groups (D, K) from high to low; groups without positives add none.
+
+    As the false-positive rate rises, a group is found on a straight ramp from its first negative to its last: the
+    areas below have closed forms, and their weighted sums are those of the curves.
+    """
+    for d in range(len(positives)):
+        n, p = negatives[d], positives[d].sum()
+        auroc = au_pr = ap = au_pro = tp = best = 0.0
+        for k in range(positives.shape[1]):
+            gain, fp0, fp1 = positives[d, k], above[d, k], at_least[d, k]
+            if not gain:
+                continue
+            start = tp / (tp + fp0) if tp + fp0 else 1.0  # precision, 1 where nothing is predicted
+            tp += gain
+            end = tp / (tp + fp1)
+            au_pr += gain * (start + end) / 2
+            ap += gain * end
+            f1 = 2 * tp / (tp + fp1 + p)
+            if f1 > best:
+                best, found[d, 5] = f1, k
+            low, high = fp0 / n, fp1 / n  # false-positive rates
+            auroc += gain * (1 - (low + high) / 2)
+            if high <= max_fpr:
+                au_pro += weights[d, k] * (max_fpr - (low + high) / 2)
+            elif low < max_fpr:
+                au_pro += weights[d, k] * (max_fpr - low) ** 2 / (2 * (high - low))
+        found[d, :5] = auroc / p, au_pr / p, ap / p, best, au_pro / max_fpr
+        found[d, :5] = np.minimum(found[d, :5], 1.0)  # sums of shares may be rounded to above 1
 
 
 def bounds(steps: Steps, weights: Floats, max_fpr: float) -> dict[str, tuple[float, float]]:
@@ -78,7 +115,7 @@ def bounds(steps: Steps, weights: Floats, max_fpr: float) -> dict[str, tuple[flo
         "auroc": _first_and_last(steps, gain, 1.0),
         "au_pr": (chord.sum() / total, _integral(tp0, tp1, fp0).sum() / total),
         "ap": (_integral(tp0, tp1, fp1).sum() / total, (gain * _precision(tp1, fp0)).sum()),
-        "f1_max": (f1(steps).max(), best[steps.positives > 0].max()),
+        "f1_max": ((2 * tp1 / (tp1 + fp1 + total)).max(), best[steps.positives > 0].max()),
         "au_pro": _first_and_last(steps, weights, max_fpr),
     }
     return {name: (float(low), float(high)) for name, (low, high) in found.items()}

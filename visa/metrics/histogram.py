@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from visa.errors import VisaError
 from visa.metrics import checks
-from visa.metrics.curves import Floats, Steps, bounds, curve_figures, f1, ramp_area, steps_of_groups
+from visa.metrics.curves import Floats, Steps, bounds, figures_and_best, steps_of_groups
 
 BINS = 2**16  # OpenCV counts 16-bit numbers several times faster than NumPy counts wider ones
 _CHUNK = 2**19  # pixels; the work on them stays in the cache, and single precision counts them
@@ -127,10 +127,9 @@ class PixelMetrics:
         Raises VisaError if pixels of one kind are missing.
         """
         steps, weights = self._curves()
-        figures = {name: float(value) for name, value in curve_figures(steps).items()}
-        edge = self._grid.first + BINS - 1 - int(f1(steps).argmax())
-        figures |= {"f1_threshold": math.ldexp(edge, self._grid.exponent)}
-        return figures | {"au_pro": float(ramp_area(steps, weights, self.max_fpr))}
+        figures, best = figures_and_best(steps, weights, self.max_fpr)
+        edge = self._grid.first + BINS - 1 - best
+        return figures | {"f1_threshold": math.ldexp(edge, self._grid.exponent)}
 
     def bounds(self) -> dict[str, tuple[float, float]]:
         """Least and greatest value that each exact figure can have, from the counts (`visa.metrics.curves.bounds`).

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from visa.metrics import checks
-from visa.metrics.curves import Floats, curve_figures, ramp_area, steps_of_groups
+from visa.metrics.curves import Floats, curve_figures, steps_of_groups
 from visa.metrics.exact import image_metrics, pixel_metrics
 from visa.metrics.tally import Tally
 
@@ -104,8 +104,7 @@ def pixels_drawn(maps: NDArray[Any], masks: NDArray[Any], max_fpr: float) -> Dra
 
     def figures(times: Floats) -> dict[str, Floats]:
         steps = steps_of_groups(times @ positives, times @ negatives)
-        weights = times @ shares / (times @ regions)[:, None]
-        return curve_figures(steps) | {"au_pro": ramp_area(steps, weights, max_fpr)}
+        return curve_figures(steps, times @ shares / (times @ regions)[:, None], max_fpr)
 
     return figures
 
@@ -118,7 +117,7 @@ def _counts(maps: NDArray[Any], masks: NDArray[Any]) -> tuple[Floats, Floats, Fl
     for i, (image, f) in enumerate(zip(maps, found, strict=True)):
         tally = Tally(levels)
         tally.add(image)
-        everything[i] = np.diff(np.stack(tally.counts(), axis=1).ravel(), prepend=0, append=tally.total)
+        everything[i, ::2], everything[i, 1::2] = tally.between, tally.equal
         place = np.searchsorted(levels, f.scores)  # group 2k + 1 is level k, group 2k what lies right below
         group = 2 * place + (levels.take(place, mode="clip") == f.scores)
         positives[i] = np.bincount(group, minlength=positives.shape[1])

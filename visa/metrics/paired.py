@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, rankdata
+from scipy.special import ndtr, ndtri
 
 from visa.errors import VisaError
 from visa.metrics import checks
@@ -43,7 +43,7 @@ class Scored(Protocol):
 
 
 def delong(first: ArrayLike, second: ArrayLike, labels: ArrayLike, confidence: float = 0.95) -> Difference:
-    """DeLong's test for two correlated AU-ROCs at image level (DeLong et al. 1988; ranks as Sun and Xu 2014).
+    """DeLong's test for two correlated AU-ROCs at image level (DeLong et al. 1988).
 
     first, second: (N,) scores of the same images; labels (N,). The interval is that of the normal distribution.
     Raises VisaError as `image_metrics` does, and for fewer than two images of a kind.
@@ -57,8 +57,8 @@ def delong(first: ArrayLike, second: ArrayLike, labels: ArrayLike, confidence: f
     spread = (np.var(part[1] - part[0], ddof=1) / part[0].size for part in (inside, outside))
     error = float(np.sqrt(sum(spread)))
     z = gain / error if error else np.inf * np.sign(gain) if gain else 0.0
-    half = float(norm.ppf((1 + confidence) / 2)) * error
-    return Difference(gain, gain - half, gain + half, float(2 * norm.sf(abs(z))))
+    half = float(ndtri((1 + confidence) / 2)) * error
+    return Difference(gain, gain - half, gain + half, float(2 * ndtr(-abs(z))))
 
 
 def compare_images(
@@ -132,8 +132,13 @@ def compare_runs(
 
 def _placements(scores: NDArray[Any], positive: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """Of each positive the share of negatives below it, of each negative the share of positives above; ties half."""
-    ranks, mine, others = rankdata(scores), rankdata(scores[positive]), rankdata(scores[~positive])
-    return (ranks[positive] - mine) / others.size, 1 - (ranks[~positive] - others) / mine.size
+    inside, outside = scores[positive], scores[~positive]
+    return _share_below(inside, outside), 1 - _share_below(outside, inside)
+
+
+def _share_below(scores: NDArray[Any], others: NDArray[Any]) -> Floats:
+    ranked = np.sort(others)
+    return (np.searchsorted(ranked, scores, "left") + np.searchsorted(ranked, scores, "right")) / (2 * ranked.size)
 
 
 def _matched(first: list[str], second: list[str]) -> NDArray[np.int64]:

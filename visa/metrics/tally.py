@@ -1,107 +1,151 @@
-"""How many of very many scores lie below, and up to, each of some levels: exactly, in one pass and little memory.
+"""How many of very many scores lie between some levels, and on each: exactly, in one pass and little memory.
 
-The range of the levels is cut into equal cells. Scores in a cell without a level are counted by the cell; a score that
-shares its cell with levels is compared with these few.
+The range of the levels is cut into equal cells, and each knows which levels it holds: few, or none. A score is compared
+with the levels of its own cell alone.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visa.metrics.compiled import compiled
+
 _CELLS = (4, 2**22)  # a level; at most
 _CROWDED = 16  # levels in a cell; with more, searching all levels is faster
-_CHUNK = 2**19  # scores; the work on them stays in the cache and in memory that is there already
-Counts = NDArray[np.int64]
+_CHUNK = 2**19  # scores searched for at once
+_BLOCK = 2**12  # scores placed at once
+
+
+class Cells(NamedTuple):
+    """C equal cells from the lowest level on, the last for all that is higher."""
+
+    levels: NDArray[Any]  # (L + 1,) and NaN, which is neither below nor equal to any score
+    low: float  # the lowest level
+    scale: float  # cells in a unit of score
+    first: NDArray[np.int32]  # (C + 1,) levels in the cells before each, and in all
 
 
 class Tally:
-    """Counts of scores among the distinct, rising `levels`; `add` any number of times, then `counts`."""
+    """Counts of scores among the L distinct, rising `levels`.
+
+    between: (L + 1,) below the lowest level, between it and the next, and so on; equal: (L,) equal to each.
+    """
 
     def __init__(self, levels: NDArray[Any]) -> None:
         self.levels = levels
-        self.total = 0
-        self._missed = 0  # scores below all levels
-        self._places = np.zeros(levels.size + 1, np.int64)  # scores with so many levels below them
-        self._equal = np.zeros(levels.size + 1, np.int64)  # those that are the next level
-        self._held: NDArray[Any] = np.zeros(0, np.int32)  # scores in each cell; read where there is no level
-        self._cells = min(_CELLS[0] * levels.size, _CELLS[1])
-        with np.errstate(all="ignore"):  # one level or infinite ones: no cells
-            self._scale: Any = self._cells / (levels[-1] - levels[0])
-        self._has_cells = bool(0 < self._scale < np.inf) and self._sort_levels_into_cells()
+        self.between, self.equal = np.zeros(levels.size + 1, np.int64), np.zeros(levels.size, np.int64)
+        self._cells = _cells(levels)
 
     def add(self, scores: NDArray[Any]) -> None:
-        """Count scores of any shape, free of NaN."""
+        """Count scores of any shape, in single or double precision, free of NaN."""
         flat = scores.ravel()
-        self.total += flat.size
+        if self._cells is not None:
+            _count(flat, *self._cells, self.between, self.equal)
+            return
         for start in range(0, flat.size, _CHUNK):
-            chunk = flat[start : start + _CHUNK]
-            near = chunk[chunk >= self.levels[0]]
-            self._missed += chunk.size - near.size
-            if self._has_cells:
-                near, places = self._placed(near)
-            else:
-                near.sort()
-                places = np.searchsorted(self.levels, near)
-            np.add.at(self._places, places, np.int64(1))  # of one type: many times as fast
-            equal = self.levels.take(places, mode="clip") == near
-            np.add.at(self._equal, places[equal], np.int64(1))
+            chunk = np.sort(flat[start : start + _CHUNK])  # near neighbours are found faster
+            places = np.searchsorted(self.levels, chunk)
+            equal = self.levels.take(places, mode="clip") == chunk
+            np.add.at(self.equal, places[equal], 1)
+            np.add.at(self.between, places[~equal], 1)
+
+    @property
+    def total(self) -> int:
+        """Scores counted so far."""
+        return int(self.between.sum() + self.equal.sum())
 
     def merge(self, other: "Tally") -> None:
         """Add the counts of another tally with the same levels."""
-        self.total += other.total
-        self._missed += other._missed
-        self._places, self._equal = self._places + other._places, self._equal + other._equal
-        if self._has_cells:
-            self._held = self._held + other._held
+        self.between += other.between
+        self.equal += other.equal
 
-    def counts(self) -> tuple[Counts, Counts]:
-        """(L,) scores below each level, (L,) scores up to each level, it included."""
-        up_to = self._missed + self._places.cumsum()[:-1]
-        if self._has_cells:
-            up_to += np.where(self._occupied, 0, self._held).cumsum(dtype=np.int64)[self._cell_of(self.levels)]
-        return up_to - self._equal[:-1], up_to
+    def sums(self, scores: NDArray[Any], weights: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """(L,) how many of the scores (N,), all of them levels, are each level, and (L,) the sums of their weights."""
+        counts, sums = np.zeros(self.levels.size, np.int64), np.zeros(self.levels.size)
+        if self._cells is not None:
+            _sum(scores, weights, *self._cells, counts, sums)
+        else:
+            places = np.searchsorted(self.levels, scores)
+            np.add.at(counts, places, 1)
+            np.add.at(sums, places, weights)
+        return counts, sums
 
-    def index(self, scores: NDArray[Any]) -> Counts:
-        """Where each of the scores, all of them levels, stands among the levels."""
-        if self._has_cells:
-            return self._probe(scores, self._cell_of(scores))
-        return np.searchsorted(self.levels, scores)
 
-    def _sort_levels_into_cells(self) -> bool:
-        """Prepare the cells; False where levels crowd in few of them."""
-        inside = np.bincount(self._cell_of(self.levels), minlength=self._cells + 2).astype(np.int32)
-        if inside.max() > _CROWDED:
-            return False
-        self._first = inside.cumsum(dtype=np.int32) - inside  # levels in all cells before
-        self._occupied = inside > 0
-        self._held = np.zeros_like(inside)
-        return True
+def _cells(levels: NDArray[Any]) -> Cells | None:
+    """Cells for the levels; None for one level, infinite ones, and such as crowd in few cells."""
+    count = min(_CELLS[0] * levels.size, _CELLS[1])
+    low, high = (np.float64(levels[i]) for i in (0, -1))
+    with np.errstate(all="ignore"):
+        scale = count / (high - low)
+    if not 0 < scale < np.inf:
+        return None
+    cells = ((levels.astype(np.float64) - low) * scale).astype(np.int64)
+    if (cells[_CROWDED:] == cells[: max(0, cells.size - _CROWDED)]).any():
+        return None
+    # A level is the first of its own cell and of the empty ones since the level before.
+    cells_since = np.diff(cells, prepend=-1, append=max(cells[-1], count) + 1)
+    first = np.repeat(np.arange(levels.size + 1, dtype=np.int32), cells_since)
+    return Cells(np.append(levels, levels.dtype.type(np.nan)), float(low), float(scale), first)
 
-    def _placed(self, near: NDArray[Any]) -> tuple[NDArray[Any], Counts]:
-        """Count scores by their cell; return those that share it with levels, and how many levels are below each."""
-        if self.total > np.iinfo(self._held.dtype).max:
-            self._held = self._held.astype(np.int64)
-        cells = self._cell_of(near)
-        np.add.at(self._held, cells, self._held.dtype.type(1))
-        shared = np.flatnonzero(self._occupied.take(cells))
-        near = near.take(shared)
-        return near, self._probe(near, cells.take(shared))
 
-    def _cell_of(self, scores: NDArray[Any]) -> Counts:
-        """The cell of each score from the lowest level on; rises with the score, whatever is rounded."""
-        place = scores - self.levels[0]
-        place *= self._scale
-        np.minimum(place, self._cells + 1, out=place)
-        return np.asarray(place, np.int64)
+@compiled
+def _count(
+    scores: NDArray[Any],
+    levels: NDArray[Any],
+    low: float,
+    scale: float,
+    first: NDArray[np.int32],
+    between: NDArray[np.int64],
+    equal: NDArray[np.int64],
+) -> None:
+    """Count the scores: of a block, those in cells without levels first, then the others.
 
-    def _probe(self, scores: NDArray[Any], cells: Counts) -> Counts:
-        """How many levels are below each score, counted up from the first level in its cell."""
-        places = self._first.take(cells).astype(np.int64)
-        higher = np.flatnonzero(self.levels.take(places, mode="clip") < scores)
-        while higher.size:
-            places[higher] += 1
-            left = places[higher]
-            inside = left < self.levels.size
-            higher = higher[inside][self.levels[left[inside]] < scores[higher[inside]]]
-        return places
+    A processor that cannot guess which of the two comes next loses more time than the second loop takes.
+    """
+    lowest, last, below = levels[0], first.size - 2, 0
+    left, places = np.empty(_BLOCK, scores.dtype), np.empty(_BLOCK, np.uint32)
+    for start in range(0, scores.size, _BLOCK):
+        n = np.uint32(0)
+        for score in scores[start : start + _BLOCK]:
+            if score < lowest:
+                below += 1
+                continue
+            cell = (np.float64(score) - low) * scale
+            i = np.uint32(cell) if cell < last else np.uint32(last)  # unsigned: no check for negative indices
+            place = np.uint32(first[i])
+            shared = place < first[i + 1]
+            left[n] = score
+            places[n] = place
+            n += np.uint32(shared)
+            between[place] += not shared
+        for j in range(n):
+            score, place = left[j], places[j]
+            place += np.uint32(levels[place] < score)  # no branch, for the same reason
+            while levels[place] < score:
+                place += np.uint32(1)
+            if levels[place] == score:
+                equal[place] += 1
+            else:
+                between[place] += 1
+    between[0] += below
+
+
+@compiled
+def _sum(
+    scores: NDArray[Any],
+    weights: NDArray[np.float64],
+    levels: NDArray[Any],
+    low: float,
+    scale: float,
+    first: NDArray[np.int32],
+    counts: NDArray[np.int64],
+    sums: NDArray[np.float64],
+) -> None:
+    """Add each of the scores, all of them levels, and its weight to its level."""
+    for i, score in enumerate(scores):
+        place = first[np.uint32((np.float64(score) - low) * scale)]
+        while levels[place] < score:
+            place += 1
+        counts[place] += 1
+        sums[place] += weights[i]
