@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/growth.py --out book/results/growth
 
 Scores are made up image by image, and making them is not counted. Each row runs in a process of its own; its peak
-memory is what came on top of the imports and of a small first call. Writes metrics.csv (what, images, pixels, cpu_seconds, peak_bytes) and
-metrics.json into `--out`.
+memory is what came on top of the imports and of a small first call. Writes metrics.csv (what, images, pixels,
+cpu_seconds, peak_bytes) and metrics.json into `--out`.
 """
 
 import argparse

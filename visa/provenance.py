@@ -16,7 +16,17 @@ import visa
 from visa.paths import CHECKOUT, written_whole
 
 PACKAGE = Path(__file__).resolve().parent
-_LIBRARIES = ("torch", "torchvision", "numpy", "scikit-learn", "scipy", "pillow", "opencv-python-headless", "timm")
+_LIBRARIES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "scikit-learn",
+    "scipy",
+    "numba",
+    "pillow",
+    "opencv-python-headless",
+    "timm",
+)
 
 
 def digest(value: Any) -> str:
