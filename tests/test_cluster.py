@@ -199,6 +199,17 @@ def test_an_interrupted_run_on_a_scheduler_stops_its_notebooks_there(tmp_path, m
     assert code == 2 and f"no Dask scheduler answers at '{address}'" in stderr
 
 
+def test_a_run_can_be_interrupted_while_its_scheduler_is_silent(tmp_path, mini_root):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(PATIENCE)
+        run = start(environment(tmp_path, mini_root), "--scheduler", f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+        connection, _ = silent.accept()
+        run.send_signal(signal.SIGINT)
+        code, _, stderr = finish(run)
+        connection.close()
+    assert code == 130 and stderr.endswith("visa: interrupted; the same command goes on from here.\n"), stderr
+
+
 def test_workers_without_a_common_folder_meet_on_object_storage(tmp_path, mini_root, serial, bucket):
     bucket.put(f"{mini_root}/", "bucket/VisA/", recursive=True)
     places = {"VISA_ROOT": "s3://bucket/VisA", "VISA_RUNS": "s3://bucket/runs"}

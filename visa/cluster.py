@@ -1,5 +1,6 @@
 """Dask: local worker processes, or the workers of a scheduler elsewhere, as a pool for visa.schedule."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -108,6 +109,7 @@ def _connected(address: str) -> Iterator[Any]:
     from distributed import Client
 
     try:
+        asyncio.run(_answered(address))
         client = Client(address, timeout=WAIT, set_as_default=False)
     except (OSError, ValueError) as error:
         raise VisaError(f"no Dask scheduler answers at {address!r}: start one with `dask scheduler`.") from error
@@ -117,6 +119,15 @@ def _connected(address: str) -> Iterator[Any]:
         except TimeoutError:
             raise VisaError(f"the Dask scheduler at {address} has no worker: start some with `dask worker`.") from None
         yield client
+
+
+async def _answered(address: str) -> None:
+    """Wait until the scheduler answers: a client that is interrupted while it waits for that hangs for minutes."""
+    from distributed.comm import connect
+    from distributed.security import Security
+
+    comm = await connect(address, timeout=WAIT, **Security().get_connection_args("client"))
+    await comm.close()
 
 
 @contextlib.contextmanager
