@@ -218,7 +218,7 @@ def test_given_weights_need_name_arch_and_file(text):
         (["run", "--objects", ","], "no object is given"),
         (["run", "--seeds", "-1"], "seeds are -1"),
         (["run", "--weights", "..=resnet18:w.pth"], "NAME=ARCH:FILE"),
-        (["run", "--pretrain", "epochs_=3", "--dry-run"], "no parameter 'epochs_'"),
+        (["run", "--pretrain", "epochs_=3"], "no parameter 'epochs_'"),
         (["synth", "/proc/none/x", "--objects", "fryum"], "Check the path"),
         (["run", "--name", "a/b"], "no plain folder name"),
         (["run", "--pretrain", "epochs"], "NAME=VALUE"),
@@ -232,6 +232,13 @@ def test_the_command_line_ends_a_mistake_in_one_sentence(arguments, sentence, mi
     done = visa(tmp_path, mini_root, *arguments, cwd=tmp_path)
     assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.rglob("run.json")), "no run is made"
+
+
+def test_a_plan_that_is_only_shown_makes_no_run(mini_root, tmp_path):
+    done = visa(tmp_path, mini_root, "run", "--dry-run")
+    assert done.returncode == 0 and "pretrain-simsiam+spd-pcb1-seed0" in done.stdout.splitlines()
+    assert not list(tmp_path.rglob("run.json"))
 
 
 def test_every_command_says_that_it_was_interrupted(monkeypatch, capsys, tmp_path):

@@ -80,7 +80,7 @@ def browser(
     if name and not (runs_root() / name).is_dir():
         raise VisaError(f"there is no run {name!r} in {runs_root()}: name a folder there, or none for the data set's.")
     source = open_source()
-    typer.echo(build_browser(open_run(name, source).root, source))
+    typer.echo(build_browser(open_run(name, source, make=False).root, source))
 
 
 def _normal_images(folder: Path | None, object: str) -> list[Path]:

@@ -42,13 +42,13 @@ class Run:
         return self.root / "results"
 
 
-def open_run(name: str, source: Source) -> Run:
-    """The run `name` (default: the data set's name) below the runs folder; made if it is new.
+def open_run(name: str, source: Source, make: bool = True) -> Run:
+    """The run `name` (default: the data set's name) below the runs folder; made if it is new and `make` is true.
 
     Raises VisaError for a name that is no plain folder name, and if the run holds results of another data set:
     mini-VisA's and VisA's never mix.
     """
-    run, made_from = _opened(name, source.name, source.synthetic)
+    run, made_from = _opened(name, source.name, source.synthetic, make)
     if (made_from["dataset"], made_from["synthetic"]) != (source.name, source.synthetic):
         raise VisaError(
             f"run {run.root.name!r} holds results of {made_from['dataset']}, not of {source.name}: "
@@ -90,19 +90,21 @@ def _part(name: str) -> str:
     return name
 
 
-def _opened(name: str, dataset: str, synthetic: bool) -> tuple[Run, dict[str, object]]:
-    """The run, made if it is new, and what `run.json` says of it."""
+def _opened(name: str, dataset: str, synthetic: bool, make: bool = True) -> tuple[Run, dict[str, object]]:
+    """The run, and what `run.json` says of it, or would say if it were made."""
     if name and not re.fullmatch(PLAIN_NAME, name):
         raise VisaError(f"run {name!r} is no plain folder name: use at most 60 letters, digits, '.', '+', '-' and '_'.")
     run = Run(runs_root() / (name or dataset.lower()))
     about, store = run.root / "run.json", RunStore.of(run.root)
     if store and not about.is_file():
         store.fetch_file(about)
-    if not about.is_file():
-        write_text(about, json.dumps({"dataset": dataset, "synthetic": synthetic}, indent=1) + "\n")
+    made_from: dict[str, object] = {"dataset": dataset, "synthetic": synthetic}
+    if about.is_file():
+        made_from = json.loads(about.read_text(encoding="utf-8"))
+    elif make:
+        write_text(about, json.dumps(made_from, indent=1) + "\n")
         if store:
             store.push_file(about)
-    made_from: dict[str, object] = json.loads(about.read_text(encoding="utf-8"))
     return run, made_from
 
 
