@@ -107,6 +107,16 @@ def test_metric_by_pretraining_joins_the_values_of_a_seed():
         plot_metric_by_pretraining(metrics, "pixel", "ap")
 
 
+def test_a_seed_that_lacks_an_object_is_not_drawn_as_if_it_had_all():
+    rows = [(o, n, s, v) for o, v in (("pcb1", 0.5), ("candle", 0.9)) for n in ("random", "simsiam") for s in (0, 1)]
+    metrics = pd.DataFrame(rows, columns=["object", "pretraining", "seed", "value"])
+    metrics = metrics.assign(setup="1cls", detector="p", level="image", metric="ap")
+    drawn = plot_metric_by_pretraining(metrics.drop(index=7), "image", "ap").axes[0].lines
+    assert [line.get_ydata().tolist() for line in drawn] == [[0.5, 0.5]] * 2
+    with pytest.raises(VisaError, match="no object in common"):
+        plot_metric_by_pretraining(metrics.drop(index=[2, 7]), "image", "ap")
+
+
 def test_an_svg_keeps_its_text_and_is_the_same_every_time(curves):
     def svg():
         target = io.StringIO()

@@ -166,7 +166,8 @@ def show_maps(
 def plot_metric_by_pretraining(metrics: pd.DataFrame, level: str, metric: str) -> Figure:
     """One axis a setup and detector: the metric of every seed, a seed's values joined, and each pre-training's mean.
 
-    A seed's value is the mean over its draws and objects, of the figures over all anomalies.
+    A seed's value is the mean over its draws and objects, of the figures over all anomalies: of the objects that every
+    pre-training and seed of the axis has. Raises VisaError if nothing of the kind was measured, or nothing in common.
     """
     table = overall(metrics[(metrics["level"] == level) & (metrics["metric"] == metric)])
     if table.empty:
@@ -178,7 +179,8 @@ def plot_metric_by_pretraining(metrics: pd.DataFrame, level: str, metric: str) -
     width = max(2.0, 0.6 * len(names))
     figure, axes = plt.subplots(1, len(panels), figsize=(width * len(panels), 3.4), sharey=True, squeeze=False)
     for axis, ((setup, detector), part) in zip(axes[0], panels, strict=True):
-        values = part.pivot_table(index="seed", columns="pretraining", values="value").reindex(columns=names)
+        alike = _of_common_objects(part)
+        values = alike.pivot_table(index="seed", columns="pretraining", values="value").reindex(columns=names)
         for _, seed in values.iterrows():
             axis.plot(names, seed, color=INK, lw=0.8, marker="o", ms=4, alpha=0.7)
         axis.scatter(names, values.mean(), marker="_", s=600, lw=2.5, color=PALETTE[0], zorder=3)
@@ -186,6 +188,15 @@ def plot_metric_by_pretraining(metrics: pd.DataFrame, level: str, metric: str) -
         axis.tick_params(axis="x", rotation=30)
     axes[0, 0].set_ylabel(f"{level} {METRICS.get(metric, metric)}")
     return figure
+
+
+def _of_common_objects(table: pd.DataFrame) -> pd.DataFrame:
+    if "object" not in table:
+        return table
+    common = set.intersection(*table.groupby(["pretraining", "seed"])["object"].agg(set))
+    if not common:
+        raise VisaError(f"the runs with {table['detector'].iloc[0]} have no object in common: complete them.")
+    return table[table["object"].isin(common)]
 
 
 def plot_differences(differences: pd.DataFrame, measures: Sequence[str]) -> Figure:
