@@ -2,6 +2,8 @@
 
 import numba
 import numpy as np
+import pytest
+from numba.core.caching import FunctionCache
 
 from visa.metrics.compiled import compiled
 
@@ -11,18 +13,22 @@ def double(values):
         values[i] *= 2
 
 
-def test_without_a_place_for_compiled_code_it_is_compiled_anew(monkeypatch):
-    njit = numba.njit
+def test_machine_code_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    values = np.arange(3)
+    compiled(double)(values)
+    assert values.tolist() == [0, 2, 4] and list(tmp_path.rglob("*.nbc"))
 
-    def in_a_read_only_home(cache):
-        def decorate(function):
-            if cache:
-                raise RuntimeError("cannot cache function: no locator available")
-            return njit(function)
 
-        return decorate
+@pytest.mark.parametrize("what", ["no folder can be written", "the disk is full"])
+def test_a_loop_runs_where_its_machine_code_cannot_be_kept(what, tmp_path, monkeypatch):
+    def refused(*_):
+        raise RuntimeError("no locator available") if what == "no folder can be written" else OSError(28, "disk full")
 
-    monkeypatch.setattr(numba, "njit", in_a_read_only_home)
-    doubled = np.arange(3)
-    compiled(double)(doubled)
-    assert doubled.tolist() == [0, 2, 4]
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    step = "__init__" if what == "no folder can be written" else "save_overload"
+    monkeypatch.setattr(FunctionCache, step, refused)
+    run, values = compiled(double), np.arange(3)
+    for expected in ([0, 2, 4], [0, 4, 8]):
+        run(values)
+        assert values.tolist() == expected

@@ -264,6 +264,28 @@ def test_replacements_return_what_the_reference_tool_returned(case, reference):
         np.testing.assert_allclose(value, r[f"image_{key}"], rtol=0, atol=1e-12, err_msg=key)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_regions_that_are_found_before_all_else_are_one_and_not_a_rounding_above_it(seed, maps_and_masks):
+    _, masks = maps_and_masks(seed)
+    scores = masks + np.random.default_rng(seed).random(masks.shape) / 2
+    assert 1 - 1e-12 < pixel_metrics(scores, masks)["au_pro"] <= 1
+
+
+def test_of_two_thresholds_of_the_greatest_f1_the_higher_is_given():
+    figures = image_metrics([4, 3, 2, 1], [1, 0, 0, 1])
+    assert (figures["f1_max"], figures["f1_threshold"]) == (pytest.approx(2 / 3), 4)
+
+
+def test_two_passes_over_different_scores_are_refused(maps_and_masks):
+    maps, masks = maps_and_masks(3)
+    for other in (maps * (1 + 1e-7), maps.astype(np.float16), maps - masks):
+        exact = ExactPixelMetrics(np.float16(0.3))
+        exact.collect(maps, masks)
+        exact.count(other)
+        with pytest.raises(VisaError, match="are not those that were collected: read the same twice"):
+            exact.compute()
+
+
 @pytest.mark.parametrize("positives", range(1, 60))
 def test_a_perfect_score_is_one_and_not_a_rounding_above_it(positives):
     labels = np.arange(positives + 50) >= 50

@@ -94,3 +94,10 @@ def test_intervals_cover_the_true_auroc_about_as_often_as_they_say():
         narrower += narrow.low <= 0.7602 <= narrow.high
     assert 87 <= covered <= 99
     assert 35 <= narrower <= 65
+
+
+def test_draws_without_a_normal_pixel_are_refused():
+    masks = np.zeros((2, 6, 6), np.uint8)
+    masks[0], masks[1, :3] = 1, 1
+    with pytest.raises(VisaError, match="some draws of these images hold no normal pixel"):
+        pixel_intervals(np.random.default_rng(0).normal(size=masks.shape), masks, resamples=100)

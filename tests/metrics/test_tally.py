@@ -23,7 +23,7 @@ def around(levels):
     """Scores on, right below and right above all levels, between them and beyond."""
     rng = np.random.default_rng(2)
     finite = levels[np.isfinite(levels)]
-    between = rng.choice(finite, 500) * rng.random(500)
+    between = rng.choice(finite, 9000) * rng.random(9000)
     scores = [levels, np.nextafter(levels, -np.inf), np.nextafter(levels, np.inf), between, [np.inf, -np.inf, 0]]
     return rng.permutation(np.concatenate(scores)).astype(levels.dtype)
 
@@ -46,6 +46,7 @@ def test_every_score_is_counted_where_a_search_puts_it(name, precision, monkeypa
     scores = around(levels)
     found = Tally(levels)
     found.add(scores[:301].reshape(7, 43))
+    scores.flags.writeable = False
     found.add(scores[301:])
     check(found, levels, scores)
     drawn, weights = np.random.default_rng(3).choice(levels, 50), np.arange(50.0)
@@ -54,9 +55,17 @@ def test_every_score_is_counted_where_a_search_puts_it(name, precision, monkeypa
         np.testing.assert_array_equal(got, expected)
 
 
+def test_levels_are_put_into_cells_unless_they_crowd():
+    with np.errstate(over="ignore"):
+        cells = {name: Tally(np.unique(levels))._cells for name, levels in LEVELS.items()}
+    assert [name for name, found in cells.items() if found is not None] == ["random", "two", "neighbours"]
+    assert np.diff(cells["random"].first).max() <= tally._CROWDED
+
+
+@pytest.mark.parametrize("name", ["random", "two", "crowded"])
 @pytest.mark.parametrize("precisions", [(np.float32, np.float64), (np.float64, np.float32)])
-def test_levels_and_scores_may_be_of_two_precisions(precisions):
-    levels = np.unique(LEVELS["random"].astype(precisions[0]))
+def test_levels_and_scores_may_be_of_two_precisions(precisions, name):
+    levels = np.unique(LEVELS[name].astype(precisions[0]))
     scores = around(levels.astype(precisions[1]))
     found = Tally(levels)
     found.add(scores)

@@ -58,8 +58,8 @@ def root_samples(root: Path, split_type: str) -> list[Sample]:
     MVTec-AD's folders are its 1cls split. Every other split takes VisA's share of an object's images for training:
     1cls 90 % of the normal ones (5 stay for test where there are 10), 2cls_highshot 60 % and 2cls_fewshot 20 % of
     each label (but 10 where there are 20). Which ones follows from a hash of their names: always the same.
-    Raises VisaError as `read_split` and `find_parts`, and for a file whose name
-    holds control characters or is no UTF-8.
+    Raises VisaError as `read_split` and `find_parts`, and for a file whose name holds control characters or is no
+    UTF-8.
     """
     check_choice("split type", split_type, SPLIT_TYPES)
     if (root / "split_csv").is_dir():

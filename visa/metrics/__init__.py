@@ -4,7 +4,7 @@ Exact, in memory: `image_metrics`, `pixel_metrics`. From a stream of any size: `
 and `ExactPixelMetrics` (two passes). Over images: `image_intervals`, `pixel_intervals`, `compare_runs`, `delong`.
 Two areas go by the name of AU-PR. The reference tool, and so the paper, takes the trapezoid under the precision-recall
 curve: `au_pr` here. Average precision, the step-wise sum, is `ap`. They differ most where positives are few.
-The first call on a machine compiles two loops (numba, some seconds) and keeps them for the next ones.
+Loops are compiled when they first meet arrays of a kind; that takes a second, and the machine code is kept.
 """
 
 from visa.metrics.exact import ExactPixelMetrics, image_metrics, pixel_metrics

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from visa.metrics.compiled import compiled
 
 Floats = NDArray[np.float64]
-_FIGURES = ("auroc", "au_pr", "ap", "f1_max", "au_pro")
 
 
 class Steps(NamedTuple):
@@ -35,27 +34,27 @@ def steps_of_groups(positives: NDArray[Any], negatives: NDArray[Any]) -> Steps:
 def curve_figures(steps: Steps, weights: Floats | None = None, max_fpr: float = 1.0) -> dict[str, Floats]:
     """`auroc`, `au_pr` (trapezoid), `ap` (step), `f1_max`, each (...,); conventions as `image_metrics` states them.
 
-    With `weights` (..., K), each group's share of all regions, also `au_pro` from 0 to `max_fpr`.
+    With `weights` (..., K), each group's share of all regions, also `au_pro` from 0 to `max_fpr`. There must be
+    positives and negatives.
     """
-    found = _added_up(steps, weights, max_fpr)
-    names = _FIGURES if weights is not None else _FIGURES[:-1]
-    return {name: found[..., i] for i, name in enumerate(names)}
+    return _figures_and_best(steps, weights, max_fpr)[0]
 
 
 def figures_and_best(steps: Steps, weights: Floats | None = None, max_fpr: float = 1.0) -> tuple[dict[str, float], int]:
-    """The same of one test set, and which group the threshold of `f1_max` is the end of: the first if there are two."""
-    found = _added_up(steps, weights, max_fpr).tolist()
-    names = _FIGURES if weights is not None else _FIGURES[:-1]
-    return dict(zip(names, found, strict=False)), int(found[-1])
+    """The figures of `curve_figures` for one test set, and at which group F1 is greatest: the first of several."""
+    figures, best = _figures_and_best(steps, weights, max_fpr)
+    return {name: float(value) for name, value in figures.items()}, int(best)
 
 
-def _added_up(steps: Steps, weights: Floats | None, max_fpr: float) -> Floats:
-    """(..., 6) _FIGURES, and the first group of the greatest F1."""
-    shape = np.shape(steps.positives)
-    parts = (steps.positives, steps.above, steps.at_least, steps.positives if weights is None else weights)
-    found = np.zeros((math.prod(shape[:-1]), len(_FIGURES) + 1))
-    _add_up(*(np.reshape(part, (-1, shape[-1])) for part in parts), np.reshape(steps.negatives, -1), max_fpr, found)
-    return found.reshape(*shape[:-1], -1)
+def _figures_and_best(steps: Steps, weights: Floats | None, max_fpr: float) -> tuple[dict[str, Floats], Floats]:
+    names = ("auroc", "au_pr", "ap", "f1_max", *(["au_pro"] if weights is not None else []))
+    *rows, k = np.shape(steps.positives)
+    shares = np.zeros((math.prod(rows), k)) if weights is None else weights
+    parts = (np.reshape(part, (-1, k)) for part in (steps.positives, steps.above, steps.at_least, shares))
+    found = np.zeros((math.prod(rows), 6))
+    _add_up(*parts, np.reshape(steps.negatives, -1), float(max_fpr), found)
+    found = found.reshape(*rows, 6)
+    return {name: found[..., i] for i, name in enumerate(names)}, found[..., 5]
 
 
 @compiled
@@ -68,8 +67,9 @@ def _add_up(
     max_fpr: float,
     found: Floats,
 ) -> None:
-    """Write the figures (D, 6) of D test sets, their groups (D, K) from high to low; groups without positives add none.
+    """Write AU-ROC, AU-PR, AP, F1, AU-PRO and the group of that F1 of D test sets into `found` (D, 6).
 
+    positives, above, at_least, weights: (D, K), of each group, from high to low; negatives: (D,), at least 1, in all.
     As the false-positive rate rises, a group is found on a straight ramp from its first negative to its last: the
     areas below have closed forms, and their weighted sums are those of the curves.
     """
@@ -79,7 +79,7 @@ def _add_up(
         for k in range(positives.shape[1]):
             gain, fp0, fp1 = positives[d, k], above[d, k], at_least[d, k]
             if not gain:
-                continue
+                continue  # no curve gains anything
             start = tp / (tp + fp0) if tp + fp0 else 1.0  # precision, 1 where nothing is predicted
             tp += gain
             end = tp / (tp + fp1)
@@ -94,8 +94,8 @@ def _add_up(
                 au_pro += weights[d, k] * (max_fpr - (low + high) / 2)
             elif low < max_fpr:
                 au_pro += weights[d, k] * (max_fpr - low) ** 2 / (2 * (high - low))
-        found[d, :5] = auroc / p, au_pr / p, ap / p, best, au_pro / max_fpr
-        found[d, :5] = np.minimum(found[d, :5], 1.0)  # sums of shares may be rounded to above 1
+        # Sums of shares may be rounded to above 1.
+        found[d, :5] = min(auroc / p, 1.0), min(au_pr / p, 1.0), min(ap / p, 1.0), best, min(au_pro / max_fpr, 1.0)
 
 
 def bounds(steps: Steps, weights: Floats, max_fpr: float) -> dict[str, tuple[float, float]]:

@@ -114,10 +114,12 @@ class ExactPixelMetrics:
             self._tally.merge(other._tally)
 
     def compute(self) -> dict[str, float]:
-        """The figures; VisaError if pixels of one kind are missing or the two passes saw different numbers."""
+        """The figures; VisaError if pixels of one kind are missing or the two passes saw different scores."""
         tally = self._close()
         if tally.total != self._pixels:
             raise VisaError(f"{self._pixels} pixels were collected from, {tally.total} counted: read the same twice.")
+        if (tally.equal < self._positives).any():
+            raise VisaError("the scores that were counted are not those that were collected: read the same twice.")
         return _figures(tally, self._positives, self._weights / self._regions, self.max_fpr)
 
     def _close(self) -> Tally:

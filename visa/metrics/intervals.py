@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from visa.errors import VisaError
 from visa.metrics import checks
 from visa.metrics.curves import Floats, curve_figures, steps_of_groups
 from visa.metrics.exact import image_metrics, pixel_metrics
@@ -55,7 +56,7 @@ def pixel_intervals(
 
     maps, masks (N, H, W) as there. In the draws, scores between neighbours of some 2,048 anomalous pixels' scores,
     equally many anomalous pixels apart, count as equal, which moves an end by some 1e-4. Memory: 100 kB an image.
-    Raises VisaError as there.
+    Raises VisaError as there, and if a draw holds no normal pixel.
     """
     checks.check_resampling(resamples, confidence)
     s, t = checks.same_shape(maps, masks, ndim=3, what="pixel")
@@ -104,6 +105,8 @@ def pixels_drawn(maps: NDArray[Any], masks: NDArray[Any], max_fpr: float) -> Dra
 
     def figures(times: Floats) -> dict[str, Floats]:
         steps = steps_of_groups(times @ positives, times @ negatives)
+        if not steps.negatives.all():
+            raise VisaError("some draws of these images hold no normal pixel: intervals need more images that do.")
         return curve_figures(steps, times @ shares / (times @ regions)[:, None], max_fpr)
 
     return figures

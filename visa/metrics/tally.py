@@ -1,7 +1,7 @@
 """How many of very many scores lie between some levels, and on each: exactly, in one pass and little memory.
 
 The range of the levels is cut into equal cells, and each knows which levels it holds: few, or none. A score is compared
-with the levels of its own cell alone.
+with the levels of its own cell alone. Where levels crowd in few cells, as below an outlier, all are searched instead.
 """
 
 from typing import Any, NamedTuple
@@ -13,8 +13,8 @@ from visa.metrics.compiled import compiled
 
 _CELLS = (4, 2**22)  # a level; at most
 _CROWDED = 16  # levels in a cell; with more, searching all levels is faster
-_CHUNK = 2**19  # scores searched for at once
-_BLOCK = 2**12  # scores placed at once
+_CHUNK = 2**19  # scores that are searched for at once
+_BLOCK = 2**12  # scores that are put into cells at once
 
 
 class Cells(NamedTuple):
@@ -44,9 +44,12 @@ class Tally:
             _count(flat, *self._cells, self.between, self.equal)
             return
         for start in range(0, flat.size, _CHUNK):
-            chunk = np.sort(flat[start : start + _CHUNK])  # near neighbours are found faster
-            places = np.searchsorted(self.levels, chunk)
-            equal = self.levels.take(places, mode="clip") == chunk
+            chunk = flat[start : start + _CHUNK]
+            near = chunk[chunk >= self.levels[0]]
+            self.between[0] += chunk.size - near.size
+            near.sort()  # neighbours are found faster
+            places = np.searchsorted(self.levels, near)
+            equal = self.levels.take(places, mode="clip") == near
             np.add.at(self.equal, places[equal], 1)
             np.add.at(self.between, places[~equal], 1)
 
@@ -73,7 +76,7 @@ class Tally:
 
 
 def _cells(levels: NDArray[Any]) -> Cells | None:
-    """Cells for the levels; None for one level, infinite ones, and such as crowd in few cells."""
+    """Cells for the levels; None for such as crowd in few cells, and where the cells' width is no number or 0."""
     count = min(_CELLS[0] * levels.size, _CELLS[1])
     low, high = (np.float64(levels[i]) for i in (0, -1))
     with np.errstate(all="ignore"):
@@ -84,7 +87,7 @@ def _cells(levels: NDArray[Any]) -> Cells | None:
     if (cells[_CROWDED:] == cells[: max(0, cells.size - _CROWDED)]).any():
         return None
     # A level is the first of its own cell and of the empty ones since the level before.
-    cells_since = np.diff(cells, prepend=-1, append=max(cells[-1], count) + 1)
+    cells_since = np.diff(cells, prepend=-1, append=count + 1)
     first = np.repeat(np.arange(levels.size + 1, dtype=np.int32), cells_since)
     return Cells(np.append(levels, levels.dtype.type(np.nan)), float(low), float(scale), first)
 
