@@ -205,7 +205,7 @@ def run(
         score=parse_settings(score),
         ablation=ablation,
     )
-    target = open_run(name, source, make=False)  # once the plan is known to be sound
+    target = open_run(name, source, make=False)
     stages = plan(source, target, matrix)
     check_parameters(stages)
     jobs = make_jobs(stages, source, target, timeout * 60 or None)
@@ -215,7 +215,7 @@ def run(
     typer.echo(forecast.report(forecast.forecast(jobs, current, runs_root(), source.synthetic), target.root.name))
     if dry_run:
         return
-    open_run(name, source)
+    open_run(name, source)  # made now that the plan is known to be sound
     outcome = _carry_out(jobs, current, workers, scheduler, retries)
     done = f"{outcome.ran} of {len(stages)} stages ran on {source.name}"
     if outcome.failed:

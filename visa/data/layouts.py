@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from visa.data.objects import SPLIT_TYPES
-from visa.data.splits import Sample, check_object_name, read_split, split_file
+from visa.data.splits import CONTROL, Sample, check_object_name, read_split, split_file
 from visa.errors import VisaError, check_choice
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # in either case
@@ -79,7 +79,7 @@ def images_in(folder: Path) -> list[str]:
         return []
     names = sorted(f.name for f in _visible(folder) if f.suffix.lower() in SUFFIXES and f.is_file())
     for name in names:
-        if re.search(r"[\0-\x1f\ud800-\udfff]", name):  # the last are bytes that are no UTF-8
+        if re.search(rf"[{CONTROL}\ud800-\udfff]", name):  # the last are bytes that are no UTF-8
             raise VisaError(f"{str(folder / name)!a} has a control character or no UTF-8 in its name: rename it.")
     return names
 

@@ -13,7 +13,8 @@ from visa.errors import VisaError, check_choice
 
 COLUMNS = ("object", "split", "label", "image", "mask")
 PLAIN_NAME = r"\w[\w.+ -]{0,59}"  # of objects and data sets: they name folders and files of a run
-_NAME = r"[^/.\\:\0-\x1f][^/\\:\0-\x1f]*"
+CONTROL = r"\0-\x1f"  # characters of a name that no table can hold, a line's end among them
+_NAME = rf"[^/.\\:{CONTROL}][^/\\:{CONTROL}]*"
 _PLAIN_PATH = re.compile(f"{_NAME}(/{_NAME})*")  # a path that needs no closer look
 RESERVED = ("all", "object", "given", "mean")  # stand for something else where an object may be named
 
@@ -146,7 +147,7 @@ def _check_rows(file: Path, samples: list[Sample]) -> None:
 
 
 def _check_path(path: str, where: str) -> None:
-    if not path.isprintable() and re.search(r"[\0-\x1f]", path):  # a quote that is not closed swallows lines
+    if not path.isprintable() and re.search(f"[{CONTROL}]", path):  # a quote that is not closed swallows lines
         raise VisaError(f"{where}: {path[:60]!r} holds a line's end or another control character: mend the file.")
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise VisaError(f"{where}: {path!r} leaves the data set's folder: paths are relative to the root.")

@@ -50,29 +50,23 @@ def _figures_and_best(steps: Steps, weights: Floats | None, max_fpr: float) -> t
     names = ("auroc", "au_pr", "ap", "f1_max", *(["au_pro"] if weights is not None else []))
     *rows, k = np.shape(steps.positives)
     shares = np.zeros((math.prod(rows), k)) if weights is None else weights
-    parts = (np.reshape(part, (-1, k)) for part in (steps.positives, steps.above, steps.at_least, shares))
+    positives, above, at_least, shares = (np.reshape(part, (-1, k)) for part in (*steps[:3], shares))
     found = np.zeros((math.prod(rows), 6))
-    _add_up(*parts, np.reshape(steps.negatives, -1), float(max_fpr), found)
+    sets = Steps(positives, above, at_least, np.reshape(steps.negatives, -1))
+    _add_up(sets, shares, float(max_fpr), found)
     found = found.reshape(*rows, 6)
     return {name: found[..., i] for i, name in enumerate(names)}, found[..., 5]
 
 
 @compiled
-def _add_up(
-    positives: NDArray[Any],
-    above: NDArray[Any],
-    at_least: NDArray[Any],
-    weights: NDArray[Any],
-    negatives: NDArray[Any],
-    max_fpr: float,
-    found: Floats,
-) -> None:
+def _add_up(steps: Steps, weights: Floats, max_fpr: float, found: Floats) -> None:
     """Write AU-ROC, AU-PR, AP, F1, AU-PRO and the group of that F1 of D test sets into `found` (D, 6).
 
-    positives, above, at_least, weights: (D, K), of each group, from high to low; negatives: (D,), at least 1, in all.
+    steps: with one leading axis (D,), and at least one positive and one negative a set; weights: (D, K).
     As the false-positive rate rises, a group is found on a straight ramp from its first negative to its last: the
     areas below have closed forms, and their weighted sums are those of the curves.
     """
+    positives, above, at_least, negatives = steps
     for d in range(len(positives)):
         n, p = negatives[d], positives[d].sum()
         auroc = au_pr = ap = au_pro = tp = best = 0.0

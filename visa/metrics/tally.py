@@ -41,7 +41,7 @@ class Tally:
         """Count scores of any shape, in single or double precision, free of NaN."""
         flat = scores.ravel()
         if self._cells is not None:
-            _count(flat, *self._cells, self.between, self.equal)
+            _count(flat, self._cells, self.between, self.equal)
             return
         for start in range(0, flat.size, _CHUNK):
             chunk = flat[start : start + _CHUNK]
@@ -67,7 +67,7 @@ class Tally:
         """(L,) how many of the scores (N,), all of them levels, are each level, and (L,) the sums of their weights."""
         counts, sums = np.zeros(self.levels.size, np.int64), np.zeros(self.levels.size)
         if self._cells is not None:
-            _sum(scores, weights, *self._cells, counts, sums)
+            _sum(scores, weights, self._cells, counts, sums)
         else:
             places = np.searchsorted(self.levels, scores)
             np.add.at(counts, places, 1)
@@ -93,19 +93,12 @@ def _cells(levels: NDArray[Any]) -> Cells | None:
 
 
 @compiled
-def _count(
-    scores: NDArray[Any],
-    levels: NDArray[Any],
-    low: float,
-    scale: float,
-    first: NDArray[np.int32],
-    between: NDArray[np.int64],
-    equal: NDArray[np.int64],
-) -> None:
+def _count(scores: NDArray[Any], cells: Cells, between: NDArray[np.int64], equal: NDArray[np.int64]) -> None:
     """Count the scores: of a block, those in cells without levels first, then the others.
 
     A processor that cannot guess which of the two comes next loses more time than the second loop takes.
     """
+    levels, low, scale, first = cells
     lowest, last, below = levels[0], first.size - 2, 0
     left, places = np.empty(_BLOCK, scores.dtype), np.empty(_BLOCK, np.uint32)
     for start in range(0, scores.size, _BLOCK):
@@ -138,14 +131,12 @@ def _count(
 def _sum(
     scores: NDArray[Any],
     weights: NDArray[np.float64],
-    levels: NDArray[Any],
-    low: float,
-    scale: float,
-    first: NDArray[np.int32],
+    cells: Cells,
     counts: NDArray[np.int64],
     sums: NDArray[np.float64],
 ) -> None:
     """Add each of the scores, all of them levels, and its weight to its level."""
+    levels, low, scale, first = cells
     for i, score in enumerate(scores):
         place = first[np.uint32((np.float64(score) - low) * scale)]
         while levels[place] < score:
