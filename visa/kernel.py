@@ -1,20 +1,44 @@
-"""Lets papermill start kernels where loopback is down, as in a sandbox without any network.
+"""How notebooks' kernels are started: over unix sockets, with their own words in a file, in an event loop that ends.
 
 papermill loads this module through its entry point for engines. Jupyter's kernels talk over TCP on 127.0.0.1 unless
-told otherwise; without a loopback interface the kernel waits a minute and fails. Unix sockets need no interface.
+told otherwise; without a loopback interface, as in a sandbox without any network, the kernel waits a minute and fails.
+Unix sockets need no interface, and no port that another program may take between its choice and its use.
 """
 
+import contextlib
 import socket
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import ensure_event_loop
 from papermill.engines import NBClientEngine, papermill_engines
+from traitlets import Unicode
 
 
 class UnixSocketKernelManager(AsyncKernelManager):
     """A kernel manager that talks to its kernel over unix sockets."""
 
     transport = "ipc"
+
+    def _ip_default(self) -> str:
+        """On Linux a name without a file, whose path may be too long for a socket."""
+        return f"@visa-{uuid.uuid4().hex}" if sys.platform == "linux" else super()._ip_default()
+
+
+class StageKernelManager(UnixSocketKernelManager):
+    """The kernels of `visa run`: what one writes to its stderr itself (log, crash report) goes to a file."""
+
+    transport = "ipc" if sys.platform == "linux" else "tcp"
+    stderr_file = Unicode(help="Path of that file.").tag(config=True)
+
+    async def start_kernel(self, **kwargs: Any) -> None:  # type: ignore[override]
+        """Start the kernel; arguments as for the base class."""
+        with Path(self.stderr_file).open("wb") as stderr:
+            await super().start_kernel(stderr=stderr, **kwargs)
 
 
 class UnixSocketEngine(NBClientEngine):  # type: ignore[misc]
@@ -25,6 +49,20 @@ class UnixSocketEngine(NBClientEngine):  # type: ignore[misc]
         """Execute the notebook, as papermill's own engine does."""
         kwargs.setdefault("kernel_manager_class", UnixSocketKernelManager)
         return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
+
+
+@contextlib.contextmanager
+def event_loop() -> Iterator[None]:
+    """The event loop that nbclient takes, closed afterwards: it closes none, and makes one for each stage of a worker.
+
+    One left to the garbage collector may lose its sockets first, and then ends in a traceback on the terminal.
+    """
+    loop = ensure_event_loop()
+    try:
+        yield
+    finally:
+        if not loop.is_running():  # of a caller in Jupyter
+            loop.close()
 
 
 def loopback_is_up() -> bool:

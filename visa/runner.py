@@ -12,10 +12,12 @@ import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from visa import storage
 from visa.data.source import Source
 from visa.errors import VisaError
+from visa.kernel import StageKernelManager, event_loop
 from visa.paths import notebooks_root, runs_root, written_whole
 from visa.plan import Stage
 from visa.provenance import (
@@ -148,30 +150,44 @@ def show_in_book(job: Job) -> None:
 def _execute(job: Job) -> None:
     stage, executed = job.stage, _executed(job.stage, job.run)
     failed = executed.with_suffix(".failed.ipynb")
+    stderr = failed.with_suffix(".stderr.txt")
     failed.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(
-            str(notebooks_root() / f"{stage.notebook}.ipynb"),
-            str(failed),
-            parameters=dict(stage.parameters),
-            kernel_name="python3",
-            progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # it warns at every start, and of each interruption
-            **_time_limit(job.timeout),
-        )
+        with event_loop():
+            papermill.execute_notebook(
+                str(notebooks_root() / f"{stage.notebook}.ipynb"),
+                str(failed),
+                parameters=dict(stage.parameters),
+                kernel_name="python3",
+                kernel_manager_class=StageKernelManager,
+                config=Config(StageKernelManager={"stderr_file": str(stderr)}),
+                progress_bar=False,
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # it warns at starts, and of each interruption
+                **_time_limit(job.timeout),
+            )
     except PapermillExecutionError as error:
         kind = StageLost if error.ename in _NO_MEMORY else VisaError
         raise kind(f"{stage.name} failed: {error.ename}: {error.evalue} (executed copy: {failed})") from error
     except DeadKernelError as error:
-        raise StageLost(f"{stage.name} failed: its kernel died, most often for lack of memory: {error}") from error
+        why = f"most often for lack of memory: {error}{_said(stderr)}"
+        raise StageLost(f"{stage.name} failed: its kernel died, {why}") from error
     except RuntimeError as error:  # jupyter_client's own, where a kernel does not come up
-        raise StageLost(f"{stage.name} failed: its kernel did not start: {error}") from error
+        raise StageLost(f"{stage.name} failed: its kernel did not start: {error}{_said(stderr)}") from error
     except CellTimeoutError as error:
         raise StageLost(f"{stage.name} took longer than {job.timeout:.0f} s (executed copy: {failed})") from error
+    finally:
+        if not _said(stderr):
+            stderr.unlink(missing_ok=True)
     _label(failed, job)
     if absent := [o for o in stage.outputs if not o.is_file()]:
         raise VisaError(f"{stage.name} did not write {absent[0]} (executed copy: {failed}).")
     failed.replace(executed)
+    stderr.unlink(missing_ok=True)
+
+
+def _said(stderr: Path) -> str:
+    """Where a kernel's last words are, if it had any."""
+    return f" (what it said: {stderr})" if stderr.is_file() and stderr.stat().st_size else ""
 
 
 def _time_limit(seconds: float | None) -> dict[str, Any]:
