@@ -52,15 +52,15 @@ class UnixSocketEngine(NBClientEngine):  # type: ignore[misc]
 
 
 @contextlib.contextmanager
-def event_loop() -> Iterator[None]:
-    """The event loop that nbclient takes, closed afterwards: it closes none, and makes one for each stage of a worker.
+def closed_event_loop() -> Iterator[None]:
+    """Close the event loop that nbclient takes: it closes none, and makes one for each stage of a worker.
 
     One left to the garbage collector may lose its sockets first, and then ends in a traceback on the terminal.
     """
-    loop = ensure_event_loop()
     try:
         yield
     finally:
+        loop = ensure_event_loop()
         if not loop.is_running():  # of a caller in Jupyter
             loop.close()
 

@@ -17,7 +17,7 @@ from traitlets.config import Config
 from visa import storage
 from visa.data.source import Source
 from visa.errors import VisaError
-from visa.kernel import StageKernelManager, event_loop
+from visa.kernel import StageKernelManager, closed_event_loop
 from visa.paths import notebooks_root, runs_root, written_whole
 from visa.plan import Stage
 from visa.provenance import (
@@ -153,7 +153,7 @@ def _execute(job: Job) -> None:
     stderr = failed.with_suffix(".stderr.txt")
     failed.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with event_loop():
+        with closed_event_loop():
             papermill.execute_notebook(
                 str(notebooks_root() / f"{stage.notebook}.ipynb"),
                 str(failed),
