@@ -120,7 +120,7 @@ def test_an_interrupted_run_says_so_and_goes_on(mini_root, tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130 and "the same command goes on" in stderr.strip().splitlines()[-1]
-    assert "visa/cli.py" not in stderr, "no traceback of ours; a kernel that is stopped mid-message may print its own"
+    assert "Traceback" not in stderr
     assert not list((tmp_path / "mini-visa").rglob(".*partial*"))
     stamped = len(list((tmp_path / "mini-visa/stages").iterdir()))
     done = visa(tmp_path, mini_root, "run", "--detectors", "probe", *ARGUMENTS)
