@@ -71,7 +71,11 @@ def serial(tmp_path_factory, mini_root):
 
 
 def worker_processes(run):
-    return [p for p in psutil.Process(run.pid).children(recursive=True) if any("spawn_main" in a for a in p.cmdline())]
+    found = []
+    for process in psutil.Process(run.pid).children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            found += [process] if any("spawn_main" in part for part in process.cmdline()) else []
+    return found
 
 
 def until(condition, what):
@@ -140,6 +144,15 @@ def test_an_interrupted_run_on_workers_leaves_nothing_running_and_goes_on(tmp_pa
     assert not alive
     code, stdout, stderr = visa(environment(tmp_path, mini_root), "--workers", "2")
     assert code == 0 and "stages ran" in stdout and results(tmp_path) == serial, stdout + stderr
+
+
+def test_ctrl_c_while_workers_start_ends_in_one_sentence(tmp_path, mini_root):
+    run = start(environment(tmp_path, mini_root), "--workers", "2")
+    until(lambda: worker_processes(run), "no worker started")
+    os.killpg(run.pid, signal.SIGINT)
+    code, _, stderr = finish(run)
+    assert code == 130 and stderr.strip().splitlines()[-1] == "visa: interrupted; the same command goes on from here."
+    assert "Traceback" not in stderr
 
 
 def test_a_worker_that_hangs_loses_its_stage_to_another(tmp_path, monkeypatch):

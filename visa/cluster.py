@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from typing import Any
 from weakref import WeakSet
 
@@ -142,7 +143,8 @@ def _local(workers: int) -> Iterator[Any]:
     options = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None, "silence_logs": "CRITICAL"}
     with dask.config.set(settings):
         try:
-            started = LocalCluster(n_workers=workers, **options)
+            with _sigint_waits():
+                started = LocalCluster(n_workers=workers, **options)
         except RuntimeError as error:
             raise VisaError(f"{workers} local workers did not start ({error}): try fewer.") from error
     with started as cluster, Client(cluster, set_as_default=False) as client:
@@ -158,5 +160,26 @@ def _deaf_to_ctrl_c() -> Any:
         def setup(self, worker: Any) -> None:
             with contextlib.suppress(ValueError):  # not the main thread
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
+            if os.name == "posix":
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # kernels inherit the mask
 
     return Deaf()
+
+
+@contextlib.contextmanager
+def _sigint_waits() -> Iterator[None]:
+    """Hold Ctrl-C back here and in what starts meanwhile: a worker's interpreter would end in a traceback."""
+    if os.name != "posix" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    resource_tracker.ensure_running()  # the first process of multiprocessing starts it, and unblocks SIGINT then
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
