@@ -30,7 +30,7 @@ class UnixSocketKernelManager(AsyncKernelManager):
 
 
 class StageKernelManager(UnixSocketKernelManager):
-    """The kernels of `visa run`: what one writes to its stderr itself (log, crash report) goes to a file."""
+    """The kernels of `visa run`: what one writes to its stderr itself, as why it did not start, goes to a file."""
 
     transport = "ipc" if sys.platform == "linux" else "tcp"
     stderr_file = Unicode(help="Path of that file.").tag(config=True)
