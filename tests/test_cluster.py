@@ -74,7 +74,8 @@ def worker_processes(run):
     found = []
     for process in psutil.Process(run.pid).children(recursive=True):
         with suppress(psutil.Error):  # it has ended meanwhile
-            found += [process] if any("spawn_main" in part for part in process.cmdline()) else []
+            if any("spawn_main" in part for part in process.cmdline()):
+                found.append(process)
     return found
 
 
