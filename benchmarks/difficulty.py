@@ -25,12 +25,12 @@ from visa.backbone import FeatureMaps, load_backbone
 from visa.data.dataset import load_images
 from visa.data.setups import Split, splits
 from visa.data.source import open_source
-from visa.data.synthetic import MODULES, write_mini_visa
 from visa.detect import padim, patchcore
 from visa.detect.evaluator import ONE_CLASS, ScoreSettings
 from visa.detect.fitted import make_detector
 from visa.detect.scores import EVALUATION_SIZE
 from visa.metrics import image_metrics
+from visa.mini import MODULES, write_mini_visa
 from visa.plan import GivenWeights
 from visa.provenance import machine, write_text
 

@@ -111,7 +111,7 @@ def main() -> None:
 
 
 def rendered(scratch: Path, options: argparse.Namespace) -> Path:
-    from visa.data.synthetic.writer import write_mini_visa
+    from visa.mini.writer import write_mini_visa
 
     return write_mini_visa(scratch / "mini", options.objects.split(","), 100, 40, options.size, progress=True)
 

@@ -24,7 +24,7 @@ from PIL import Image
 from visa.data.dataset import load_images, read_image, resize_image
 from visa.data.source import open_source
 from visa.data.splits import Sample
-from visa.data.synthetic.writer import write_mini_visa
+from visa.mini.writer import write_mini_visa
 from visa.provenance import machine, write_text
 
 GOAL = 2.3

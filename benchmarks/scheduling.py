@@ -23,7 +23,7 @@ import psutil
 from visa.cluster import dask_pool
 from visa.data.objects import OBJECTS
 from visa.data.source import Source
-from visa.data.synthetic.writer import write_mini_visa
+from visa.mini.writer import write_mini_visa
 from visa.plan import PRETRAININGS, Matrix, plan
 from visa.provenance import file_digest, machine, write_text
 from visa.runner import current_stages, make_jobs, stamp_file

@@ -19,8 +19,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from visa.data.objects import OBJECTS
-from visa.data.synthetic import MODULES, render, write_mini_visa
-from visa.data.synthetic.writer import DEFAULTS
+from visa.mini import MODULES, render, write_mini_visa
+from visa.mini.writer import DEFAULTS
 from visa.provenance import machine, write_text
 
 IMAGES = DEFAULTS.normal + DEFAULTS.anomaly  # of an object, as the notebooks render it

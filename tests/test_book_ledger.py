@@ -16,8 +16,8 @@ import ledger
 import result_files
 
 from visa.cli import app
-from visa.data.synthetic.writer import write_mini_visa
 from visa.errors import VisaError
+from visa.mini.writer import write_mini_visa
 from visa.report import tables
 
 REPO = Path(__file__).resolve().parents[1]

@@ -22,7 +22,7 @@ import notebook_pages
 import speed_pages
 
 from visa.cli import app
-from visa.data.synthetic.writer import write_mini_visa
+from visa.mini.writer import write_mini_visa
 from visa.plan import METHODS
 from visa.report import tables
 from visa.report.tables import COLUMNS

@@ -10,7 +10,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "book" / "_ext"))
 
 import mini_pages
 
-from visa.data.synthetic import MODULES
+from visa.mini import MODULES
 
 BOOK = Path(mini_pages.__file__).parents[1]
 RESULTS = BOOK / "results" / "mini_visa"

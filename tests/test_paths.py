@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from visa import lock, paths
+from visa import paths
 from visa.errors import VisaError
-from visa.lock import locked
-from visa.paths import existing_folder, scratch_folder, visa_root, written_whole
+from visa.paths import existing_folder, locked, scratch_folder, visa_root, written_whole
 
 
 def hidden(folder: Path) -> list[str]:
@@ -85,7 +84,7 @@ def test_no_folder_of_any_name_is_a_sentence(name, monkeypatch):
 HOLDING = """
 import sys, time
 from pathlib import Path
-from visa.lock import locked
+from visa.paths import locked
 with locked(Path(sys.argv[1])):
     print(flush=True)
     time.sleep(60)
@@ -93,7 +92,7 @@ with locked(Path(sys.argv[1])):
 
 
 def test_a_folder_has_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    monkeypatch.setattr(paths, "PATIENCE", 0.1)
     process = subprocess.Popen([sys.executable, "-c", HOLDING, str(tmp_path)], stdout=subprocess.PIPE)
     process.stdout.readline()
     with pytest.raises(VisaError, match=rf"in use by process {process.pid} on .*, since \d"), locked(tmp_path):
@@ -101,7 +100,7 @@ def test_a_folder_has_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path, m
     process.kill()
     process.wait()
     with locked(tmp_path):
-        assert f"process {os.getpid()} " in (tmp_path / lock.HOLDER).read_text()
+        assert f"process {os.getpid()} " in (tmp_path / paths.HOLDER).read_text()
     with locked(tmp_path):
         pass
 

@@ -136,7 +136,7 @@ def synth(
     workers: Workers = None,
 ) -> None:
     """Render mini-VisA: synthetic images in the layout of VisA, a new VISA_ROOT."""
-    from visa.data.synthetic import MODULES, write_mini_visa
+    from visa.mini import MODULES, write_mini_visa
 
     names = object_names(objects) or tuple(MODULES)
     count = f"scale{scale:g}" if scale else f"{normal}+{anomaly}"
@@ -186,7 +186,8 @@ def run(
     from visa import forecast
     from visa.data.setups import SETUPS
     from visa.data.source import default_objects, open_source
-    from visa.plan import DETECTORS, PRETRAININGS, GivenWeights, Matrix, plan
+    from visa.detect import DETECTORS
+    from visa.plan import PRETRAININGS, GivenWeights, Matrix, plan
     from visa.runner import check_parameters, current_stages, make_jobs
     from visa.runs import open_run
 
@@ -196,7 +197,7 @@ def run(
     matrix = Matrix(
         objects=[source.check_object(o) for o in names or source.objects],
         pretrainings=chosen("pretraining", pretrainings, PRETRAININGS),
-        detectors=chosen("detector", detectors, DETECTORS),
+        detectors=chosen("detector", detectors, tuple(DETECTORS)),
         setups=chosen("setup", setups, SETUPS),
         seeds=[number("seed", s) for s in parts(seeds)],
         scope=scope,
@@ -230,7 +231,7 @@ def run(
 def _carry_out(jobs: "list[Job]", current: set[str], workers: int, scheduler: str, retries: int) -> "Outcome":
     """Run a plan in this process or on workers; an interruption ends in a sentence and exit code 130."""
     from visa.cluster import dask_pool
-    from visa.lock import locked
+    from visa.paths import locked
     from visa.schedule import InProcess, execute
 
     stop = _Interruption()

@@ -1,4 +1,4 @@
-"""Every directory of the project; one environment variable overrides each root."""
+"""Every directory of the project, files written whole, and folders locked while one process writes into them."""
 
 import hashlib
 import os
@@ -11,12 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from visa.errors import VisaError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _HOST = re.sub(r"[^\w-]", "-", socket.gethostname())[:32]
 _LEFT_OVER = 86_400  # seconds after which a partial file counts as left over, whoever wrote it
 _swept: set[Path] = set()
+LOCK, HOLDER = ".lock", ".holder"
+PATIENCE = 8.0  # seconds: the workers of a killed process may hold its lock until they notice
 
 
 def visa_root() -> Path | None:
@@ -115,6 +119,39 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         prefix=f"{_partial_name(path)}-", dir=path.parent, ignore_cleanup_errors=True
     ) as folder:
         yield Path(folder)
+
+
+@contextmanager
+def locked(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
+    """Hold `folder`, made if it is new, until the block ends; a killed process lets go of it.
+
+    Raises VisaError, which names the process, if another one holds it for longer than `patience` seconds. Where the
+    file system has no locks, as with some network disks, filelock's own files take their place.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(folder / LOCK), folder / HOLDER
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout:
+        raise VisaError(
+            f"{folder} is in use by {_holder(holder)}: wait until it has finished, or name another folder."
+        ) from None
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime())
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {since}", encoding="utf-8")
+        yield
+    finally:
+        try:
+            holder.unlink(missing_ok=True)
+        finally:
+            lock.release()
+
+
+def _holder(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8") or "another process"
+    except OSError:
+        return "another process"
 
 
 def _partial_name(path: Path) -> str:

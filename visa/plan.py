@@ -7,7 +7,9 @@ from pathlib import Path
 
 from visa.data.setups import SETUPS, obstacle
 from visa.data.source import Source
+from visa.detect import DETECTORS
 from visa.errors import VisaError
+from visa.pretrain import METHODS
 from visa.runs import Run, folder_scope
 
 Settings = Mapping[str, object]
@@ -25,9 +27,7 @@ _CODE = {
 }
 _ABLATION_TAKES = ("pretrain_root", "arch", "epochs", "batch_size", "image_size", "base_lr", "device", "precision")
 _PLANNED = ("object", "method", "spd", "seed", "run", "visa_root", "pretraining", "scope", "detectors", "setups")
-DETECTORS = ("padim", "patchcore", "probe", "classifier", "unet")
-DEFAULT_DETECTORS = ("padim", "patchcore", "probe")
-METHODS = ("simsiam", "mocov2", "simclr", "supervised")
+DEFAULT_DETECTORS = tuple(name for name, entry in DETECTORS.items() if entry.default)
 PRETRAININGS = ("random", *(f"{method}{spd}" for method in METHODS for spd in ("", "+spd")))
 DEFAULT_PRETRAININGS = ("random", "simsiam", "simsiam+spd")
 

@@ -10,7 +10,7 @@ import sheets
 from visa.data.dataset import load_images
 from visa.data.objects import OBJECTS
 from visa.data.source import Source, open_source
-from visa.data.synthetic import MODULES, render
+from visa.mini import MODULES, render
 from visa.paths import visa_root
 from visa.report import tables
 

@@ -10,7 +10,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 from numpy.typing import NDArray
 
-from visa.data.synthetic import MODULES, render
+from visa.mini import MODULES, render
 from visa.provenance import code_digest, digest, file_digest
 
 CELL, LABEL, COLUMNS = 220, 30, 6  # pixels
@@ -21,7 +21,7 @@ Picture = NDArray[np.uint8]
 def write_sheets(folder: Path) -> None:
     """Make `folder` hold one sheet an object, <object>.webp; nothing is drawn again while the renderer is the same."""
     folder.mkdir(parents=True, exist_ok=True)
-    key, stamp = digest([code_digest("data/synthetic"), file_digest(Path(__file__))]), folder / "key.txt"
+    key, stamp = digest([code_digest("mini"), file_digest(Path(__file__))]), folder / "key.txt"
     sheets = {name: folder / f"{name}.webp" for name in MODULES}
     if stamp.is_file() and stamp.read_text() == key and all(file.is_file() for file in sheets.values()):
         return

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from visa.data.synthetic import bench
-from visa.data.synthetic.canvas import Canvas, shift_colour, textured
-from visa.data.synthetic.defects import Body, Defect, burnt, scratches
-from visa.data.synthetic.shapes import Pose, ellipse
+from visa.mini import bench
+from visa.mini.canvas import Canvas, shift_colour, textured
+from visa.mini.defects import Body, Defect, burnt, scratches
+from visa.mini.shapes import Pose, ellipse
 
 
 def draw(canvas: Canvas, rng: np.random.Generator) -> Body:

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from visa import lock
+from visa import paths as lock
 from visa.data import archive
 from visa.data.archive import CHUNK, download, unpack
 from visa.errors import VisaError
-from visa.lock import locked
+from visa.paths import locked
 
 FILES = {
     "split_csv/1cls.csv": b"object,split,label,image,mask\n",

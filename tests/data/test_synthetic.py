@@ -18,13 +18,13 @@ from visa.cli import app
 from visa.data.objects import OBJECTS, SPLIT_TYPES
 from visa.data.source import open_source
 from visa.data.splits import read_split, select, split_file
-from visa.data.synthetic import MODULES, classes_of, objects, render, scene, write_mini_visa, writer
-from visa.data.synthetic.scene import KINDS
-from visa.data.synthetic.tables import VERSION, Settings
 from visa.data.verify import verify
 from visa.errors import VisaError
+from visa.mini import MODULES, classes_of, objects, render, scene, write_mini_visa, writer
+from visa.mini.scene import KINDS
+from visa.mini.tables import VERSION, Settings
 
-WASHER = Path(writer.__file__).parents[3] / "book/examples/washer.py"
+WASHER = Path(writer.__file__).parents[2] / "book/examples/washer.py"
 NORMAL, ANOMALY, SIZE = 15, 10, 64
 SETTINGS = {"objects": ("cashew", "pcb1"), "normal": NORMAL, "anomaly": ANOMALY, "size": SIZE, "seed": 3}
 
@@ -158,7 +158,7 @@ def test_a_script_without_a_main_guard_still_gets_its_data(tmp_path):
     script = tmp_path / "script.py"
     settings = "objects=['cashew'], normal=3, anomaly=2, size=64, workers=2"
     script.write_text(
-        f"from visa.data.synthetic import *\nfrom pathlib import Path\n"
+        f"from visa.mini import *\nfrom pathlib import Path\n"
         f"write_mini_visa(Path({str(tmp_path / 'mini')!r}), {settings})\n"
     )
     run = subprocess.run(
@@ -331,7 +331,7 @@ def test_a_process_killed_while_it_added_an_object_is_made_good(tmp_path, monkey
 
 
 def test_two_processes_may_ask_for_the_same_root(tmp_path):
-    script = "import sys; from pathlib import Path; from visa.data.synthetic import write_mini_visa as w; "
+    script = "import sys; from pathlib import Path; from visa.mini import write_mini_visa as w; "
     script += f"w(Path({str(tmp_path / 'mini')!r}), sys.argv[1:], 15, 10, 64, 3, 1)"
     asked = (["pcb1"], ["pcb1", "cashew"])
     environment = os.environ | {"PYTHONPATH": str(Path(writer.__file__).parents[3])}

@@ -180,7 +180,7 @@ def test_a_folder_with_more_than_normal_images_is_refused(place, tmp_path):
 
 
 def test_an_object_of_the_data_set_is_fitted_by_name(place, tmp_path, monkeypatch):
-    from visa.data.synthetic.writer import write_mini_visa
+    from visa.mini.writer import write_mini_visa
 
     root = write_mini_visa(tmp_path / "mini", ["fryum"], 12, 2, 64, 0, 1)
     monkeypatch.setenv("VISA_ROOT", str(root))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from visa.data.synthetic.writer import write_mini_visa
+from visa.mini.writer import write_mini_visa
 from visa.provenance import file_digest, machine, write_text
 
 OBJECTS = ("pcb1", "fryum")

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from stages import TINY, left_over
 
-from visa.data.synthetic.writer import write_mini_visa
+from visa.mini.writer import write_mini_visa
 from visa.paths import CHECKOUT
 from visa.provenance import machine, write_rows, write_text
 

@@ -15,7 +15,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from visa.data.synthetic.writer import write_mini_visa
+from visa.mini.writer import write_mini_visa
 from visa.paths import CHECKOUT
 
 TINY = {"normal": 24, "anomaly": 12, "size": 64, "workers": 1}

@@ -10,8 +10,7 @@ from tqdm import tqdm
 from urllib3.util import Retry
 
 from visa.errors import VisaError
-from visa.lock import locked
-from visa.paths import scratch_folder
+from visa.paths import locked, scratch_folder
 from visa.provenance import file_digest
 
 URL = "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar"

@@ -111,7 +111,7 @@ def default_objects() -> Sequence[str]:
     """What a run covers where nobody says: a handful of mini-VisA's objects, or all ("all") of a data set at hand."""
     if visa_root() is not None:
         return ("all",)
-    from visa.data.synthetic import DEFAULT_OBJECTS
+    from visa.mini import DEFAULT_OBJECTS
 
     return DEFAULT_OBJECTS
 
@@ -153,7 +153,7 @@ def _is_taken(name: str) -> bool:
 
 
 def _mini_visa(objects: Sequence[str]) -> Path:
-    from visa.data.synthetic import DEFAULT_OBJECTS, MODULES, present, write_mini_visa  # OpenCV: only where it renders
+    from visa.mini import DEFAULT_OBJECTS, MODULES, present, write_mini_visa  # OpenCV: only where it renders
 
     folder = data_root() / "mini-visa"
     names = tuple(MODULES) if "all" in objects else objects or present(folder) or DEFAULT_OBJECTS

@@ -1,0 +1,27 @@
+"""The detectors by name: where each lies, which setups train it, and the version of its results."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DetectorEntry:
+    """A row of DETECTORS.
+
+    `module`: its file, imported when it is used, so that planning and help start without torch. `one_class`: it trains
+    on normal images alone (setup 1cls), else on both classes. `version`: raise it when the same backbone, data and
+    settings give other scores; scores of an earlier version are then made anew. `default`: runs where nobody chooses.
+    """
+
+    module: str
+    one_class: bool
+    version: int
+    default: bool
+
+
+DETECTORS = {
+    "padim": DetectorEntry("visa.detect.padim", one_class=True, version=2, default=True),
+    "patchcore": DetectorEntry("visa.detect.patchcore", one_class=True, version=2, default=True),
+    "probe": DetectorEntry("visa.detect.probe", one_class=False, version=2, default=True),
+    "classifier": DetectorEntry("visa.detect.classifier", one_class=False, version=2, default=False),
+    "unet": DetectorEntry("visa.detect.unet", one_class=False, version=2, default=False),
+}

@@ -15,8 +15,7 @@ from torch import Tensor
 from visa.data.dataset import read_image, resize_image
 from visa.data.layouts import SUFFIXES
 from visa.errors import VisaError
-from visa.lock import LOCK
-from visa.paths import written_whole
+from visa.paths import LOCK, written_whole
 
 TABLE, HEAT, RAW = "scores.csv", "heat", "raw"  # what visa.detect.line writes: a table, and folders of pictures
 _PIXELS = 16 * 224 * 224  # of a batch

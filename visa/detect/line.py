@@ -27,7 +27,7 @@ from visa.detect.files import (
 )
 from visa.detect.fitted import FittedDetector
 from visa.errors import VisaError
-from visa.lock import locked
+from visa.paths import locked
 from visa.provenance import write_rows
 
 _NONE = (np.empty(0, np.float32), np.empty((0, 1, 1), np.float32))

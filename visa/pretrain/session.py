@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from visa.backbone import calibrate_batch_norm, create_backbone, load_weights, save_weights
 from visa.data.source import Source
 from visa.errors import VisaError, check_choice
-from visa.lock import locked
+from visa.paths import locked
 from visa.pretrain.checkpoint import checkpoint_path, load_shared, previous, save
 from visa.pretrain.diagnose import diagnose, probe_backbone
 from visa.pretrain.input.images import Images, folder_images, object_images

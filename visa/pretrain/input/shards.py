@@ -18,8 +18,7 @@ from tqdm import tqdm
 
 from visa.data.images import UNREADABLE, is_plain_jpeg, open_image
 from visa.errors import VisaError
-from visa.lock import locked
-from visa.paths import written_whole
+from visa.paths import locked, written_whole
 from visa.pretrain.input.decode import decode_exact, reason
 from visa.pretrain.input.files import FolderFiles
 from visa.pretrain.input.loader import BUDGET, EncodedImages, corrupt_allowed, default_workers, too_many_corrupt

@@ -17,8 +17,7 @@ from visa.data.setups import SETUPS
 from visa.data.source import Source
 from visa.detect.scores import EVALUATION_SIZE
 from visa.errors import VisaError
-from visa.lock import locked
-from visa.paths import written_whole
+from visa.paths import locked, written_whole
 from visa.provenance import digest, read_sidecar, write_text
 from visa.report.browser.records import LEVELS, Record, read_record, script
 from visa.report.cases import HEAT

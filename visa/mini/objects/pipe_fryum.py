@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from visa.data.synthetic import bench
-from visa.data.synthetic.canvas import Canvas, Patch, shift_colour, textured
-from visa.data.synthetic.defects import (
+from visa.mini import bench
+from visa.mini.canvas import Canvas, Patch, shift_colour, textured
+from visa.mini.defects import (
     Body,
     Defect,
     breakage,
@@ -17,8 +17,8 @@ from visa.data.synthetic.defects import (
     snapped,
     spot,
 )
-from visa.data.synthetic.shapes import Pose
-from visa.data.synthetic.tube import Tube, on_skin
+from visa.mini.shapes import Pose
+from visa.mini.tube import Tube, on_skin
 
 FLESH = (252, 222, 150)
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from visa.data.synthetic import bench
-from visa.data.synthetic.canvas import Canvas, shift_colour, textured
-from visa.data.synthetic.defects import (
+from visa.mini import bench
+from visa.mini.canvas import Canvas, shift_colour, textured
+from visa.mini.defects import (
     Body,
     Defect,
     breakage,
@@ -17,7 +17,7 @@ from visa.data.synthetic.defects import (
     snapped,
     spot,
 )
-from visa.data.synthetic.shapes import Points, Pose, ribbon
+from visa.mini.shapes import Points, Pose, ribbon
 
 STRENGTH = (0.2, 0.8)  # one sound kernel in the middle gives all away
 FLESH = (246, 234, 208)

@@ -5,7 +5,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from visa.data.synthetic.canvas import Canvas, Colour, FloatMap, linear, texture
+from visa.mini.canvas import Canvas, Colour, FloatMap, linear, texture
 
 
 def mat(canvas: Canvas, rng: np.random.Generator, colour: Colour, pitch: float = 0.022, relief: float = 0.0011) -> None:

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from visa.data.synthetic import macaroni
-from visa.data.synthetic.canvas import Canvas
-from visa.data.synthetic.defects import Body, Defect
-from visa.data.synthetic.shapes import Pose
+from visa.mini import macaroni
+from visa.mini.canvas import Canvas
+from visa.mini.defects import Body, Defect
+from visa.mini.shapes import Pose
 
 WEAR, STRENGTH = 0.3, (0.7, 1.4)  # among four pieces, faint defects are not found
 

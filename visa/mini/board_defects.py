@@ -6,11 +6,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from visa.data.synthetic.board import Assembly, mount
-from visa.data.synthetic.canvas import Canvas, Patch, blur, textured
-from visa.data.synthetic.defects import Body, Part, pick, remove
-from visa.data.synthetic.parts import GOLD, KINDS, PIN, TIN
-from visa.data.synthetic.shapes import Pose, blob, jagged, ribbon
+from visa.mini.board import Assembly, mount
+from visa.mini.canvas import Canvas, Patch, blur, textured
+from visa.mini.defects import Body, Part, pick, remove
+from visa.mini.parts import GOLD, KINDS, PIN, TIN
+from visa.mini.shapes import Pose, blob, jagged, ribbon
 
 SMALL = 0.0015  # area of the outline up to which a part is a small one
 LAMINATE, CERAMIC, SOOT, ASH = (196, 190, 150), (150, 146, 140), (26, 20, 18), (128, 120, 112)

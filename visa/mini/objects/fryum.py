@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from visa.data.synthetic import bench
-from visa.data.synthetic.canvas import Canvas, Patch, shift_colour, textured
-from visa.data.synthetic.defects import (
+from visa.mini import bench
+from visa.mini.canvas import Canvas, Patch, shift_colour, textured
+from visa.mini.defects import (
     Body,
     Defect,
     breakage,
@@ -15,7 +15,7 @@ from visa.data.synthetic.defects import (
     similar_spot,
     spot,
 )
-from visa.data.synthetic.shapes import Points, Pose, blob, ellipse, ribbon
+from visa.mini.shapes import Points, Pose, blob, ellipse, ribbon
 
 FLESH = (250, 226, 176)
 RIM, INNER, HUB, SPOKE = 0.235, 0.165, 0.062, 0.046  # radii of the wheel, its windows and its hub; width of a spoke

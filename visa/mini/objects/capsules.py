@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from visa.data.synthetic import bench
-from visa.data.synthetic.canvas import Canvas, Colour, FloatMap, shift_colour, textured
-from visa.data.synthetic.defects import Body, Defect, Part, scratches
-from visa.data.synthetic.shapes import Points, Pose, blob, ellipse, rectangle, ribbon
+from visa.mini import bench
+from visa.mini.canvas import Canvas, Colour, FloatMap, shift_colour, textured
+from visa.mini.defects import Body, Defect, Part, scratches
+from visa.mini.shapes import Points, Pose, blob, ellipse, rectangle, ribbon
 
 LENGTH, WIDTH = 0.232, 0.118
 GEL = (158, 150, 58)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from visa.data.synthetic.shapes import Points, Pose
+from visa.mini.shapes import Points, Pose
 
 FloatMap = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from visa.data.synthetic import bench
-from visa.data.synthetic.canvas import Canvas, shift_colour, textured
-from visa.data.synthetic.defects import Body, Defect, cracks, fibre, pick, remove, scratches, spot
-from visa.data.synthetic.shapes import Points, Pose, blob, jagged, rectangle
+from visa.mini import bench
+from visa.mini.canvas import Canvas, shift_colour, textured
+from visa.mini.defects import Body, Defect, cracks, fibre, pick, remove, scratches, spot
+from visa.mini.shapes import Points, Pose, blob, jagged, rectangle
 
 LENGTH, WIDTH = 0.60, 0.38
 GUM = (188, 186, 172)

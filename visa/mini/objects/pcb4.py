@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from visa.data.synthetic.board import Board, draw_board
-from visa.data.synthetic.board_defects import burnt, damage, dirt, extra, missing, wrong_place
-from visa.data.synthetic.canvas import Canvas
-from visa.data.synthetic.defects import Body, Defect, scratches
-from visa.data.synthetic.shapes import Pose
+from visa.mini.board import Board, draw_board
+from visa.mini.board_defects import burnt, damage, dirt, extra, missing, wrong_place
+from visa.mini.canvas import Canvas
+from visa.mini.defects import Body, Defect, scratches
+from visa.mini.shapes import Pose
 
 LAMPS = ("red lamp", "amber lamp", "green lamp", "green lamp", "green lamp", "green lamp")
 LABELS = ("PWR", "RUN", "D1", "D2", "D3", "D4")

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from visa.data.synthetic.canvas import Canvas, Colour, FloatMap, Layer, textured
-from visa.data.synthetic.shapes import Points, Pose, blob, ellipse, jagged, ribbon, wander
+from visa.mini.canvas import Canvas, Colour, FloatMap, Layer, textured
+from visa.mini.shapes import Points, Pose, blob, ellipse, jagged, ribbon, wander
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from visa.data.synthetic.canvas import Canvas, Colour, FloatMap, Patch, blur
-from visa.data.synthetic.defects import Body, Defect, Part
-from visa.data.synthetic.shapes import Points, Pose, ellipse
+from visa.mini.canvas import Canvas, Colour, FloatMap, Patch, blur
+from visa.mini.defects import Body, Defect, Part
+from visa.mini.shapes import Points, Pose, ellipse
 
 SAMPLES = 40
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from visa.data.synthetic.canvas import Canvas, Colour, FloatMap, Patch
-from visa.data.synthetic.shapes import Points, Pose
+from visa.mini.canvas import Canvas, Colour, FloatMap, Patch
+from visa.mini.shapes import Points, Pose
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from visa.data.synthetic import bench
-from visa.data.synthetic.canvas import Canvas, Colour, Layer, linear, shift_colour
-from visa.data.synthetic.defects import Body, Part
-from visa.data.synthetic.parts import GOLD, KINDS, TIN, stamp
-from visa.data.synthetic.shapes import Points, Pose, ellipse, rectangle, ribbon
-from visa.data.synthetic.stamp import Stamp, letter, put
+from visa.mini import bench
+from visa.mini.canvas import Canvas, Colour, Layer, linear, shift_colour
+from visa.mini.defects import Body, Part
+from visa.mini.parts import GOLD, KINDS, TIN, stamp
+from visa.mini.shapes import Points, Pose, ellipse, rectangle, ribbon
+from visa.mini.stamp import Stamp, letter, put
 
 SILK = (222, 226, 228)
 Place = tuple[str, float, float, float]  # what; x, y from the middle of the board; angle, or height of the print

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from visa.data.synthetic.canvas import Canvas, Patch
-from visa.data.synthetic.defects import Body
-from visa.data.synthetic.shapes import Pose, blob
+from visa.mini.canvas import Canvas, Patch
+from visa.mini.defects import Body
+from visa.mini.shapes import Pose, blob
 
 DUST = ((226, 222, 214), (74, 68, 62))
 LOW = 0.006  # height: what is below is bench

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from visa.data.synthetic import macaroni
-from visa.data.synthetic.canvas import Canvas
-from visa.data.synthetic.defects import Body, Defect
-from visa.data.synthetic.shapes import Pose
+from visa.mini import macaroni
+from visa.mini.canvas import Canvas
+from visa.mini.defects import Body, Defect
+from visa.mini.shapes import Pose
 
 WEAR, STRENGTH = 0.1, (1.2, 1.5)  # with pieces turned every way, faint defects are not found
 

@@ -9,10 +9,10 @@ from zlib import crc32
 import numpy as np
 
 from visa.data.objects import OBJECTS
-from visa.data.synthetic import objects
-from visa.data.synthetic.canvas import Canvas, Image
-from visa.data.synthetic.wear import wear
 from visa.errors import VisaError, check_choice
+from visa.mini import objects
+from visa.mini.canvas import Canvas, Image
+from visa.mini.wear import wear
 
 
 def find_modules() -> dict[str, ModuleType]:

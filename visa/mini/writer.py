@@ -18,9 +18,9 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from visa.data.splits import read_split, split_file
-from visa.data.synthetic.scene import KINDS, MODULES, render
-from visa.data.synthetic.tables import Settings, write_annotations, write_splits
 from visa.errors import VisaError
+from visa.mini.scene import KINDS, MODULES, render
+from visa.mini.tables import Settings, write_annotations, write_splits
 
 DEFAULT_OBJECTS = ("pcb1", "capsules", "cashew", "fryum")
 INFO = "dataset.json"

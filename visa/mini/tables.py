@@ -12,8 +12,8 @@ import numpy as np
 from visa.data.layouts import FEW_SHOT_LEAST, TRAINING_SHARES
 from visa.data.objects import OBJECTS, SPLIT_TYPES
 from visa.data.splits import COLUMNS, Sample, split_file
-from visa.data.synthetic.scene import KINDS, MODULES, classes_of
 from visa.errors import VisaError, check_choice
+from visa.mini.scene import KINDS, MODULES, classes_of
 from visa.paths import written_whole
 
 VERSION = 3  # of the generator: raise it whenever pixels, names or splits change

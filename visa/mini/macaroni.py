@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from visa.data.synthetic import bench
-from visa.data.synthetic.canvas import Canvas, Colour, shift_colour, textured
-from visa.data.synthetic.defects import (
+from visa.mini import bench
+from visa.mini.canvas import Canvas, Colour, shift_colour, textured
+from visa.mini.defects import (
     Body,
     Part,
     breakage,
@@ -19,8 +19,8 @@ from visa.data.synthetic.defects import (
     similar_spot,
     spot,
 )
-from visa.data.synthetic.shapes import Pose, blob, jagged, ribbon
-from visa.data.synthetic.tube import Tube, on_skin
+from visa.mini.shapes import Pose, blob, jagged, ribbon
+from visa.mini.tube import Tube, on_skin
 
 DOUGH, CUT = (226, 182, 92), (240, 212, 142)
 RIDGES = 15

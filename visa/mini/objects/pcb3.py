@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from visa.data.synthetic.board import Board, draw_board
-from visa.data.synthetic.board_defects import bent, melt, missing
-from visa.data.synthetic.canvas import Canvas
-from visa.data.synthetic.defects import Body, Defect, scratches
-from visa.data.synthetic.parts import PIN
-from visa.data.synthetic.shapes import Pose
+from visa.mini.board import Board, draw_board
+from visa.mini.board_defects import bent, melt, missing
+from visa.mini.canvas import Canvas
+from visa.mini.defects import Body, Defect, scratches
+from visa.mini.parts import PIN
+from visa.mini.shapes import Pose
 
 LABELS = ("32K", "SQW", "SCL", "SDA", "VCC", "GND", "D2", "D3", "D4", "D5", "RST", "3V3")
 BOARD = Board(
