@@ -117,7 +117,7 @@ def splits(
     root: Annotated[Path, typer.Argument(help="A folder of your own data without split files.")],
 ) -> None:
     """Write the splits that a folder of your own stands for as split_csv/, to see and to edit."""
-    from visa.data.own_splits import write_splits
+    from visa.data.prepare import write_splits
 
     for file in write_splits(root):
         typer.echo(file)
