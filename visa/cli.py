@@ -141,7 +141,10 @@ def synth(
     names = object_names(objects) or tuple(MODULES)
     count = f"scale{scale:g}" if scale else f"{normal}+{anomaly}"
     folder = root or data_root() / f"mini-visa-{count}-{size}px-seed{seed}-difficulty{difficulty:g}"
-    typer.echo(write_mini_visa(folder, names, normal, anomaly, size, seed, workers, True, difficulty, scale))
+    try:
+        typer.echo(write_mini_visa(folder, names, normal, anomaly, size, seed, workers, True, difficulty, scale))
+    except ValueError as error:
+        raise VisaError(str(error)) from error
 
 
 for _command in (

@@ -201,8 +201,11 @@ def _mini_visa(objects: Sequence[str]) -> Path:
     from visa.mini import DEFAULT_OBJECTS, MODULES, present, write_mini_visa  # OpenCV: only where it renders
 
     folder = data_root() / "mini-visa"
-    names = tuple(MODULES) if "all" in objects else objects or present(folder) or DEFAULT_OBJECTS
-    return write_mini_visa(folder, names, progress=True)
+    try:
+        names = tuple(MODULES) if "all" in objects else objects or present(folder) or DEFAULT_OBJECTS
+        return write_mini_visa(folder, names, progress=True)
+    except ValueError as error:
+        raise VisaError(str(error)) from error
 
 
 def _named(root: str) -> Path:
