@@ -153,9 +153,10 @@ def test_every_class_changes_the_picture_where_its_mask_says(name):
         assert outside / 2 < (0.004 if "stuck" in defect else 0.002), defect  # a second piece throws a shadow
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_classes_take_turns(name):
+@pytest.mark.parametrize("name", OBJECTS)
+def test_classes_are_those_of_visa_in_the_order_of_their_ids_and_take_turns(name):
     classes = OBJECTS[name].classes
+    assert tuple(MODULES[name].DEFECTS) == classes
     chosen = [classes_of(name, i) for i in range(60)]
     assert {c for pick in chosen[: len(classes)] for c in pick} == set(classes)
     assert {len(pick) for pick in chosen} == {1, 2}
@@ -169,11 +170,6 @@ def test_normal_pictures_vary_and_bear_no_mark(name):
     assert not any(mask.any() for _, mask in drawn)
     assert 1 < np.mean([np.abs(p - pictures[0]).mean() for p in pictures[1:]]) < 40
     assert all(30 < p.mean() < 225 for p in pictures)
-
-
-@pytest.mark.parametrize("name", OBJECTS)
-def test_classes_are_those_of_visa_in_the_order_of_their_ids(name):
-    assert tuple(MODULES[name].DEFECTS) == OBJECTS[name].classes
 
 
 def test_a_thirteenth_object_is_one_file(tmp_path, monkeypatch):
@@ -232,34 +228,7 @@ def test_render_names_what_it_does_not_know():
         app(["synth", "nowhere", "--difficulty", "0"], standalone_mode=False)
 
 
-def test_nothing_is_left_of_an_interrupted_run(tmp_path, monkeypatch):
-    done = []
-
-    def interrupted(job):
-        done.append(job)
-        if len(done) > 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(writer, "_write_image", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_mini_visa(tmp_path / "mini", workers=1, **SETTINGS)
-    assert len(done) == 4
-    assert not visible(tmp_path)
-
-
-def test_a_finished_set_is_kept_and_another_is_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "_write_image", lambda job: None)
-    root = write_mini_visa(tmp_path / "mini", workers=1, **SETTINGS)
-    (root / "seen").touch()
-    assert write_mini_visa(root, workers=1, **SETTINGS) == root
-    assert (root / "seen").exists()
-    write_mini_visa(root, workers=1, **SETTINGS | {"seed": 4})
-    assert not (root / "seen").exists()
-    assert json.loads((root / "dataset.json").read_text())["seed"] == 4
-    assert visible(tmp_path) == ["mini"]
-
-
-def test_objects_are_added_without_touching_the_others(tmp_path):
+def test_a_set_is_kept_objects_are_added_to_it_and_other_settings_replace_it(tmp_path):
     root = write_mini_visa(tmp_path / "mini", workers=1, **SETTINGS | {"objects": ["pcb1"]})
     before = contents(root)
     write_mini_visa(root, workers=1, **SETTINGS | {"objects": ["fryum", "capsules"]})
@@ -268,6 +237,11 @@ def test_objects_are_added_without_touching_the_others(tmp_path):
     assert all(after[file] == before[file] for file in before if file not in tables)
     together = write_mini_visa(tmp_path / "at once", workers=1, **SETTINGS | {"objects": ["fryum", "pcb1", "capsules"]})
     assert contents(together) == after
+    (root / "seen").touch()
+    assert write_mini_visa(root, workers=1, **SETTINGS | {"objects": ["fryum"]}) == root and (root / "seen").exists()
+    write_mini_visa(root, workers=1, **SETTINGS | {"objects": ["pcb1"], "seed": 4})
+    assert not (root / "seen").exists() and json.loads((root / "dataset.json").read_text())["seed"] == 4
+    assert visible(tmp_path) == ["at once", "mini"]
 
 
 def test_a_process_killed_while_it_added_an_object_is_made_good(tmp_path, monkeypatch):
@@ -276,9 +250,11 @@ def test_a_process_killed_while_it_added_an_object_is_made_good(tmp_path, monkey
     def killed(*_):
         raise SystemExit
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(writer, "write_splits", killed)
-        write_mini_visa(root, workers=1, **SETTINGS | {"objects": ["fryum"]})
+    for step in ("_write_image", "write_splits"):
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(writer, step, killed)
+            write_mini_visa(root, workers=1, **SETTINGS | {"objects": ["fryum"]})
+        assert visible(tmp_path) == ["mini"]
     (tmp_path / ".mini-left.new").mkdir()
     assert (root / "fryum").is_dir()
     assert writer.present(root, Settings(NORMAL, ANOMALY, 0.0, SIZE, 3)) == ["pcb1"]

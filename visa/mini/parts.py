@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from visa.mini.canvas import Canvas, Colour, Patch
+from visa.mini.canvas import Canvas, Colour, Patch, Stamp, letter, put
 from visa.mini.shapes import Points, Pose, ellipse, rectangle
-from visa.mini.stamp import Stamp, letter, put
 
 TIN, GOLD, BLACK, PRINT = (198, 200, 202), (216, 186, 110), (38, 38, 42), (150, 152, 156)
 CAN, CELL, PIN, LED = 0.122, 0.150, 0.130, 0.165  # radii of a transducer and a coin cell, lengths of a pin and a LED

@@ -10,8 +10,8 @@ from zlib import crc32
 import numpy as np
 
 from visa.mini import objects
+from visa.mini.bench import wear
 from visa.mini.canvas import Canvas, Image
-from visa.mini.wear import wear
 
 VISA_COUNTS = {  # VisA's numbers of normal and anomalous images
     **{"pcb1": (1004, 100), "pcb2": (1001, 100), "pcb3": (1006, 100), "pcb4": (1005, 100)},

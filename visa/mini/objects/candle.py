@@ -5,10 +5,9 @@ from functools import lru_cache
 import numpy as np
 
 from visa.mini import bench
-from visa.mini.canvas import Canvas, Colour, FloatMap, Patch, blur, linear, shift_colour, textured
+from visa.mini.canvas import Canvas, Colour, FloatMap, Patch, Stamp, blur, linear, shift_colour, textured
 from visa.mini.defects import Body, Defect, Part, fibre, on_one, pick, scratches, spot
 from visa.mini.shapes import Points, Pose, blob, ellipse, ribbon, wander
-from visa.mini.stamp import Stamp
 
 CUP, RIM, FOOT = 0.210, 0.180, 0.054  # radii of the cup, of the wax in it, and of the wick's foot
 TALL, SUNK = 0.055, 0.012  # height of the cup; depth of the wax below its rim

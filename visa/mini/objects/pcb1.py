@@ -1,7 +1,6 @@
 """PCB1: a blue distance sensor's board with two round transducers, a crystal, chips and a row of pins."""
 
-from visa.mini.board import Board
-from visa.mini.board_defects import soldered
+from visa.mini.board import Board, soldered
 from visa.mini.parts import PIN
 from visa.mini.shapes import Pose
 

@@ -1,7 +1,6 @@
 """PCB2: a narrow red board that looks for obstacles with two infrared LEDs, one clear and one black."""
 
-from visa.mini.board import Board
-from visa.mini.board_defects import soldered
+from visa.mini.board import Board, soldered
 from visa.mini.parts import LED, PIN
 from visa.mini.shapes import Pose
 

@@ -1,7 +1,6 @@
 """PCB3: a black clock board with a coin cell, a controller that stands on its corner, and a row of labelled rings."""
 
-from visa.mini.board import Board
-from visa.mini.board_defects import soldered
+from visa.mini.board import Board, soldered
 from visa.mini.parts import PIN
 from visa.mini.shapes import Pose
 

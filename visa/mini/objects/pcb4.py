@@ -1,7 +1,6 @@
 """PCB4: a large, dense green control board: processor, USB socket, relay, a row of LEDs and gold edge contacts."""
 
-from visa.mini.board import Board
-from visa.mini.board_defects import burnt, damage, dirt, extra, missing, scratched, wrong_place
+from visa.mini.board import Board, burnt, damage, dirt, extra, missing, scratched, wrong_place
 from visa.mini.shapes import Pose
 
 LAMPS = ("red lamp", "amber lamp", "green lamp", "green lamp", "green lamp", "green lamp")
