@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -170,6 +171,12 @@ def test_normal_pictures_vary_and_bear_no_mark(name):
     assert not any(mask.any() for _, mask in drawn)
     assert 1 < np.mean([np.abs(p - pictures[0]).mean() for p in pictures[1:]]) < 40
     assert all(30 < p.mean() < 225 for p in pictures)
+
+
+def test_the_renderer_imports_nothing_else_of_the_project():
+    sources = [file.read_text() for file in Path(writer.__file__).parent.rglob("*.py")]
+    used = set(re.findall(r"^\s*(?:from|import) visa\b(?:\.(\w+))?", "\n".join(sources), re.MULTILINE))
+    assert used == {"mini"}
 
 
 def test_a_thirteenth_object_is_one_file(tmp_path, monkeypatch):
