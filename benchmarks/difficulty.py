@@ -31,7 +31,7 @@ from visa.detect.fitted import make_detector
 from visa.detect.scores import EVALUATION_SIZE
 from visa.metrics import image_metrics
 from visa.mini import MODULES, write_mini_visa
-from visa.plan import GivenWeights
+from visa.pipeline import GivenWeights
 from visa.provenance import machine, write_text
 
 COLUMNS = ("object", "weights", "arch", "seed", "detector", "auroc")

@@ -27,7 +27,7 @@ from visa.data.source import Source, open_source
 from visa.detect.evaluate import score_metrics, score_setups
 from visa.detect.evaluator import Evaluator, ScoreSettings
 from visa.mini import write_mini_visa
-from visa.plan import DEFAULT_DETECTORS, DEFAULT_PRETRAININGS, GivenWeights
+from visa.pipeline import DEFAULT_DETECTORS, DEFAULT_PRETRAININGS, GivenWeights
 from visa.pretrain.fabric import make_fabric
 from visa.pretrain.session import run_pretraining, run_random, training_data
 from visa.pretrain.settings import METHODS, configured

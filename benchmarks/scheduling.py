@@ -24,7 +24,7 @@ from visa.cluster import dask_pool
 from visa.data.objects import OBJECTS
 from visa.data.source import Source
 from visa.mini.writer import write_mini_visa
-from visa.plan import PRETRAININGS, Matrix, plan
+from visa.pipeline import PRETRAININGS, Matrix, plan
 from visa.provenance import file_digest, machine, write_text
 from visa.runner import current_stages, make_jobs, stamp_file
 from visa.runs import Run

@@ -21,7 +21,7 @@ from visa.backbone import FeatureMaps, load_backbone
 from visa.data.dataset import load_images
 from visa.data.splits import read_split, select, split_file
 from visa.detect.probe import pooled_features
-from visa.plan import GivenWeights
+from visa.pipeline import GivenWeights
 from visa.pretrain.augment import WEAK, Draws, random_view
 from visa.pretrain.blend import SmoothBlend, draw_patches, smooth_blend
 from visa.provenance import file_digest, machine, write_rows, write_text

@@ -23,7 +23,7 @@ import speed_pages
 
 from visa.cli import app
 from visa.mini.writer import write_mini_visa
-from visa.plan import METHODS
+from visa.pretrain import METHODS
 from visa.report import tables
 from visa.report.tables import COLUMNS
 

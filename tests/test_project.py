@@ -57,7 +57,7 @@ def test_conda_takes_python_range_and_dependencies_from_the_project():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     *conda, pip = environment["dependencies"]
     assert f"python {PROJECT['requires-python']}" in conda
-    assert pip["pip"] == ["-c constraints.txt", "-e .[dev]"]
+    assert pip["pip"] == ["-c constraints.txt", "-e ."]
 
 
 def test_distribution_version_and_citation_agree():

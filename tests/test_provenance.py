@@ -7,7 +7,6 @@ import pytest
 
 from visa.paths import written_whole
 from visa.provenance import (
-    code_digest,
     digest,
     folder_fingerprint,
     machine,
@@ -19,10 +18,6 @@ from visa.provenance import (
 
 def test_digest_depends_on_values_not_on_order():
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
-
-
-def test_code_digest_covers_what_it_names():
-    assert code_digest("data") != code_digest("detect") != code_digest("data", "detect")
 
 
 def test_fingerprint_sees_new_changed_and_renamed_files(tmp_path):

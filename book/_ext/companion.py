@@ -51,7 +51,6 @@ def prepare(app: Sphinx, config: Config) -> None:
     """Write every page and part of a page that is made from files; untouched where nothing changed."""
     # jupyter-book loads each script of _static on each page; Sphinx itself adds MathJax where there is mathematics
     config.html_js_files = [f for f in config.html_js_files if not str(f).startswith("mathjax/")]
-    import_module("papermill.engines")  # it loads visa.kernel itself; the other way round is a circular import
     names = ("notebook_pages", "fragments", "browser_page")
     notebook_pages, fragments, browser_page = map(import_module, names)
     from visa.errors import VisaError

@@ -18,7 +18,7 @@ import speed_pages
 
 import visa
 from visa.data.objects import OBJECTS
-from visa.plan import PRETRAININGS
+from visa.pipeline import PRETRAININGS
 from visa.pretrain.ablation import REFERENCE
 from visa.report import tables
 

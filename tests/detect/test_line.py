@@ -11,15 +11,15 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from visa import cli_score
+from visa import cli
 from visa.backbone import create_backbone, save_weights
 from visa.detect.files import ImageBatches, as_batch, image_files, overlay, read_ahead
 from visa.detect.fitted import load_detector
 from visa.errors import VisaError
 
 app = typer.Typer()
-app.command()(cli_score.fit)
-app.command()(cli_score.score)
+app.command()(cli.fit)
+app.command()(cli.score)
 
 
 def picture(rng, defect=False):

@@ -6,14 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import papermill  # noqa: F401  (visa.kernel extends it, and needs it imported first)
 import pytest
 import torch
 from torch import nn
 
 import visa
 from visa.errors import VisaError
-from visa.kernel import loopback_is_up
 from visa.pretrain.batch_norm import sync_batch_norm
 from visa.pretrain.fabric import _started, check_shareable, make_fabric
 from visa.pretrain.input.loader import default_workers
@@ -27,8 +25,6 @@ SIZE = 2
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
     """The folder in which two processes have trained every method; they meet at a file, then talk over loopback."""
-    if not loopback_is_up():
-        pytest.skip("processes talk over the loopback interface, and it is down")
     folder = tmp_path_factory.mktemp("two")
     started = [subprocess.Popen(**member(folder, rank)) for rank in range(SIZE)]
     errors = [process.communicate(timeout=180)[1] for process in started]
