@@ -64,7 +64,7 @@ def test_distribution_version_and_citation_agree():
     assert importlib.metadata.version("visa-spd") == visa.__version__
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == visa.__version__ and citation["license"] == PROJECT["license"]
-    assert visa.__version__ in (ROOT / "CHANGELOG.md").read_text()
+    assert visa.__version__.partition(".dev")[0] in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_the_readme_names_real_commands_and_files():
