@@ -1,13 +1,12 @@
 """Weights for others: a folder that torchvision, timm and anomalib load with one line each, and its model card."""
 
-import csv
 import json
 import re
-from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import pandas as pd
 import torch
 import torchvision
 from safetensors import safe_open
@@ -108,18 +107,11 @@ def _without_paths(value: Any) -> Any:
 
 def _curve_end(path: Path, last: int = 10) -> dict[str, float]:
     """Means of the last steps of a training curve, and the number of steps; empty where there is none."""
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = deque(csv.DictReader(stream), maxlen=last)
-    except OSError:
+    if not path.is_file():
         return {}
-    if not rows:
-        return {}
-    means: dict[str, float] = {}
-    for column in rows[-1].keys() - {"step", "lr"}:
-        values = [float(row[column]) for row in rows if row[column]]
-        means |= {column: sum(values) / len(values)} if values else {}
-    return {"steps": float(rows[-1]["step"]) + 1} | dict(sorted(means.items()))
+    rows = pd.read_csv(path).tail(last)
+    means = rows.drop(columns=["step", "lr"]).mean().dropna().sort_index()
+    return {"steps": float(rows["step"].iloc[-1]) + 1, **means} if len(rows) else {}
 
 
 def _whole_model(arch: str, weights: Path) -> tuple[dict[str, Tensor], str, dict[str, Any]]:
@@ -226,28 +218,13 @@ def _card(record: Mapping[str, Any], name: str, classifier: str, expected: Mappi
         "Code": f"visa {machine.get('visa') or '(version not recorded)'}, exported with visa {visa.__version__}",
         "Commit": machine.get("commit") or "not recorded",
     }
-    card = ModelCard.from_template(
-        ModelCardData(**header, tags=tags),
-        template_path=str(Path(__file__).with_name("model_card.md")),
-        name=name,
-        arch=settings["arch"],
-        timm_arch=settings["arch"].removeprefix("timm/"),
-        in_torchvision=_in_torchvision(settings["arch"]),
-        method=method,
-        spd=bool(plus),
-        dataset=record["dataset"],
-        synthetic=record["synthetic"],
-        overview=list(_cells(overview)),
-        mean=expected["mean"],
-        std=expected["std"],
-        classifier=classifier,
-        diagnosis=list(_cells(record["diagnosis"])),
-        curve_end=list(_cells(record["curve_end"])),
-        settings=list(_cells(settings)),
-        facts=list(_cells({k: v for k, v in {**record, **machine}.items() if k not in _SHOWN})),
-        terms=terms,
-        started_from=settings.get("weights"),
-    )
+    tables = {"overview": overview, "settings": settings, **{k: record[k] for k in ("diagnosis", "curve_end")}}
+    tables |= {"facts": {k: v for k, v in {**record, **machine}.items() if k not in _SHOWN}}
+    fields: dict[str, Any] = {title: list(_cells(values)) for title, values in tables.items()}
+    fields |= {"name": name, "record": record, "method": method, "spd": bool(plus), "terms": terms}
+    fields |= {"expected": expected, "classifier": classifier, "in_torchvision": _in_torchvision(settings["arch"])}
+    template = str(Path(__file__).with_name("model_card.md"))
+    card = ModelCard.from_template(ModelCardData(**header, tags=tags), template, **fields)
     return f"{str(card).rstrip()}\n"
 
 

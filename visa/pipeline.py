@@ -3,8 +3,9 @@
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -191,34 +192,25 @@ def _shared_scope(matrix: Matrix) -> str:
 
 def _score_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
     lists = {"detectors": ",".join(matrix.detectors), "setups": ",".join(matrix.setups)}
-    shared = {**common, **matrix.score, **lists}
     arch = {"arch": matrix.pretrain["arch"]} if "arch" in matrix.pretrain else {}
-    stages = []
-    for object in matrix.objects:
-        scope = _shared_scope(matrix) or object
-        for seed in matrix.seeds:
-            for pretraining in matrix.pretrainings:
-                own = {**shared, **arch, "object": object, "pretraining": pretraining, "scope": scope, "seed": seed}
-                reads = (f"pretrain-{pretraining}-{scope}-seed{seed}",)
-                stages.append(_score_stage(run, own, reads))
-            for given in matrix.weights:
-                own = {"object": object, "pretraining": given.name, "scope": "given", "seed": seed}
-                weights = {"arch": given.arch, "weights": str(given.file)}
-                stages.append(_score_stage(run, {**shared, **own, **weights}, ()))
-    return [replace(s, page=i == max(0, len(matrix.pretrainings) - 1)) for i, s in enumerate(stages)]
-
-
-def _score_stage(run: Run, parameters: dict[str, object], reads: tuple[str, ...]) -> Stage:
-    object, pretraining, seed = str(parameters["object"]), str(parameters["pretraining"]), int(str(parameters["seed"]))
-    folder = run.score_dir(object, pretraining, str(parameters["scope"]), seed)
-    return Stage(
-        "04_score",
-        f"score-{object}-{pretraining}-{parameters['scope']}-seed{seed}",
-        parameters,
-        (folder / "metrics.csv",),
-        reads=reads,
-        data=(object,),
-    )
+    given = {w.name: {"arch": w.arch, "weights": str(w.file)} for w in matrix.weights}
+    stages: list[Stage] = []
+    for object, seed, name in product(matrix.objects, matrix.seeds, (*matrix.pretrainings, *given)):
+        scope = "given" if name in given else _shared_scope(matrix) or object
+        folder = run.score_dir(object, name, scope, seed)
+        own = {"object": object, "pretraining": name, "scope": scope, "seed": seed, **given.get(name, arch)}
+        stages.append(
+            Stage(
+                "04_score",
+                f"score-{object}-{name}-{scope}-seed{seed}",
+                {**common, **matrix.score, **lists, **own},
+                (folder / "metrics.csv",),
+                reads=() if name in given else (f"pretrain-{name}-{scope}-seed{seed}",),
+                data=(object,),
+                page=len(stages) == max(0, len(matrix.pretrainings) - 1),
+            )
+        )
+    return stages
 
 
 @dataclass(frozen=True)

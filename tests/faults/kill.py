@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python tests/faults/kill.py --kills 100 --out book/results/faults
 
 A kill (SIGKILL) hits the command, and every other time its kernel, too. Its moment is drawn evenly from the duration of
-what is to be hit: `download`, `prepare`, or a stage of `visa run`. After a few kills in each stage the command is left to
-finish, and begins anew. Prints a row for each stage, and writes them into kills.csv and kills.json.
+what is to be hit: `download`, `prepare`, or a stage of `visa run`. After a few kills in each stage the command is left
+to finish, and begins anew. Prints a row for each stage, and writes them into kills.csv and kills.json.
 """
 
 import argparse
