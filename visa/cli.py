@@ -145,7 +145,6 @@ def synth(
 
 
 for _command in (
-    cli_pretrain.shards,
     cli_pretrain.pretrain,
     cli_pretrain.export,
     cli_score.fit,

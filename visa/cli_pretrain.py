@@ -1,4 +1,4 @@
-"""The commands around pre-training at scale: shards to read from, the training, and the weights for others."""
+"""The commands around pre-training: the training, and the weights for others."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,45 +11,27 @@ from visa.errors import VisaError
 Workers = Annotated[int | None, typer.Option(min=1, help="Parallel workers; default: one a core.")]
 
 
-def shards(
-    images: Annotated[Path, typer.Argument(help="An ImageNet-style folder of classes.")],
-    destination: Annotated[Path, typer.Argument(help="Folder of the shards.")],
-    side: Annotated[int, typer.Option(min=16, help="Short side of the stored images, in pixels.")] = 256,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality.")] = 90,
-    workers: Workers = None,
-) -> None:
-    """Pack images at their short side into WebDataset shards, for slow disks; an interrupted build goes on."""
-    from visa.pretrain.input.shards import write_shards
-
-    corrupt = write_shards(images, destination, side, quality, workers=workers, progress=True)
-    typer.echo(
-        f"shards: {destination}; {len(corrupt)} corrupt images left out{''.join(f'{chr(10)}  {c}' for c in corrupt)}"
-    )
-
-
 def pretrain(
     object: Annotated[str, typer.Option(help="Train on the normal images of an object, or of all.")] = "all",
-    images: Annotated[str, typer.Option(help="Train on a folder of classes, or of shards, instead.")] = "",
+    images: Annotated[str, typer.Option(help="Train on a folder of classes instead.")] = "",
     dataset: Annotated[str, typer.Option(help="What to call that folder's images; default: its name.")] = "",
     method: Annotated[str, typer.Option(help="simsiam, mocov2, simclr or supervised.")] = "simsiam",
     spd: Annotated[bool, typer.Option(help="Add the SPD term.")] = True,
     setting: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE; the rest is as published.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="Processes on this machine, one a device.")] = 1,
+    devices: Annotated[
+        int, typer.Option(min=1, help="Processes on this machine, one a device (several GPUs: untried).")
+    ] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
     precision: Annotated[str, typer.Option(help="auto, 32-true or bf16-mixed.")] = "auto",
     workers: Workers = None,
-    decoder: Annotated[str, typer.Option(help="Of a folder's images: cpu, device, or auto (measured).")] = "cpu",
-    resume_from: Annotated[
-        Path | None, typer.Option(help="Begin at this checkpoint of equal settings, of whatever code and data.")
-    ] = None,
     name: Annotated[str, typer.Option(help="The run's folder; default: the data set's name.")] = "",
 ) -> None:
     """Pre-train on one or many devices and machines; the same command goes on where it was stopped."""
     from visa.data.source import open_source
     from visa.pretrain.fabric import make_fabric
-    from visa.pretrain.session import folder_data, run_pretraining, training_data
+    from visa.pretrain.run import folder_data, run_pretraining, training_data
     from visa.pretrain.settings import configured
     from visa.runs import folder_scope, open_folder_run, open_run, pretraining_name
 
@@ -57,7 +39,7 @@ def pretrain(
     if images:
         run = open_folder_run(name, folder_scope(images, dataset))
         fabric = make_fabric(device, devices, nodes)
-        data = folder_data(images, settings.image_size, fabric.device, dataset, workers, decoder)
+        data = folder_data(images, settings.image_size, dataset, workers)
     elif dataset:
         raise VisaError("dataset names a folder's images: give the folder with --images.")
     else:
@@ -69,7 +51,7 @@ def pretrain(
         data = training_data(source, object, "", settings.image_size)
     folder = run.pretrain_dir(pretraining_name(method, spd), data.scope, seed)
     try:
-        run_pretraining(settings, data, folder, fabric, precision, resume_from=resume_from)
+        run_pretraining(settings, data, folder, fabric, precision)
     except KeyboardInterrupt:
         typer.echo("visa: interrupted; the same command goes on from its last checkpoint.", err=True)
         raise typer.Exit(130) from None

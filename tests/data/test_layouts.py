@@ -15,7 +15,7 @@ from visa.data.source import open_source
 from visa.data.splits import select
 from visa.data.verify import verify
 from visa.errors import VisaError
-from visa.pretrain.input.images import object_images
+from visa.pretrain.images import object_images
 
 
 def image(path: Path, size: tuple[int, int] = (12, 8), value: int = 90) -> None:

@@ -141,15 +141,15 @@ def _synth(shared: Path, folder: Path) -> None:
 
 def _pretrain(shared: Path, folder: Path) -> None:
     from visa.data.source import open_source
-    from visa.pretrain import session
+    from visa.pretrain import run
     from visa.pretrain.fabric import make_fabric
     from visa.pretrain.settings import configured
     from visa.pretrain.train import pretrain
 
-    session.pretrain = partial(pretrain, save_every=0)  # a checkpoint after every step, of which there are few
+    run.pretrain = partial(pretrain, save_every=0)  # a checkpoint after every step, of which there are few
     values = {"arch": "resnet18_half", "epochs": 6, "batch_size": 8, "image_size": 32}
-    data = session.training_data(open_source(str(shared / "VisA")), "fryum", "", 32)
-    session.run_pretraining(configured("simsiam", True, values), data, folder / "pretrain", make_fabric("cpu"))
+    data = run.training_data(open_source(str(shared / "VisA")), "fryum", "", 32)
+    run.run_pretraining(configured("simsiam", True, values), data, folder / "pretrain", make_fabric("cpu"))
 
 
 def _score(shared: Path, folder: Path) -> None:

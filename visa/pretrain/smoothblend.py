@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from visa.errors import VisaError, check_choice
-from visa.pretrain.augment import Draws, check_images, check_jitter, check_range, draw_jitter
-from visa.pretrain.pixels import Jitter, apply_jitter_
+from visa.pretrain.augment import Draws, Jitter, apply_jitter_, check_images, check_jitter, check_range, draw_jitter
 
 
 @dataclass(frozen=True)
@@ -86,11 +85,22 @@ def draw_patches(n: int, side: int, params: SmoothBlend, draws: Draws) -> Patche
 def smooth_blend(
     images: Tensor, patches: Patches, onto: Literal["zeros", "shifted"] = "zeros"
 ) -> tuple[Tensor, Tensor]:
-    """x' = (1 - alpha) * x + alpha * u (paper, section 3.2).
+    """x' = (1 - alpha) * x + alpha * u (paper, section 3.2), with u and alpha of `pasted_layer`.
 
-    u holds the colour-jittered patch, pasted on an all-zero layer; alpha is 1 on the pasted pixels and 0 elsewhere,
-    blurred by a Gaussian. Images N,3,S,S in [0,1]; returns x' of that shape and alpha N,1,S,S in [0,1].
+    Images x: N,3,S,S in [0,1]; returns x' of that shape and alpha N,1,S,S in [0,1].
     Raises VisaError for images of another shape or type.
+    """
+    u, alpha = pasted_layer(images, patches, onto)
+    return images + alpha * (u - images), alpha
+
+
+def pasted_layer(
+    images: Tensor, patches: Patches, onto: Literal["zeros", "shifted"] = "zeros"
+) -> tuple[Tensor, Tensor]:
+    """The layer u, N,3,S,S, with the colour-jittered patch on zeros, and alpha N,1,S,S, both in [0,1].
+
+    alpha is 1 on the pasted pixels and 0 elsewhere, then blurred by a Gaussian. `onto`: see SmoothBlend.
+    Raises VisaError for images that are not float N,3,S,S.
     """
     check_images(images)
     side = images.shape[-1]
@@ -101,10 +111,7 @@ def smooth_blend(
     u = _shift(images, at, patches)
     if patches.colour is not None:
         apply_jitter_(u, patches.colour, inside=box)
-    if onto == "zeros":
-        u = u * box
-    alpha = _soft_box(at, patches)[:, None].to(images)
-    return images + alpha * (u - images), alpha
+    return u * box if onto == "zeros" else u, _soft_box(at, patches)[:, None].to(images)
 
 
 def _shift(images: Tensor, at: Tensor, p: Patches) -> Tensor:

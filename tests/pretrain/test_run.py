@@ -2,8 +2,6 @@
 
 import json
 import subprocess
-from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,10 +13,11 @@ from visa import cli
 from visa.backbone import load_backbone
 from visa.data.source import open_source
 from visa.errors import VisaError
-from visa.pretrain.ablation import REFERENCE, variants
+from visa.pretrain import METHODS
+from visa.pretrain.diagnose import flops_per_image
 from visa.pretrain.fabric import make_fabric
-from visa.pretrain.session import folder_data, in_processes, is_finished, run_pretraining, run_random, training_data
-from visa.pretrain.settings import METHODS, configured
+from visa.pretrain.run import folder_data, in_processes, is_finished, run_pretraining, run_random, training_data
+from visa.pretrain.settings import REFERENCE, configured, variants
 from visa.provenance import read_sidecar
 
 SMALL = {"arch": "resnet18_half", "epochs": 1, "batch_size": 8, "image_size": 32, "queue": 16, "base_lr": 0.05}
@@ -82,25 +81,6 @@ def test_processes_train_on_the_data_of_the_notebook(mini_root, monkeypatch):
     assert seen["VISA_ROOT"] == str(mini_root)
 
 
-def test_a_checkpoint_of_other_code_or_data_is_named_and_goes_on_when_asked(data, tmp_path, capsys):
-    settings, cpu = configured("simsiam", False, SMALL), make_fabric("cpu")
-    run_pretraining(settings, data, tmp_path, cpu)
-    (old,) = tmp_path.glob("checkpoint-*.pt")
-    trained = (tmp_path / "curves.csv").read_bytes()
-    assert "anew" not in capsys.readouterr().out
-    changed, longer = replace(data, fingerprint="changed"), replace(settings, epochs=2)
-    with pytest.raises(VisaError, match="other settings"):
-        run_pretraining(longer, changed, tmp_path, cpu, resume_from=old)
-    with pytest.raises(VisaError, match=r"no checkpoint 'absent\.pt'"):
-        run_pretraining(settings, changed, tmp_path, cpu, resume_from=Path("absent.pt"))
-    (tmp_path / "curves.csv").unlink()
-    run_pretraining(settings, changed, tmp_path, cpu, resume_from=old)
-    assert (tmp_path / "curves.csv").read_bytes() == trained and is_finished(settings, changed, tmp_path)
-    run_pretraining(replace(settings, seed=1), data, tmp_path, cpu)
-    said = capsys.readouterr().out
-    assert said.count("begins anew") == 1 and "checkpoint-" in said
-
-
 @pytest.fixture
 def photos(tmp_path):
     """A folder `imagenet/train` of two classes of eight images."""
@@ -109,17 +89,6 @@ def photos(tmp_path):
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 40), (16 * i, 255 - 8 * i, 60)).save(file)
     return tmp_path / "imagenet" / "train"
-
-
-def test_a_classifier_does_not_go_on_with_other_classes(photos, tmp_path):
-    settings, cpu = configured("supervised", False, SMALL | {"epochs": 1}), make_fabric("cpu")
-    run_pretraining(settings, folder_data(str(photos), 32, workers=1), tmp_path / "two", cpu)
-    (old,) = (tmp_path / "two").glob("checkpoint-*.pt")
-    (photos / "third").mkdir()
-    (photos / "class0" / "0.png").rename(photos / "third" / "0.png")
-    with pytest.raises(VisaError, match="2 classes, and these images have 3"):
-        run_pretraining(settings, folder_data(str(photos), 32, workers=1), tmp_path / "three", cpu, resume_from=old)
-    assert not list((tmp_path / "three").glob("[!.]*"))
 
 
 def test_a_folder_is_named_by_what_it_holds(photos, tmp_path):
@@ -144,21 +113,6 @@ def test_pretraining_on_a_folder_opens_no_visa(photos, tmp_path, capsys):
     assert not (tmp_path / "data").exists(), "nothing is rendered"
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"epoch": 3}, "Did you mean 'epochs'"),
-        ({"epochs": "three"}, "give int"),
-        ({"epochs": True}, "give int"),
-        ({"joint_pass": 1}, "give bool"),
-        ({"strong": "x"}, "unknown setting 'strong'"),
-    ],
-)
-def test_settings_from_a_command_line_are_checked(values, message):
-    with pytest.raises(VisaError, match=message):
-        configured("simsiam", True, values)
-
-
 def test_settings_reach_the_method_and_the_spd_term():
     settings = configured("simclr", True, {"eta": 1, "form": "cross-entropy", "epochs": 3, "base_lr": 1})
     assert (settings.epochs, settings.base_lr, settings.spd.eta, settings.spd.form) == (3, 1, 1, "cross-entropy")
@@ -173,8 +127,6 @@ def test_each_ablation_differs_from_the_reference():
 
 
 def test_the_cost_of_a_step_is_what_its_views_cost():
-    from visa.pretrain.cost import flops_per_image
-
     one = flops_per_image(configured("supervised", False, {"arch": "resnet50"}))
     assert one == pytest.approx(3 * 2 * 4.09e9, rel=0.02), "4.09 G multiply-adds forward, and twice that backward"
     two = flops_per_image(configured("simsiam", False, {"arch": "resnet50"}))
