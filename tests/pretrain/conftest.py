@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from copy import copy
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch import nn
 
 from visa.pretrain import METHODS, settings, simsiam
 from visa.pretrain.fabric import gathered, make_fabric
-from visa.pretrain.images import Batch
+from visa.pretrain.images import ImagesInMemory
 from visa.pretrain.settings import PretrainSettings
 from visa.pretrain.simclr import nt_xent
 from visa.pretrain.spd import SpdSettings
@@ -43,22 +44,12 @@ class TinyNet(nn.Module):
         return self.layer4(self.layer3(self.relu(self.bn1(self.conv1(x))))).mean((2, 3))
 
 
-class TinyImages:
-    """Sixteen smooth images of 36 x 36 pixels, each a class of its own."""
-
-    classes = 16
-
-    def __init__(self):
-        base = torch.rand(16, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-        self.images = (nn.functional.interpolate(base, 36, mode="bilinear") * 255).to(torch.uint8)
-        self.skipped = ["corrupt.jpg: no JPEG"]
-
-    def __len__(self):
-        return len(self.images)
-
-    def batches(self, order):
-        for indices in order:
-            yield Batch(self.images[indices], torch.as_tensor(indices))
+def tiny_images(skipped="corrupt.jpg: no JPEG"):
+    """Sixteen smooth images of 36 x 36 pixels, each a class of its own, and a corrupt one."""
+    base = torch.rand(16, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    images = ImagesInMemory((nn.functional.interpolate(base, 36, mode="bilinear") * 255).to(torch.uint8))
+    images.skipped = [skipped]
+    return images
 
 
 def create_tiny(arch, seed):
@@ -105,7 +96,7 @@ def embedded():
 
 @pytest.fixture
 def images():
-    return TinyImages()
+    return tiny_images()
 
 
 @pytest.fixture(scope="session")
@@ -134,7 +125,7 @@ def killed(path, where):
             os.fsync = then_die(os.fsync)
         case "between two names":
             Path.replace = then_die(Path.replace)  # the newest has become the one before, the new one is not in place
-    pretrain(TinyImages(), TINY, Path(path), make_fabric("cpu"), save_every=0.0)
+    pretrain(tiny_images(), TINY, Path(path), make_fabric("cpu"), save_every=0.0)
 
 
 def member(folder):
@@ -144,14 +135,14 @@ def member(folder):
     fabric = make_fabric("cpu")
     found = {"gradient": gradient_of_gathered(rank, size)}
     for method in METHODS:
-        images = TinyImages()
-        images.skipped = [f"{rank}.jpg: no JPEG"]
-        result = pretrain(images, tiny_method(method), folder / f"{method}.pt", fabric)
+        result = pretrain(tiny_images(f"{rank}.jpg: no JPEG"), tiny_method(method), folder / f"{method}.pt", fabric)
         found[method] = {"curves": result.curves, "skipped": result.skipped}
         torch.save(result.method.state_dict(), folder / f"{method}.weights{rank}")
     (folder / f"found{rank}.json").write_text(json.dumps(found))
     with suppress(KeyboardInterrupt):
-        pretrain(interrupted_at(TinyImages(), 3), tiny_method("simsiam"), folder / "stopped.pt", fabric, save_every=0.0)
+        pretrain(
+            interrupted_at(tiny_images(), 3), tiny_method("simsiam"), folder / "stopped.pt", fabric, save_every=0.0
+        )
     torch.distributed.destroy_process_group()
 
 
@@ -167,16 +158,17 @@ def embedded_views():
 
 
 def interrupted_at(images, step):
-    """Images of the kind of `images` that are interrupted before batch `step`."""
+    """The images, interrupted before batch `step`."""
 
-    class Stopping(type(images)):
-        def batches(self, order):
-            for i, batch in enumerate(super().batches(order)):
-                if i == step:
-                    raise KeyboardInterrupt
-                yield batch
+    def batches(order):
+        for i, batch in enumerate(images.batches(order)):
+            if i == step:
+                raise KeyboardInterrupt
+            yield batch
 
-    return Stopping()
+    stopping = copy(images)
+    stopping.batches = batches
+    return stopping
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ def write_folder(root, classes=3, each=4, suffix=".jpg"):
     return root
 
 
-def below(root, side=16, workers=0, **settings):
-    return FolderImages(find_files(root), side, workers, **settings)
+def below(root, side=16, workers=0):
+    return FolderImages(find_files(root), side, workers)
 
 
 def only(images, order):
@@ -156,7 +156,8 @@ def test_too_many_corrupt_images_stop_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(images_module, "BUDGET_LEAST", 2)
     with pytest.raises(VisaError, match=r"3 of 11 images cannot be decoded, the first .*1\.jpg.*fetch them again"):
         list(below(root).batches([[6], [7], [8]]))
-    assert len(list(below(root, budget=0.5).batches([[6], [7], [8]]))) == 3
+    monkeypatch.setattr(images_module, "BUDGET", 0.5)
+    assert len(list(below(root).batches([[6], [7], [8]]))) == 3
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -18,7 +18,7 @@ from visa.pretrain.diagnose import diagnose
 from visa.pretrain.settings import PretrainSettings
 from visa.pretrain.simsiam import SimSiam
 from visa.pretrain.spd import SpdSettings
-from visa.pretrain.train import Speed, default_speed, pretrain
+from visa.pretrain.train import Speed, batch_indices, default_speed, pretrain
 
 SCRIPT = Path(__file__).parent / "conftest.py"
 
@@ -105,19 +105,15 @@ def test_checkpoints_that_take_long_are_written_rarely(tiny, images, cpu, tmp_pa
     assert written == [1]
 
 
-def test_each_epoch_sees_every_image_once_and_drops_the_incomplete_batch(tiny, images, cpu, tmp_path):
-    seen = []
-
-    class Watched(type(images)):
-        def batches(self, order):
-            for indices in order:
-                seen.append(indices)
-                yield from super().batches([indices])
-
-    pretrain(Watched(), replace(tiny, batch_size=6), tmp_path / "c.pt", cpu)
-    assert [len(indices) for indices in seen] == [6] * 4
+def test_each_epoch_sees_every_image_once_in_an_order_of_its_own(tiny):
+    settings = replace(tiny, batch_size=6)
+    seen = list(batch_indices(16, settings, 0, 0, 1))
+    assert [len(indices) for indices in seen] == [6] * 4, "an incomplete batch is left out"
     first, second = seen[0] + seen[1], seen[2] + seen[3]
     assert len(set(first)) == len(set(second)) == 12 and first != second
+    assert list(batch_indices(16, settings, 3, 0, 1)) == seen[3:]
+    parts = [list(batch_indices(16, settings, 0, part, 2)) for part in range(2)]
+    assert [own + other for own, other in zip(*parts, strict=True)] == seen
 
 
 def test_training_brings_the_loss_down(tiny, images, cpu, tmp_path):
@@ -152,20 +148,14 @@ def test_the_term_that_is_not_finite_is_named_and_the_last_good_checkpoint_stays
     assert good["step"] == 5 and is_finite(good["method"].values()) and load(tmp_path / "c.pt")
 
 
-@pytest.mark.parametrize("warmup,stops", [(0.0, 9), (1.0, 13)])
-def test_collapse_stops_the_run_after_warm_up(tiny, images, cpu, tmp_path, monkeypatch, warmup, stops):
-    monkeypatch.setattr(simsiam, "feature_std", lambda z: torch.tensor(0.01))
+@pytest.mark.parametrize(("warmup", "healthy", "stops"), [(0.0, (), 9), (1.0, (), 13), (0.0, (5,), 15)])
+def test_collapse_stops_the_run_after_warm_up(tiny, images, cpu, tmp_path, monkeypatch, warmup, healthy, stops):
+    values = iter([0.9 if i in healthy else 0.01 for i in range(40)])
+    monkeypatch.setattr(simsiam, "feature_std", lambda z: torch.tensor(next(values)))
     monkeypatch.setattr(train, "COLLAPSE_STEPS", 10)
     settings = replace(tiny, epochs=10, warmup_epochs=warmup)
     with pytest.raises(VisaError, match=rf"collapsed: feature_std is 0\.010.*step {stops} .*lower base_lr"):
         pretrain(images, settings, tmp_path / "c.pt", cpu)
-
-
-def test_one_healthy_step_in_between_is_no_collapse(tiny, images, cpu, tmp_path, monkeypatch):
-    values = iter([0.01] * 5 + [0.9] + [0.01] * 5 + [0.9] * 9)
-    monkeypatch.setattr(simsiam, "feature_std", lambda z: torch.tensor(next(values)))
-    monkeypatch.setattr(train, "COLLAPSE_STEPS", 6)
-    assert len(pretrain(images, replace(tiny, epochs=5), tmp_path / "c.pt", cpu).curves) == 20
 
 
 def test_too_few_images_are_refused(tiny, images, cpu, tmp_path):

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from visa.errors import VisaError
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 _TRIES = 10  # random boxes before the central one is taken
-_LUMA = (0.2989, 0.587, 0.114)  # torchvision's rounding of ITU-R BT.601
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def random_view(images: Tensor, side: int, view: View, draws: Draws) -> Tensor:
         if view.jitter_p:
             apply_jitter_(x, jitter)
         if view.grey_p:
-            x.lerp_(grey(x), greyed.to(x)[:, None, None, None])
+            x.lerp_(rgb_to_grayscale(x), greyed.to(x)[:, None, None, None])
         if view.blur_p:
             gaussian_blur_(x, sigma, reach=math.ceil(3 * view.blur_sigma[1] * side / 224))
         return x.clamp_(0, 1)
@@ -243,7 +243,7 @@ def _steps(jitter: Jitter) -> Tensor:
 def _move_(x: Tensor, steps: Tensor, weight: Tensor | float) -> None:
     """In place: brightness moves pixels from black, contrast from the mean grey, saturation from their own grey."""
     for away, contrast, saturation in steps.permute(1, 2, 0)[..., None, None, None]:
-        luma = grey(x)
+        luma = rgb_to_grayscale(x)
         mean = (luma * weight).sum((2, 3), keepdim=True)
         x.lerp_(luma * saturation + mean * contrast, away).clamp_(0, 1)
 
@@ -295,9 +295,3 @@ def _band(kernel: Tensor, size: int) -> Tensor:
     taken = (size - 1) - ((size - 1) - taken).abs()
     band = kernel.new_zeros(len(kernel), size, size)
     return band.scatter_add_(2, taken.expand(len(kernel), -1, -1), kernel[:, None].expand(-1, size, -1))
-
-
-def grey(images: Tensor) -> Tensor:
-    """Grey of N,3,H,W: N,1,H,W."""
-    r, g, b = images.unbind(1)
-    return (r * _LUMA[0]).add_(g, alpha=_LUMA[1]).add_(b, alpha=_LUMA[2]).unsqueeze(1)

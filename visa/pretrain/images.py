@@ -117,19 +117,15 @@ def find_files(root: Path) -> Files:
             "move them into folders of their class, or take the folders away."
         )
     names = np.array([os.fsencode(name) for name in loose or [name for _, name in below]], dtype=np.bytes_)
-    if not below:
-        return Files(str(root), names, torch.arange(len(loose)), len(loose))
-    classes, labels = np.unique([label for label, _ in below], return_inverse=True)
+    classes, labels = np.unique([label for label, _ in below] or np.arange(len(loose)), return_inverse=True)
     return Files(str(root), names, torch.as_tensor(labels), len(classes))
 
 
-def folder_images(
-    root: Path, side: int, workers: int | None = None, budget: float = BUDGET
-) -> tuple["FolderImages", Tensor, str]:
+def folder_images(root: Path, side: int, workers: int | None = None) -> tuple["FolderImages", Tensor, str]:
     """Find every image below an ImageNet-style folder: those to train on, held-out ones, and their fingerprint.
 
     One in twenty is held out, 5 to HELD_OUT (uint8 N,3,side,side): spread evenly over the sorted paths, and so over
-    the classes; corrupt ones are left out. `workers` and `budget`: see FolderImages.
+    the classes; corrupt ones are left out. `workers`: see FolderImages.
     Raises VisaError if the folder is absent, holds fewer than ten images, or too many corrupt ones.
     """
     files = find_files(Path(root))
@@ -137,8 +133,8 @@ def folder_images(
         raise VisaError(f"{n} images below pretrain_root {str(root)!r}: give a folder with ten or more.")
     count = min(HELD_OUT, max(5, n // 20))
     chosen = np.arange(count) * n // count
-    held_out = FolderImages(files.some(chosen), side, budget=budget)
-    train = FolderImages(files.some(np.setdiff1d(np.arange(n), chosen)), side, workers, budget)
+    held_out = FolderImages(files.some(chosen), side)
+    train = FolderImages(files.some(np.setdiff1d(np.arange(n), chosen)), side, workers)
     images = held_out.readable()
     train.skipped += held_out.skipped
     return train, images, files.fingerprint()
@@ -148,16 +144,16 @@ class FolderImages(Dataset["Decoded"]):
     """Training images that lie on disk as `files`, decoded by worker processes to centre squares of `side` pixels.
 
     A corrupt image is printed and listed in `skipped` ('path: reason', once each); the next readable one in the order
-    of `files` takes its place, whatever process or worker meets it. VisaError follows when more than `budget` of the
+    of `files` takes its place, whatever process or worker meets it. VisaError follows when more than BUDGET of the
     images (but at least `BUDGET_LEAST`) are corrupt, counted by each process over what it has met.
     `workers`: see `default_workers`; 0 decodes in this process.
     """
 
-    def __init__(self, files: Files, side: int, workers: int | None = None, budget: float = BUDGET) -> None:
+    def __init__(self, files: Files, side: int, workers: int | None = None) -> None:
         self.files, self.side = files, side
         self.workers = default_workers() if workers is None else workers
         self.classes = files.classes
-        self.allowed = max(BUDGET_LEAST, int(len(files.names) * budget))
+        self.allowed = max(BUDGET_LEAST, int(len(files.names) * BUDGET))
         self.skipped: list[str] = []
         self._corrupt: set[int] = set()
 
