@@ -44,6 +44,7 @@ def member(folder, rank):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_all_processes_hold_the_same_weights_and_curves(two_processes, method):
     found = [json.loads((two_processes / f"found{rank}.json").read_text())[method] for rank in range(SIZE)]
@@ -54,6 +55,7 @@ def test_all_processes_hold_the_same_weights_and_curves(two_processes, method):
         assert torch.equal(value, other[name]) or "running_" in name, name
 
 
+@pytest.mark.slow
 def test_moco_trains_as_one_process_does(two_processes, tiny, images, cpu, tmp_path, of_method):
     """Its batch norms work on groups of images, whichever process has them."""
     both = json.loads((two_processes / "found0.json").read_text())["mocov2"]["curves"]
@@ -67,6 +69,7 @@ def test_moco_trains_as_one_process_does(two_processes, tiny, images, cpu, tmp_p
             assert torch.allclose(weights[name].float(), value.float(), atol=1e-3), name
 
 
+@pytest.mark.slow
 def test_the_gradient_through_gathered_negatives_is_that_of_one_process(two_processes, embedded):
     views = [v.clone().requires_grad_() for v in embedded]
     nt_xent(*views, 0.5).backward()
@@ -76,6 +79,7 @@ def test_the_gradient_through_gathered_negatives_is_that_of_one_process(two_proc
             torch.testing.assert_close(torch.tensor(own), view.grad.chunk(SIZE)[rank], atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_where_two_have_stopped(two_processes, tiny, images, cpu, of_method):
     stopped = torch.load(two_processes / "stopped.pt", weights_only=True)
     assert stopped["step"] == 3

@@ -29,6 +29,7 @@ def data(mini_root):
     return training_data(open_source(str(mini_root)), "fryum", "", 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_leaves_weights_curves_and_diagnosis(data, tmp_path, method):
     settings = configured(method, True, SMALL | {"eta": 0.5})
@@ -47,6 +48,7 @@ def test_every_method_leaves_weights_curves_and_diagnosis(data, tmp_path, method
     assert not is_finished(configured(method, True, SMALL | {"seed": 1}), data, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_same_training_writes_the_same_bytes(data, tmp_path):
     settings = configured("simsiam", True, SMALL)
     for name in ("first", "second"):
@@ -68,6 +70,7 @@ def test_an_absent_folder_is_named(mini_root):
         training_data(open_source(str(mini_root)), "all", "nowhere", 32)
 
 
+@pytest.mark.slow
 def test_a_failed_process_is_told(mini_root):
     with pytest.raises(VisaError, match="exit code 2"):
         in_processes(["--method", "byol"], open_source(str(mini_root)))
@@ -101,6 +104,7 @@ def test_a_folder_is_named_by_what_it_holds(photos, tmp_path):
             folder_data(str(taken), 32, dataset=name)
 
 
+@pytest.mark.slow
 def test_pretraining_on_a_folder_opens_no_visa(photos, tmp_path, capsys):
     settings = [f"--set={k}={v}" for k, v in (SMALL | {"epochs": 1}).items()]
     arguments = ["pretrain", "--images", str(photos), "--device", "cpu", "--workers", "1", *settings]

@@ -34,6 +34,7 @@ def start_killed(checkpoint, where):
     return subprocess.Popen(code, cwd=Path(visa.__file__).parents[1], stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_killed_at_any_point_a_run_ends_with_the_same_bits(tiny, images, cpu, tmp_path):
     points = ("after the update", "before the new name", "between two names")
     running = {w: start_killed(tmp_path / f"{w}.pt", w) for w in points}

@@ -224,7 +224,7 @@ def decode(file: Path, side: int) -> Tensor:
     """
     try:
         with open_image(file) as image:
-            scale = side / min(image.size)
+            scale = side / max(1, min(image.size))
             image.draft("RGB", (math.ceil(image.width * scale), math.ceil(image.height * scale)))
             upright = ImageOps.exif_transpose(image)
             upright.load()
