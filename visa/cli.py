@@ -117,7 +117,7 @@ def splits(
     root: Annotated[Path, typer.Argument(help="A folder of your own data without split files.")],
 ) -> None:
     """Write the splits that a folder of your own stands for as split_csv/, to see and to edit."""
-    from visa.data.own_splits import write_splits
+    from visa.data.prepare import write_splits
 
     for file in write_splits(root):
         typer.echo(file)
@@ -141,7 +141,10 @@ def synth(
     names = object_names(objects) or tuple(MODULES)
     count = f"scale{scale:g}" if scale else f"{normal}+{anomaly}"
     folder = root or data_root() / f"mini-visa-{count}-{size}px-seed{seed}-difficulty{difficulty:g}"
-    typer.echo(write_mini_visa(folder, names, normal, anomaly, size, seed, workers, True, difficulty, scale))
+    try:
+        typer.echo(write_mini_visa(folder, names, normal, anomaly, size, seed, workers, True, difficulty, scale))
+    except ValueError as error:
+        raise VisaError(str(error)) from error
 
 
 for _command in (

@@ -1,24 +1,29 @@
-"""The train/test tree of VisA's own `prepare_data.py`, for code that reads MVTec-like folders."""
+"""Files made from a root's rows: the train/test tree of VisA's own `prepare_data.py`, and split files of own folders.
 
+Starts without torch and NumPy.
+"""
+
+import json
 import os
 import shutil
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from stat import S_ISREG
 
+from tqdm import tqdm
+
 from visa.data.images import open_mask
 from visa.data.layouts import root_samples
-from visa.data.objects import OBJECTS
-from visa.data.png import band_of, encode_mask, read_band
-from visa.data.splits import Sample, present_objects, read_split
+from visa.data.objects import OBJECTS, SPLIT_TYPES
+from visa.data.source import open_source
+from visa.data.splits import COLUMNS, Sample, description, present_objects, read_split
+from visa.data.splits import split_file as split_file_of
 from visa.errors import VisaError, check_choice
 from visa.paths import written_whole
+from visa.provenance import write_rows, write_text
 
-BATCH = 16  # files a worker takes at once: handing over one costs as much as linking it
 FOLDERS = {"normal": "good", "anomaly": "bad"}
 ONE_CLASS = ("train/good", "test/good", "test/bad", "ground_truth/bad")
 TWO_CLASS = ("train/good", "train/bad", "test/good", "test/bad", "ground_truth/train/bad", "ground_truth/test/bad")
@@ -88,21 +93,29 @@ def prepare(
     _check_targets(files, folders)
     for leaf in folders:
         leaf.mkdir(parents=True, exist_ok=True)
-    batches = [files[i : i + BATCH] for i in range(0, len(files), BATCH)]
     with ThreadPoolExecutor(workers) as pool:
-        made = chain.from_iterable(pool.map(lambda batch: [_make(file, link) for file in batch], batches))
-        written = sum(_shown(made, len(files), progress))
+        made = pool.map(lambda file: _make(file, link), files)
+        written = sum(tqdm(made, "prepare", len(files), disable=None if progress else True))  # None: on a terminal
     unmasked = sum(s.label == "anomaly" and not s.mask for s in samples)
     return Summary(folder, tuple(present), absent, written, len(files) - written, unmasked)
 
 
-def _shown(made: Iterable[bool], total: int, progress: bool) -> Iterable[bool]:
-    """The same, with a progress bar on a terminal."""
-    if not (progress and sys.stderr.isatty()):
-        return made
-    from tqdm import tqdm  # a tenth of the time that an object takes
+def write_splits(root: Path) -> list[Path]:
+    """Write `split_csv/*.csv`, and `dataset.json` where there is none, into a root of folders; return the split files.
 
-    return tqdm(made, "prepare", total)
+    The rows are those that the folders stand for without them (`visa.data.layouts.root_samples`); from then on the
+    files say which image trains. Raises VisaError if there are split files already, or no images.
+    """
+    source = open_source(str(root))
+    if (source.root / "split_csv").exists():
+        raise VisaError(f"{source.root / 'split_csv'} is there already: edit its files, or delete it and try again.")
+    rows = {split_file_of(source.root, t): root_samples(source.root, t) for t in SPLIT_TYPES}
+    if not description(source.root):
+        about = {"name": source.name, "synthetic": False}
+        write_text(source.root / "dataset.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    for file, samples in rows.items():
+        write_rows(file, COLUMNS, map(asdict, samples))
+    return list(rows)
 
 
 def _objects(rows: list[Sample], chosen: Sequence[str] | None) -> tuple[Sequence[str], Sequence[str]]:
@@ -205,7 +218,8 @@ def _hard_link(source: Path, target: Path) -> bool:
 
 
 def _write_mask(source: Path, target: Path) -> None:
-    marks = read_band(source.read_bytes()) or band_of(open_mask(source))
-    target.write_bytes(encode_mask(marks))
+    """Write a mask as PNG, 255 where it marks a defect and 0 elsewhere, with its source's time."""
+    binary = open_mask(source).point([0] + 255 * [255])
+    binary.save(target, "PNG", compress_level=1)
     time = source.stat().st_mtime_ns
     os.utime(target, ns=(time, time))
