@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from visa.detect.scores import load_scores
 from visa.errors import VisaError
 from visa.metrics import image_metrics
-from visa.metrics.curves import curve_figures, steps_of_groups
+from visa.metrics.exact import curve_metrics, steps_of_groups
 from visa.provenance import code_digest, digest, write_text
 
 LEVELS = 256
@@ -85,7 +85,7 @@ def _with_maps(record: Record, maps: NDArray[np.float32], masks: NDArray[np.uint
         write_text(folder / name, script(f"{record.folder}/{name}", _png(levels)))
     negatives, positives = counts
     both = negatives.any() and positives.any()
-    figures = curve_figures(steps_of_groups(positives[::-1], negatives[::-1])) if both else {}
+    figures = curve_metrics(steps_of_groups(positives[::-1], negatives[::-1])) if both else {}
     middle = int(np.searchsorted(counts.sum(0).cumsum(), counts.sum() / 2))
     return replace(
         record,
