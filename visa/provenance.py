@@ -22,7 +22,6 @@ _LIBRARIES = (
     "numpy",
     "scikit-learn",
     "scipy",
-    "numba",
     "pillow",
     "opencv-python-headless",
     "timm",

@@ -14,8 +14,7 @@ from visa.cli import app
 from visa.detect.scores import save_scores
 from visa.errors import VisaError
 from visa.metrics import image_metrics, pixel_metrics
-from visa.report.browser.build import build_browser
-from visa.report.browser.records import LEVELS, levels_of, read_record, scale_of, script
+from visa.report.browser.build import LEVELS, build_browser, levels_of, read_record, scale_of, script
 
 
 def value_of(file):
@@ -48,7 +47,7 @@ def test_pixel_figures_from_the_counts_are_those_of_the_maps(scored, tmp_path):
     scores = scored.scores["fryum", "random", "padim"]
     save_scores(tmp_path / "run/scores.npz", scores)
     record = read_record(tmp_path / "run/scores.npz", tmp_path / "run/browser/scored")
-    own = record.maps
+    own = record["maps"]
     truth, maps = scores.masks[scores.known], scores.maps[scores.known]
     assert sum(own["positives"]) == truth.sum() and sum(own["negatives"]) == (1 - truth).sum()
     for k in (1, 40, 90, 200):
@@ -58,8 +57,8 @@ def test_pixel_figures_from_the_counts_are_those_of_the_maps(scored, tmp_path):
         assert tp / truth.sum() == pytest.approx(recall_score(truth.ravel(), called.ravel()), rel=1e-12)
         assert 2 * tp / (tp + fp + truth.sum()) == pytest.approx(f1_score(truth.ravel(), called.ravel()), rel=1e-12)
     exact = pixel_metrics(levels_of(maps, own["low"], own["step"]), truth)
-    assert record.au_pr["pixel"] == pytest.approx(exact["au_pr"], rel=1e-9)
-    assert record.au_pr["image"] == image_metrics(scores.image_scores, scores.labels)["au_pr"]
+    assert record["au_pr"]["pixel"] == pytest.approx(exact["au_pr"], rel=1e-9)
+    assert record["au_pr"]["image"] == image_metrics(scores.image_scores, scores.labels)["au_pr"]
 
 
 def test_image_scores_keep_their_order_and_their_float32_value(tmp_path, scored):
@@ -67,7 +66,7 @@ def test_image_scores_keep_their_order_and_their_float32_value(tmp_path, scored)
     values = np.nextafter(np.float32(0.1), np.float32(1)) * np.arange(1, len(scores.paths) + 1, dtype=np.float32)
     save_scores(tmp_path / "run/scores.npz", type(scores)(**vars(scores) | {"image_scores": values}))
     record = read_record(tmp_path / "run/scores.npz", tmp_path / "run/browser/scored")
-    assert np.array_equal(np.float32(record.image_scores), values) and record.maps is None
+    assert np.array_equal(np.float32(record["image_scores"]), values) and record["maps"] is None
 
 
 @pytest.fixture

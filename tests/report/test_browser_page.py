@@ -10,8 +10,7 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from visa.metrics import image_metrics, pixel_metrics
-from visa.report.browser.build import PAGE, build_browser
-from visa.report.browser.records import levels_of, scale_of
+from visa.report.browser.build import PAGE, build_browser, levels_of, scale_of
 
 SET = """const [id, value] = arguments; const control = document.getElementById(id); control.value = value;
 for (const kind of ["input", "change"]) control.dispatchEvent(new Event(kind, {bubbles: true}));"""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from visa.detect.scores import Scores
-from visa.report.cases import pick_cases, show_cases
+from visa.report.figures import pick_cases, show_cases
 
 LABELS = [0, 0, 0, 1, 1, 1]
 VALUES = [0.1, 0.9, 0.3, 0.8, 0.2, 0.7]

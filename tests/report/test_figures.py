@@ -103,7 +103,7 @@ def test_metric_by_pretraining_joins_the_values_of_a_seed():
     figure = plot_metric_by_pretraining(pd.concat([twice, ignored]), "image", "ap")
     assert [a.get_title() for a in figure.axes] == ["1cls\np", "2cls_5shot\np"], "a detector is not mixed over setups"
     assert figure.axes[0].lines[0].get_ydata().tolist() == [0.5, 0.7], "single defect classes stay out"
-    with pytest.raises(VisaError, match="no pixel ap"):
+    with pytest.raises(VisaError, match="no pixel AP"):
         plot_metric_by_pretraining(metrics, "pixel", "ap")
 
 

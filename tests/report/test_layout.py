@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from visa.report.layout import defect_tables, paper_tables, write_tables
+from visa.report.tables import defect_tables, paper_tables, write_tables
 
 
 def plain(cells):

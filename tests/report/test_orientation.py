@@ -3,7 +3,7 @@ import math
 import pandas as pd
 
 from visa.paths import notebooks_root
-from visa.report.orientation import expected_cost, machine_facts, notebook_facts
+from visa.report.collect import expected_cost, machine_facts, notebook_facts
 
 
 def test_every_notebook_states_question_input_output_and_cost():

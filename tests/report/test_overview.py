@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from visa.errors import VisaError
-from visa.report import layout
-from visa.report.overview import plot_defects, plot_overview
+from visa.report import tables
+from visa.report.figures import plot_defects, plot_overview
 
 
 def means(axis):
@@ -22,7 +22,7 @@ def test_the_overview_has_a_row_a_task_and_a_column_a_setup(metrics):
     assert means(axes[0])["probe"][:, 1].tolist() == pytest.approx([0.41, 0.31, 0.51]), "and draws"
     assert not axes[2].containers and "not measured" in [t.get_text() for t in axes[2].texts]
     assert [t.get_text() for t in axes[2].get_xticklabels()] == ["simsiam", "random", "simsiam+spd"]
-    with pytest.raises(VisaError, match="no such AU-PRO"):
+    with pytest.raises(VisaError, match="there is no AU-PRO"):
         plot_overview(metrics, "au_pro")
 
 
@@ -38,9 +38,9 @@ def test_a_defect_class_may_be_called_anything(metrics):
 def test_names_become_no_markup_in_tables(metrics):
     odd = "<script>alert(1)</script>"
     own = metrics[metrics["object"] == "fryum"]
-    tables = layout.defect_tables(pd.concat([own, own[own["defect"] == "other"].assign(defect=odd)]), {}, odd)
-    text = "".join(map(layout.to_html, tables))
-    assert tables and "<script" not in text and "&lt;script&gt;" in text
+    made = tables.defect_tables(pd.concat([own, own[own["defect"] == "other"].assign(defect=odd)]), {}, odd)
+    text = "".join(map(tables.to_html, made))
+    assert made and "<script" not in text and "&lt;script&gt;" in text
 
 
 def test_defect_classes_are_ordered_from_hard_to_easy(metrics):
