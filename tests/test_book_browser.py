@@ -73,21 +73,13 @@ def picture(browser, name, size):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_no_page_asks_anything_of_the_outside(visits, name):
-    requests = visits[name].requests
-    assert f"{name}.html" in " ".join(requests)
-    assert {urlsplit(u).scheme for u in requests} <= {"file", "data", "blob"}
-    assert {u: error for u, error in requests.items() if error} == {}
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_pages_fit_a_narrow_screen(visits, name):
-    assert visits[name].narrow[0] <= visits[name].narrow[1], "the page scrolls sideways"
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_images_are_there_and_say_what_they_show(visits, name):
-    assert visits[name].broken == [] and visits[name].unnamed == []
+def test_a_page_is_offline_fits_a_phone_and_names_its_images(visits, name):
+    page = visits[name]
+    assert f"{name}.html" in " ".join(page.requests)
+    assert {urlsplit(u).scheme for u in page.requests} <= {"file", "data", "blob"}
+    assert {u: error for u, error in page.requests.items() if error} == {}
+    assert page.narrow[0] <= page.narrow[1], "the page scrolls sideways"
+    assert page.broken == [] and page.unnamed == []
 
 
 def scheme(browser, name):

@@ -95,7 +95,7 @@ def prepare(app: Sphinx, config: Config) -> None:
     config.html_js_files = [f for f in config.html_js_files if not str(f).startswith("mathjax/")]
     book, runs = Path(app.srcdir), runs_root()
     texts = book / "reference" / "notebook_figures.csv"
-    pages = import_module("notebooks").pages(book.parent / "notebooks", runs / "book", texts)
+    pages = import_module("pages").pages(book.parent / "notebooks", runs / "book", texts)
     write(book / "notebooks", {name: json.dumps(page, indent=1) + "\n" for name, page in pages.items()})
     folder = browser_of(runs)
     part = EMBEDDED.format(copy=BROWSER, run=escape(folder.parent.name)) if folder else NO_BROWSER
