@@ -70,7 +70,7 @@ def test_names_in_the_text_exist(page):
     text = page.read_text(encoding="utf-8")
     for name in set(re.findall(r"`~?(visa\.[\w.]+)`", text)):
         pkgutil.resolve_name(name)
-    for path in set(re.findall(r"`((?:book|notebooks|visa|tests)/[\w./]+)`", text)):
+    for path in set(re.findall(r"`(?:python )?((?:book|notebooks|visa|tests|benchmarks)/[\w./]+)", text)):
         made = {"book/_build/html/", "book/_build/screenshots/"}
         assert path in made or (REPO / path).exists(), f"{page.name} names {path}"
 

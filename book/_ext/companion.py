@@ -15,8 +15,13 @@ from sphinx.config import Config
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1]), str(HERE)]  # this clone's visa, whatever else bears that name
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this clone's visa, whatever else bears that name
+
+from visa.errors import VisaError
+from visa.paths import runs_root
+from visa.provenance import folder_fingerprint
+
 UNFINISHED = ".unfinished"  # in the built book, while it is being built
 BROWSER = "_static/browser"  # below the built book
 MAKERS = {  # module: its functions, each the Markdown of the directive of its name
@@ -40,19 +45,15 @@ class FromFiles(SphinxDirective):
 
     maker: tuple[str, str]
 
-    optional_arguments = 1
-    final_argument_whitespace = True
-    has_content = True
+    optional_arguments, final_argument_whitespace, has_content = 1, True, True
     option_spec = dict.fromkeys(("where", "show", "rows", "columns", "value", "minus", "digits", "alt"), str)
 
     def run(self) -> list[nodes.Node]:
         """The nodes of the Markdown that the function makes; raises ExtensionError for a file that does not fit."""
-        from visa.errors import VisaError
-
-        module, function = self.maker
-        self.file(f"_ext/{module}.py")
+        self.file(f"_ext/{self.maker[0]}.py")
+        make = getattr(import_module(self.maker[0]), self.maker[1])
         try:
-            return self.parse_text_to_nodes(getattr(import_module(module), function)(self))
+            return self.parse_text_to_nodes(make(self))
         except VisaError as error:
             raise ExtensionError(f"{self.env.docname}, {{{self.name}}}: {error}") from error
 
@@ -89,8 +90,6 @@ def begin(app: Sphinx, config: Config) -> None:
 
 def prepare(app: Sphinx, config: Config) -> None:
     """Write the pages that are notebooks, and the browser's part; untouched where nothing changed."""
-    from visa.paths import runs_root
-
     # jupyter-book loads each script of _static on each page; Sphinx itself adds MathJax where there is mathematics
     config.html_js_files = [f for f in config.html_js_files if not str(f).startswith("mathjax/")]
     book, runs = Path(app.srcdir), runs_root()
@@ -104,8 +103,6 @@ def prepare(app: Sphinx, config: Config) -> None:
 
 def finish(app: Sphinx, error: Exception | None) -> None:
     """Add the defect browser, empty what is not needed, and take the mark away from a build that came to its end."""
-    from visa.paths import runs_root
-
     if error is not None:
         return
     built = Path(app.outdir)
@@ -153,21 +150,15 @@ def browser_of(runs: Path) -> Path | None:
 
 def copy_browser(source: Path | None, target: Path) -> None:
     """Make `target` a copy of the browser's folder; without one it goes."""
-    from visa.provenance import folder_fingerprint
-
-    if source and target.is_dir() and folder_fingerprint(source) == folder_fingerprint(target):
-        return
-    shutil.rmtree(target, ignore_errors=True)
-    if source:
-        shutil.copytree(source, target)
+    if not (source and target.is_dir() and folder_fingerprint(source) == folder_fingerprint(target)):
+        shutil.rmtree(target, ignore_errors=True)
+        if source:
+            shutil.copytree(source, target)
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
-    """Make `folder` hold `files` and no other notebook; a file that is the same keeps its time: no page is rebuilt."""
+    """Make `folder` hold `files`; a file that is the same keeps its time, and its page is not built again."""
     folder.mkdir(exist_ok=True)
-    for old in folder.glob("*.ipynb"):
-        if old.name not in files:
-            old.unlink()
     for name, text in files.items():
         path = folder / name
         if not path.is_file() or path.read_text(encoding="utf-8") != text:

@@ -10,6 +10,7 @@ from results import commands, commits, long_table
 from visa.errors import check_choice
 from visa.report import tables
 
+SPACED = ",\N{NO-BREAK SPACE}"
 HOW = "\n::::{{dropdown}} Sources, commands and runs of these claims\n{table}::::\n"
 
 
@@ -93,22 +94,16 @@ def measured(claim: "pd.Series[str]", long: pd.DataFrame) -> Ours:
     sign = -1 if claim["wants"] == "-" else 1
     low, high = sorted((sign * line["low"], sign * line["high"]))
     holds = "yes" if low > 0 else "no" if high < 0 else "open"
-    return Ours(_points(line), holds, f"{line['n']} seeds" if line["n"] > 1 else f"{line['draws']} draws")
-
-
-def _points(line: "pd.Series[float]") -> str:
-    mean, low, high = (f"{100 * line[c]:+.1f}".replace("-", "−") for c in ("mean", "low", "high"))
-    return mean if np.isnan(line["low"]) else f"{mean} [{low},\N{NO-BREAK SPACE}{high}]"
+    mean, *ends = (f"{100 * line[c]:+.1f}".replace("-", "−") for c in ("mean", "low", "high"))
+    cell = mean if np.isnan(low) else f"{mean} [{SPACED.join(ends)}]"
+    return Ours(cell, holds, f"{line['n']} seeds" if line["n"] > 1 else f"{line['draws']} draws")
 
 
 def _made(book: Path, run: str, ours: Ours) -> str:
-    """The run behind a number: its folder or test, commit and seeds."""
-    if run.startswith("tests/"):
-        return f"`{run}`"
-    if not ours.cell:
-        return ""
+    """The run behind a number: its folder or test, commit and seeds; empty where there is no number."""
     named = ", ".join(f"`{c}`" for c in commits(book / "results" / run))
-    return ", ".join(filter(None, [f"`{run}`", f"commit {named}", ours.seeds]))
+    parts = [f"`{run}`", f"commit {named}" if named else "", ours.seeds]
+    return ", ".join(filter(None, parts)) if ours.cell else ""
 
 
 def _how(claims: pd.DataFrame) -> str:

@@ -25,7 +25,7 @@ SYNTHETIC = """:::{warning}
 """
 PROMPTS = {"code_prompt_show": "Parameters", "code_prompt_hide": "Parameters"}
 MADE_BY = "{caption} *Made by notebook `{name}` on {dataset}{settings}{commit}.*"
-SETTINGS = ("object", "pretraining", "seed", "seeds", "method", "spd", "arch", "epochs")  # shown below a figure
+SETTINGS = ("object", "pretraining", "seed", "seeds", "method", "spd", "arch", "epochs")  # shown in a caption
 BANNER = 'class="mini-visa-banner"'  # the notebook's own warning, replaced by the page's
 
 

@@ -23,7 +23,6 @@ from visa.provenance import machine
 BOOK = Path(__file__).resolve().parents[1]
 HTML, OUT = BOOK / "_build" / "html", BOOK / "_build" / "pdf"
 DROPPED = ("a.headerlink", "script", "button", ".prev-next-footer", ".viewcode-link", ".sd-summary-icon")
-SCREEN_ONLY = ("api",)  # long, and of use beside the code alone
 COVER = """<section class="cover"><p class="title">{title}</p>
 <p>{made}</p><p>{footer}</p><p>The API's pages are in the HTML book.</p><ol>{contents}</ol></section>"""
 PRINT = (  # no header; the style sheet numbers the pages
@@ -54,10 +53,10 @@ def main() -> None:
 
 
 def chapters() -> list[str]:
-    """Pages in the order of the table of contents, without those for a screen alone."""
+    """Pages in the order of the table of contents, without the API: long, and of use beside the code alone."""
     toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
     files = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
-    return [file for file in files if file not in SCREEN_ONLY]
+    return [file for file in files if file != "api"]
 
 
 def one_document(html: Path, names: list[str]) -> str:
