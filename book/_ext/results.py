@@ -86,7 +86,7 @@ def run(page: Any) -> str:
     command = re.sub(r"(--\S+) ", "\\1\N{NO-BREAK SPACE}", commands(page.file("reference/runs.csv"))[name])
     lines = textwrap.wrap(command, 88, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     shell = " \\\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")  # an option stays with its value
-    files = sorted(page.file(f"results/{name}").glob("*.json"))
+    files = sorted((Path(page.env.srcdir) / "results" / name).glob("*.json"))
     folds = [FOLDED.format(file=file, place=f"results/{name}/{file.name}") for file in files]
     return "\n".join([f"```sh\n{shell}\n```\n", *folds])
 
