@@ -362,12 +362,6 @@ def test_what_the_page_on_conventions_says():
         )
 
 
-def parameters_of(notebook):
-    cells = json.loads((REPO / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
-    cell = next(c for c in cells if "parameters" in c["metadata"].get("tags", []))
-    return dict(re.findall(r"^(\w+): \w+ = (\S+)", "".join(cell["source"]), re.M))
-
-
 def test_numbers_of_the_data_are_those_of_the_code_and_of_the_split_files():
     counts = pd.read_csv(RESULTS / "data" / "counts.csv", index_col="measure")["value"]
     for text in (text_of("data"), (REPO / "README.md").read_text(encoding="utf-8")):
@@ -378,13 +372,3 @@ def test_numbers_of_the_data_are_those_of_the_code_and_of_the_split_files():
     for setup in ("1cls", "2cls_highshot", "2cls_fewshot"):
         parts = [f"{setup} {split} {label}" for split in ("train", "test") for label in ("normal", "anomaly")]
         assert sizes.loc[f"{setup}.csv"].tolist() == [counts.get(part, 0) for part in parts]
-
-
-def test_settings_of_the_notebooks_that_the_book_names_are_theirs():
-    said = re.search(
-        r"raise `base_lr` to ([\d.]+),.*queue of (\d+) keys and a key momentum of ([\d.]+)", text_of("deviations"), re.S
-    )
-    pretrain = parameters_of("03_pretrain")
-    assert said.groups() == (pretrain["base_lr"], pretrain["queue"], pretrain["key_momentum"])
-    assert pretrain["optimizer"] == '"sgd"' and pretrain["warmup_epochs"] == "1.0"
-    assert f"$\\eta = {parameters_of('06_ablation')['eta']}$" in text_of("deviations")
