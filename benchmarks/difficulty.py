@@ -18,14 +18,15 @@ import pandas as pd
 import torch
 from common import write_record
 from tqdm import tqdm
+from visa.detect.score import score_split
+from visa.pipeline import GivenWeights
 
 from visa.backbone import load_backbone
 from visa.data.setups import splits
 from visa.data.source import open_source
-from visa.detect.evaluator import Evaluator, ScoreSettings
+from visa.detect.shared import Context, ScoreSettings
 from visa.metrics import image_metrics
 from visa.mini import MODULES, write_mini_visa
-from visa.plan import GivenWeights
 
 COLUMNS = ("object", "weights", "arch", "seed", "detector", "auroc")
 
@@ -38,10 +39,10 @@ def candidates(weights, seeds):
 
 def measure(source, object, arch, file, seed):
     """Image AU-ROC of each one-class detector on the 1cls split of an object."""
-    evaluator = Evaluator(load_backbone(arch, file, seed), source.root, ScoreSettings(seed=seed))
+    context = Context(load_backbone(arch, file, seed), source.root, ScoreSettings(seed=seed))
     (split,) = splits(source, object, "1cls")
     for detector in ("padim", "patchcore"):
-        scores = evaluator.score(detector, split)
+        scores = score_split(context, detector, split)
         yield detector, f"{image_metrics(scores.image_scores, scores.labels)['auroc']:.4f}"
 
 

@@ -21,9 +21,7 @@ import torch
 from common import Data, add_options, anomalib_version, batches, cpu_seconds, ratio, show, turns, write_record
 
 from visa.backbone import FeatureMaps
-from visa.detect.coreset import greedy_coreset
-from visa.detect.neighbors import nearest_patches
-from visa.detect.patchcore import LAYERS, PatchCore
+from visa.detect.patchcore import LAYERS, PatchCore, greedy_coreset, nearest_patches
 
 
 def coresets(x, peer, options):

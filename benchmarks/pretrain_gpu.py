@@ -2,9 +2,9 @@
 
     python benchmarks/pretrain_gpu.py --out runs/benchmarks/pretrain_gpu.json
 
-One command, some minutes on any CUDA GPU: ResNet-50, 224 px, bf16, each method with and without SPD, at the largest
-batch of 256, 128, ... that simsiam+spd fits in. The file is written after each part; what `--budget` leaves no time for
-is named there. On a CPU: `--device cpu --smoke`.
+Some minutes on a CUDA GPU: ResNet-50, 224 px, bf16, each method with and without SPD, at the largest batch of 256, 128,
+... that simsiam+spd fits in. The file is written after each part; what `--budget` leaves no time for is named there.
+On a CPU: `--device cpu --smoke`.
 
 - of network: of the images/s that the backbone alone reaches on as many resident views, forward and backward (MoCo's
   key views: forward), in batches of one or three, whichever is faster; without heads, augmentation and optimizer.
@@ -27,18 +27,16 @@ import numpy as np
 import torch
 from common import show, write_record
 from step import CLASSES, Parts, measure, seconds, wait
+from visa.pretrain.images import FolderImages, find_files
 
 from visa.backbone import create_backbone
 from visa.pretrain import METHODS
-from visa.pretrain.cost import IMAGENET_IMAGES, flops_per_image
+from visa.pretrain.diagnose import IMAGENET_IMAGES, flops_per_image
 from visa.pretrain.fabric import make_fabric
-from visa.pretrain.feed import on_device
-from visa.pretrain.input.images import ImageFolder
 
 VIEWS = {"simsiam": (2, 0), "mocov2": (1, 1), "simclr": (2, 0), "supervised": (1, 0)}  # learned from, looked at
 SPD_VIEWS = {"simsiam": 3, "mocov2": 3, "simclr": 3, "supervised": 2}
-SHOWN = ("pretraining", "input", "images_per_second", "ratio", "of_network", "of_peak", "step_ms", "views_ms")
-SHOWN += ("blend_percent", "memory_gib", "full_run_hours")
+SHOWN = ("pretraining", "input", "images_per_second", "ratio", "of_network", "of_peak", "memory_gib", "full_run_hours")
 flops = cache(flops_per_image)
 
 
@@ -48,9 +46,8 @@ class Bench:
     def __init__(self, options):
         self.options, self.fabric, self.started = options, make_fabric(options.device), time.monotonic()
         self.device, self.batch = self.fabric.device, options.batch
-        self.facts, self.rows, self.left_out = {"device": str(self.device), "network": {}}, [], []
-        if self.device.type == "cuda":
-            self.facts["device"] = torch.cuda.get_device_properties(self.device).name
+        self.facts, self.rows, self.left_out = {"network": {}}, [], []
+        self.facts["device"] = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
     def parts(self, name):
         shape = {"arch": self.options.arch, "image_size": self.options.image_size, "batch_size": self.batch}
@@ -76,7 +73,7 @@ class Bench:
                 if self.batch < 4:
                     raise
                 self.batch //= 2
-            clean(self.device)
+            free()
 
     def network(self, times):
         """Views/s of the backbone alone, of `times` batches at once: learning, and looking without gradient."""
@@ -110,14 +107,16 @@ class Bench:
     def from_files(self, name, root):
         """A row for images that come from files; without a name, for reading them alone."""
         parts = self.parts(name) if name else None
-        images = ImageFolder(root, self.options.image_size * 9 // 8, self.options.workers)
+        images = FolderImages(find_files(root), self.options.image_size * 9 // 8, self.options.workers)
         order = ([(k * self.batch + i) % len(images) for i in range(self.batch)] for k in count())
         start, done = time.perf_counter(), 0
-        for batch in on_device(images.batches(order), self.device):
+        for batch in images.batches(order):
             if parts:
                 parts.step(batch._replace(labels=batch.labels % CLASSES), 0, 0.0)
+            else:
+                batch.images.to(self.device)
             done += self.batch
-            if time.perf_counter() - start > self.options.limit:
+            if time.perf_counter() - start > (0.5 if self.options.smoke else 8):
                 break
         wait(self.device)
         self.add(name or "(none)", "files", images_per_second=done / (time.perf_counter() - start))
@@ -146,25 +145,23 @@ class Bench:
             part(*given)
         except Exception as error:  # one part that fails must not cost the others
             self.left_out.append(f"{name}: {type(error).__name__}: {error}".partition("\n")[0])
-        clean(self.device)
+        free()
         write_record(self.options.out, self.options, **self.facts, rows=self.rows, left_out=self.left_out)
 
 
-def clean(device):
+def free():
     """Free what the last part held."""
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()  # without CUDA it does nothing
 
 
 def noise(folder, number):
-    """A folder of so many JPEG files of noise, half of them in each of two classes."""
+    """A folder of so many JPEG files of noise, in two classes."""
     rng = np.random.default_rng(0)
     for i in range(number):
-        file = folder / f"class{i % 2}" / f"{i}.jpg"
-        file.parent.mkdir(exist_ok=True)
+        (folder / f"class{i % 2}").mkdir(exist_ok=True)
         coarse = rng.integers(0, 256, (47, 63, 3), dtype=np.uint8)
-        cv2.imwrite(str(file), cv2.resize(coarse, (500, 375), interpolation=cv2.INTER_CUBIC))
+        cv2.imwrite(str(folder / f"class{i % 2}" / f"{i}.jpg"), cv2.resize(coarse, (500, 375)))
     return folder
 
 
@@ -178,13 +175,12 @@ def main():
     parser.add_argument("--images", type=Path, help="a folder of JPEG files; made up if not given")
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--limit", type=float, default=8.0, help="seconds of reading files")
     parser.add_argument("--budget", type=float, default=420.0, help="seconds after which no part begins")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/pretrain_gpu.json"))
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: try the whole path, on a CPU for instance")
     options = parser.parse_args()
     if options.smoke:
-        vars(options).update(arch="resnet18_half", image_size=32, batch=4, repeats=2, limit=0.5, workers=2)
+        vars(options).update(arch="resnet18_half", image_size=32, batch=4, repeats=2, workers=2)
     bench = Bench(options)
     names = [method + spd for method in options.methods for spd in ("+spd", "")]
     bench.run("matrix peak", bench.peak)
@@ -198,7 +194,7 @@ def main():
         for name in ("", names[0], names[-1]):  # the steps that see most and fewest views
             bench.run(f"{name or 'reading'} from files", bench.from_files, name, root)
     show(bench.rows, SHOWN)
-    print("\n".join(f"left out: {what}" for what in bench.left_out))
+    print(*(f"left out: {what}" for what in bench.left_out), sep="\n")
 
 
 if __name__ == "__main__":

@@ -16,18 +16,15 @@ from pathlib import Path
 
 import torch
 from common import ratio, show, turns, write_record
+from visa.pretrain.images import Batch
+from visa.pretrain.smoothblend import draw_patches, smooth_blend
 
 from visa.pretrain import METHODS
-from visa.pretrain.augment import Draws
-from visa.pretrain.blend import draw_patches, smooth_blend
+from visa.pretrain.augment import Draws, Views
 from visa.pretrain.fabric import make_fabric
-from visa.pretrain.feed import seeded
-from visa.pretrain.input.loader import Batch
-from visa.pretrain.methods import build
-from visa.pretrain.settings import published
+from visa.pretrain.settings import build, published
 from visa.pretrain.spd import SpdSettings
-from visa.pretrain.step import Step, default_speed
-from visa.pretrain.views import Views
+from visa.pretrain.train import Step, default_speed, seeded
 
 CLASSES = 1000
 SHOWN = ("pretraining", "images_per_second", "ratio", "step_ms", "views_ms", "blend_percent", "bare_ms", "optimizer_ms")
