@@ -86,7 +86,7 @@ def anomalib_metrics(tree, weights, ratio, threads):
     missing, _ = network.load_state_dict(load_file(weights), strict=False)
     assert not missing, "the weights are those of another network"
     with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(default_root_dir=folder, logger=False, accelerator="cpu")
+        engine = Engine(default_root_dir=folder, logger=False, accelerator="cpu", limit_val_batches=0)
         engine.fit(model=model, datamodule=data)
         (found,) = engine.test(model=model, datamodule=data)
     print(
