@@ -27,12 +27,12 @@ import numpy as np
 import torch
 from common import show, write_record
 from step import CLASSES, Parts, measure, seconds, wait
-from visa.pretrain.images import FolderImages, find_files
 
 from visa.backbone import create_backbone
 from visa.pretrain import METHODS
 from visa.pretrain.diagnose import IMAGENET_IMAGES, flops_per_image
 from visa.pretrain.fabric import make_fabric
+from visa.pretrain.images import FolderImages, find_files
 
 VIEWS = {"simsiam": (2, 0), "mocov2": (1, 1), "simclr": (2, 0), "supervised": (1, 0)}  # learned from, looked at
 SPD_VIEWS = {"simsiam": 3, "mocov2": 3, "simclr": 3, "supervised": 2}

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 from common import ratio, show, turns, write_record
-from visa.pretrain.images import Batch
-from visa.pretrain.smoothblend import draw_patches, smooth_blend
 
 from visa.pretrain import METHODS
 from visa.pretrain.augment import Draws, Views
 from visa.pretrain.fabric import make_fabric
+from visa.pretrain.images import Batch
 from visa.pretrain.settings import build, published
+from visa.pretrain.smoothblend import draw_patches, smooth_blend
 from visa.pretrain.spd import SpdSettings
 from visa.pretrain.train import Step, default_speed, seeded
 
