@@ -114,24 +114,17 @@ def run_stages(run: Path) -> pd.DataFrame:
 
 def run_provenance(run: Path) -> dict[str, Any]:
     """Read what made the run: data set, settings of each pre-training and scoring, and the distinct machines."""
-    pretrained = {
-        "/".join(map(str, where.values())): read_sidecar(folder / "backbone.safetensors") or {}
-        for where, folder in _pretrainings(run)
-    }
-    scored = {
-        str(file.parent.relative_to(run / "scores")): read_sidecar(file) or {} for file in sorted(run.glob(METRICS))
-    }
-    machines = [record.get("machine") for record in (*pretrained.values(), *scored.values())]
-    return {
-        **json.loads((run / "run.json").read_text()),
-        "pretrainings": {name: _facts(record) for name, record in pretrained.items()},
-        "scores": {name: _facts(record) for name, record in scored.items()},
-        "machines": [m for i, m in enumerate(machines) if m not in machines[:i]],
-    }
-
-
-def _facts(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in ("key", "machine", "diagnosis")}
+    weights = {"/".join(map(str, where.values())): f / "backbone.safetensors" for where, f in _pretrainings(run)}
+    scored = {str(file.parent.relative_to(run / "scores")): file for file in sorted(run.glob(METRICS))}
+    facts, machines = json.loads((run / "run.json").read_text()), []
+    for kind, files in (("pretrainings", weights), ("scores", scored)):
+        records = {name: read_sidecar(file) or {} for name, file in files.items()}
+        for record in records.values():
+            machines.append(record.pop("machine", None))
+            record.pop("key", None)
+            record.pop("diagnosis", None)
+        facts[kind] = records
+    return {**facts, "machines": [m for i, m in enumerate(machines) if m not in machines[:i]]}
 
 
 def _pretrainings(run: Path) -> Iterator[tuple[dict[str, Any], Path]]:
