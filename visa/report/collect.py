@@ -18,8 +18,8 @@ from visa.paths import runs_root
 from visa.provenance import machine, read_sidecar
 from visa.report.tables import TITLES, load_metrics
 
-# Below a run: object, pre-training, scope and seed; then setup, detector and draw of a file of scores.
-METRICS = "scores/*/*/*/seed*/metrics.csv"
+# Below a run: object, pre-training, scope and seed; for a file of scores, setup, detector and draw too.
+_METRICS = "scores/*/*/*/seed*/metrics.csv"
 SCORES = "scores/*/*/*/seed*/*/*/draw*/scores.npz"
 _WITH_MAPS = ("patchcore", "padim", "unet")
 _FACTS = ("question", "input", "output", "cost")  # bold words at the top of each notebook
@@ -31,7 +31,7 @@ def run_metrics(run: Path, scope: str = "") -> pd.DataFrame:
     `scope` says what pre-trainings saw: `object` the object itself, `all`, or a folder's name. Empty: `object` where
     the run has such, else its first.
     """
-    return load_metrics(_of_scope(run, sorted(run.glob(METRICS)), scope))
+    return load_metrics(_of_scope(run, sorted(run.glob(_METRICS)), scope))
 
 
 def run_scores(run: Path, scope: str = "") -> pd.DataFrame:
@@ -115,7 +115,7 @@ def run_stages(run: Path) -> pd.DataFrame:
 def run_provenance(run: Path) -> dict[str, Any]:
     """Read what made the run: data set, settings of each pre-training and scoring, and the distinct machines."""
     weights = {"/".join(map(str, where.values())): f / "backbone.safetensors" for where, f in _pretrainings(run)}
-    scored = {str(file.parent.relative_to(run / "scores")): file for file in sorted(run.glob(METRICS))}
+    scored = {str(file.parent.relative_to(run / "scores")): file for file in sorted(run.glob(_METRICS))}
     facts, machines = json.loads((run / "run.json").read_text()), []
     for kind, files in (("pretrainings", weights), ("scores", scored)):
         records = {name: read_sidecar(file) or {} for name, file in files.items()}
