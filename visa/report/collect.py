@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from visa.report.tables import TITLES, load_metrics
 
 # Below a run: object, pre-training, scope and seed; for a file of scores, setup, detector and draw too.
 _METRICS = "scores/*/*/*/seed*/metrics.csv"
-SCORES = "scores/*/*/*/seed*/*/*/draw*/scores.npz"
+_SCORES = "scores/*/*/*/seed*/*/*/draw*/scores.npz"
 _WITH_MAPS = ("patchcore", "padim", "unet")
 _FACTS = ("question", "input", "output", "cost")  # bold words at the top of each notebook
 
@@ -31,17 +31,30 @@ def run_metrics(run: Path, scope: str = "") -> pd.DataFrame:
     `scope` says what pre-trainings saw: `object` the object itself, `all`, or a folder's name. Empty: `object` where
     the run has such, else its first.
     """
-    return load_metrics(_of_scope(run, sorted(run.glob(_METRICS)), scope))
+    return load_metrics(_of_scope(scored_files(run, _METRICS), scope)["file"])
 
 
 def run_scores(run: Path, scope: str = "") -> pd.DataFrame:
-    """Find the scores of single images: a row a `file`, with what it is of; scopes as in `run_metrics`."""
+    """Find the scores of single images: the rows of `scored_files` of one scope, as in `run_metrics`."""
+    return _of_scope(scored_files(run), scope)
+
+
+def scored_files(run: Path, pattern: str = _SCORES) -> pd.DataFrame:
+    """List the files of scores: a row a `file`, with what it is of; `scope` is `object` for the object itself."""
     rows = []
-    for file in _of_scope(run, sorted(run.glob(SCORES)), scope):
-        object, pretraining, _, seed, setup, detector, draw = file.relative_to(run).parts[1:-1]
+    for file in sorted(run.glob(pattern)):
+        object, pretraining, scope, seed, *of = file.relative_to(run).parts[1:-1]
+        setup, detector, draw = of or ("", "", "0")
         numbers = int(seed.removeprefix("seed")), int(draw.removeprefix("draw"))
-        rows.append((object, pretraining, setup, detector, *numbers, file))
-    return pd.DataFrame(rows, columns=["object", "pretraining", "setup", "detector", "seed", "draw", "file"])
+        rows.append((object, pretraining, "object" if scope == object else scope, setup, detector, *numbers, file))
+    columns = ["object", "pretraining", "scope", "setup", "detector", "seed", "draw", "file"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _of_scope(found: pd.DataFrame, scope: str) -> pd.DataFrame:
+    """Choose the rows of one scope (empty: `object`, else the first), and those of weights from elsewhere."""
+    scopes = sorted(set(found["scope"]) - {"given"}, key=lambda name: (name != "object", name))
+    return found[found["scope"].isin([scope or next(iter(scopes), "given"), "given"])]
 
 
 def pick_case(found: pd.DataFrame, setup: str = "", detector: str = "", object: str = "") -> pd.DataFrame:
@@ -74,17 +87,6 @@ def defect_images(source: Source, metrics: pd.DataFrame) -> dict[tuple[str, str]
         each = Counter(name for image in bad for name in classes.get(image, ()))
         counts[object, setup] = {**each, "": len(bad)}
     return counts
-
-
-def _of_scope(run: Path, files: Iterable[Path], scope: str) -> list[Path]:
-    """Choose the files of one scope (empty: `object`, else the first), and those of weights from elsewhere."""
-    own = {}
-    for file in files:
-        object, _, trained_on = file.relative_to(run).parts[1:4]
-        own[file] = "object" if trained_on == object else trained_on
-    scopes = sorted(set(own.values()) - {"given"}, key=lambda name: (name != "object", name))
-    chosen = scope or next(iter(scopes), "given")
-    return [file for file, name in own.items() if name in (chosen, "given")]
 
 
 def run_curves(run: Path) -> pd.DataFrame:

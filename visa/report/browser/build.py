@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import cv2
@@ -29,7 +29,7 @@ from visa.metrics import image_metrics
 from visa.metrics.exact import curve_metrics, steps_of_groups
 from visa.paths import locked, written_whole
 from visa.provenance import digest, read_sidecar, write_text
-from visa.report.collect import SCORES
+from visa.report.collect import scored_files
 from visa.report.figures import HEAT
 from visa.report.tables import TITLES
 
@@ -52,28 +52,18 @@ def build_browser(run: Path, source: Source) -> Path:
         return _build(run, source, run / "browser")
 
 
-class Scored(NamedTuple):
-    """A file of scores and what it is of."""
-
-    file: Path
-    object: str
-    setup: str
-    detector: str
-    model: tuple[str, str, int]  # pre-training, scope (`object` where it is the object itself), seed
-
-
 def _build(run: Path, source: Source, folder: Path) -> Path:
     found = _found(run, source)
     if not found:
         raise VisaError(f"nothing is scored in {run}: run notebook 04_score first.")
     records = {s.file: read_record(s.file, folder / "scored") for several in found.values() for s in several}
     pictures = _write_pictures(folder / "images", source.root, {p for r in records.values() for p in r["paths"]})
-    models = sorted({s.model for several in found.values() for s in several})
+    models = sorted({_model(s) for several in found.values() for s in several})
     outlines: dict[str, str] = {p: mask for record in records.values() for p, mask in record["masks"].items()}
     parts: list[dict[str, Any]] = []
     for (object, setup), several in found.items():
         images = _images(records[several[-1].file], source.defects(object), pictures, outlines)
-        scorings = [{"model": models.index(s.model), **_scoring(s, records[s.file])} for s in several]
+        scorings = [{"model": models.index(_model(s)), **_scoring(s, records[s.file])} for s in several]
         name = f"parts/{digest([object, setup])}.js"
         write_text(folder / name, script(name, {"images": images, "scorings": scorings}))
         chosen = [[s["model"], s["detector"]] for s in scorings]
@@ -85,23 +75,23 @@ def _build(run: Path, source: Source, folder: Path) -> Path:
     return folder / "index.html"
 
 
-def _found(run: Path, source: Source) -> dict[tuple[str, str], list[Scored]]:
-    """Find files of scores by object and setup, the newest last, without those of other test images than the newest's.
+def _found(run: Path, source: Source) -> dict[tuple[str, str], list[Any]]:
+    """Find scores by object and setup, the newest last, without those of other test images than the newest's.
 
-    The setups come in the paper's order.
+    The setups come in the paper's order. Each is a row of `scored_files`.
     """
-    groups = defaultdict(list)
-    for file in sorted(run.glob(SCORES), key=lambda f: f.stat().st_mtime_ns):
-        object, pretraining, scope, seed, setup, detector, draw = file.relative_to(run).parts[1:-1]
-        if draw == "draw0" and object in source.objects and setup in SETUPS:
-            model = pretraining, "object" if scope == object else scope, int(seed.removeprefix("seed"))
-            groups[object, setup].append(Scored(file, object, setup, detector, model))
+    found = scored_files(run)
+    ordered = found.iloc[np.argsort([file.stat().st_mtime_ns for file in found["file"]], kind="stable")]
+    groups: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    for scored in ordered[ordered["draw"] == 0].itertuples():
+        if scored.object in source.objects and scored.setup in SETUPS:
+            groups[str(scored.object), str(scored.setup)].append(scored)
     order = sorted(groups, key=lambda group: (source.objects.index(group[0]), SETUPS.index(group[1])))
     return {group: _of_newest_images(groups[group]) for group in order}
 
 
-def _of_newest_images(several: Sequence[Scored]) -> list[Scored]:
-    def paths(scored: Scored) -> list[str]:
+def _of_newest_images(several: Sequence[Any]) -> list[Any]:
+    def paths(scored: Any) -> list[str]:
         with np.load(scored.file, allow_pickle=False) as stored:
             return list(stored["paths"])
 
@@ -109,6 +99,10 @@ def _of_newest_images(several: Sequence[Scored]) -> list[Scored]:
     if left := len(several) - len(kept):
         print(f"{left} older scores are left out of the browser: they are of other test images. Score them again.")
     return kept
+
+
+def _model(scored: Any) -> tuple[str, str, int]:
+    return scored.pretraining, scored.scope, scored.seed
 
 
 def _images(
@@ -123,7 +117,7 @@ def _images(
     ]
 
 
-def _scoring(scored: Scored, record: dict[str, Any]) -> dict[str, Any]:
+def _scoring(scored: Any, record: dict[str, Any]) -> dict[str, Any]:
     sidecar = read_sidecar(scored.file) or {}
     made = {name: sidecar.get(name, empty) for name, empty in (("settings", {}), ("written", ""))}
     return {
