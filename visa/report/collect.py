@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from visa.paths import runs_root
 from visa.provenance import machine, read_sidecar
 from visa.report.tables import TITLES, load_metrics
 
-# Below a run: object, pre-training, scope and seed; then setup, detector and draw of a file of scores.
-METRICS = "scores/*/*/*/seed*/metrics.csv"
-SCORES = "scores/*/*/*/seed*/*/*/draw*/scores.npz"
+# Below a run: object, pre-training, scope and seed; for a file of scores, setup, detector and draw too.
+_METRICS = "scores/*/*/*/seed*/metrics.csv"
+_SCORES = "scores/*/*/*/seed*/*/*/draw*/scores.npz"
 _WITH_MAPS = ("patchcore", "padim", "unet")
 _FACTS = ("question", "input", "output", "cost")  # bold words at the top of each notebook
 
@@ -31,17 +31,30 @@ def run_metrics(run: Path, scope: str = "") -> pd.DataFrame:
     `scope` says what pre-trainings saw: `object` the object itself, `all`, or a folder's name. Empty: `object` where
     the run has such, else its first.
     """
-    return load_metrics(_of_scope(run, sorted(run.glob(METRICS)), scope))
+    return load_metrics(_of_scope(scored_files(run, _METRICS), scope)["file"])
 
 
 def run_scores(run: Path, scope: str = "") -> pd.DataFrame:
-    """Find the scores of single images: a row a `file`, with what it is of; scopes as in `run_metrics`."""
+    """Find the scores of single images: the rows of `scored_files` of one scope, as in `run_metrics`."""
+    return _of_scope(scored_files(run), scope)
+
+
+def scored_files(run: Path, pattern: str = _SCORES) -> pd.DataFrame:
+    """List the files of scores: a row a `file`, with what it is of; `scope` is `object` for the object itself."""
     rows = []
-    for file in _of_scope(run, sorted(run.glob(SCORES)), scope):
-        object, pretraining, _, seed, setup, detector, draw = file.relative_to(run).parts[1:-1]
+    for file in sorted(run.glob(pattern)):
+        object, pretraining, scope, seed, *of = file.relative_to(run).parts[1:-1]
+        setup, detector, draw = of or ("", "", "0")
         numbers = int(seed.removeprefix("seed")), int(draw.removeprefix("draw"))
-        rows.append((object, pretraining, setup, detector, *numbers, file))
-    return pd.DataFrame(rows, columns=["object", "pretraining", "setup", "detector", "seed", "draw", "file"])
+        rows.append((object, pretraining, "object" if scope == object else scope, setup, detector, *numbers, file))
+    columns = ["object", "pretraining", "scope", "setup", "detector", "seed", "draw", "file"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _of_scope(found: pd.DataFrame, scope: str) -> pd.DataFrame:
+    """Choose the rows of one scope (empty: `object`, else the first), and those of weights from elsewhere."""
+    scopes = sorted(set(found["scope"]) - {"given"}, key=lambda name: (name != "object", name))
+    return found[found["scope"].isin([scope or next(iter(scopes), "given"), "given"])]
 
 
 def pick_case(found: pd.DataFrame, setup: str = "", detector: str = "", object: str = "") -> pd.DataFrame:
@@ -76,17 +89,6 @@ def defect_images(source: Source, metrics: pd.DataFrame) -> dict[tuple[str, str]
     return counts
 
 
-def _of_scope(run: Path, files: Iterable[Path], scope: str) -> list[Path]:
-    """Choose the files of one scope (empty: `object`, else the first), and those of weights from elsewhere."""
-    own = {}
-    for file in files:
-        object, _, trained_on = file.relative_to(run).parts[1:4]
-        own[file] = "object" if trained_on == object else trained_on
-    scopes = sorted(set(own.values()) - {"given"}, key=lambda name: (name != "object", name))
-    chosen = scope or next(iter(scopes), "given")
-    return [file for file, name in own.items() if name in (chosen, "given")]
-
-
 def run_curves(run: Path) -> pd.DataFrame:
     """Read one row a training step: `pretraining`, `scope`, `seed` and the columns of `curves.csv`."""
     found = [(where, folder / "curves.csv") for where, folder in _pretrainings(run)]
@@ -114,24 +116,17 @@ def run_stages(run: Path) -> pd.DataFrame:
 
 def run_provenance(run: Path) -> dict[str, Any]:
     """Read what made the run: data set, settings of each pre-training and scoring, and the distinct machines."""
-    pretrained = {
-        "/".join(map(str, where.values())): read_sidecar(folder / "backbone.safetensors") or {}
-        for where, folder in _pretrainings(run)
-    }
-    scored = {
-        str(file.parent.relative_to(run / "scores")): read_sidecar(file) or {} for file in sorted(run.glob(METRICS))
-    }
-    machines = [record.get("machine") for record in (*pretrained.values(), *scored.values())]
-    return {
-        **json.loads((run / "run.json").read_text()),
-        "pretrainings": {name: _facts(record) for name, record in pretrained.items()},
-        "scores": {name: _facts(record) for name, record in scored.items()},
-        "machines": [m for i, m in enumerate(machines) if m not in machines[:i]],
-    }
-
-
-def _facts(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in ("key", "machine", "diagnosis")}
+    weights = {"/".join(map(str, where.values())): f / "backbone.safetensors" for where, f in _pretrainings(run)}
+    scored = {str(file.parent.relative_to(run / "scores")): file for file in sorted(run.glob(_METRICS))}
+    facts, machines = json.loads((run / "run.json").read_text()), []
+    for kind, files in (("pretrainings", weights), ("scores", scored)):
+        records = {name: read_sidecar(file) or {} for name, file in files.items()}
+        for record in records.values():
+            machines.append(record.pop("machine", None))
+            record.pop("key", None)
+            record.pop("diagnosis", None)
+        facts[kind] = records
+    return {**facts, "machines": [m for i, m in enumerate(machines) if m not in machines[:i]]}
 
 
 def _pretrainings(run: Path) -> Iterator[tuple[dict[str, Any], Path]]:

@@ -72,7 +72,7 @@ def plot_curves(curves: pd.DataFrame, terms: Sequence[str] = tuple(TERMS), smoot
     return figure
 
 
-def plot_scores(scores: ArrayLike, labels: ArrayLike, axis: Axes | None = None, bins: int = 30) -> Figure:
+def plot_scores(scores: ArrayLike, labels: ArrayLike, axis: Axes | None = None, bins: int = 30) -> None:
     """Plot the histogram of image scores (N,), normal (label 0) and anomalous (1) images apart, each summing to 1."""
     s, anomalous = np.asarray(scores), np.asarray(labels).astype(bool)
     axis = axis or plt.subplots(figsize=(5, 3.2))[1]
@@ -82,9 +82,6 @@ def plot_scores(scores: ArrayLike, labels: ArrayLike, axis: Axes | None = None, 
         axis.hist(s[chosen], edges, weights=share, alpha=0.65, color=colour, label=f"{name} ({chosen.sum()})")
     axis.set(xlabel="image score", ylabel="share of images")
     axis.legend()
-    figure = axis.get_figure(root=True)
-    assert figure is not None
-    return figure
 
 
 def plot_roc_pr(
@@ -186,49 +183,41 @@ def show_cases(picked: Mapping[str, NDArray[np.int64]], images: ArrayLike, score
     median of all test pixels (clear) to the highest (light). Titles give the image score, and how many of 100 normal
     test images score lower.
     """
-    pictures = iter(_channels_last(images))
-    limits = None
-    if scores.maps is not None:
-        few = scores.maps[:, ::4, ::4]  # a median needs no more
-        limits = float(np.median(few)), float(scores.maps.max())
-    columns, wide = max(map(len, picked.values())), 1 if limits is None else 2
+    pictures, normal = iter(_channels_last(images)), scores.image_scores[scores.labels == 0]
+    heat = None if scores.maps is None else _density(scores.maps)
+    columns, wide = max(map(len, picked.values())), 1 if heat is None else 2
     size = (1.9 * columns * wide, 2.2 * len(picked))
     figure, axes = plt.subplots(len(picked), columns * wide, figsize=size, squeeze=False)
     for row, (kind, indices) in zip(axes, picked.items(), strict=True):
-        for k, i in enumerate(indices):
-            _show_case(row[k * wide : (k + 1) * wide], next(pictures), scores, int(i), limits)
         row[0].set_ylabel(kind)
+        for k, i in enumerate(indices):
+            picture, own = next(pictures), row[k * wide : (k + 1) * wide]
+            below = 100 * float(np.mean(normal < scores.image_scores[i]))
+            own[0].set_title(f"{scores.image_scores[i]:.3g}, above {below:.0f} %", fontsize="small")
+            for axis in own:
+                axis.imshow(picture)
+            if heat is not None:
+                own[1].imshow(heat[i], cmap=HEAT, vmin=0, vmax=1, alpha=0.85 * heat[i] ** 0.5)  # ever denser above
+            if scores.masks is not None:
+                for axis in own:
+                    _outline(axis, scores.masks[i])
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     return figure
 
 
-def _show_case(axes: NDArray[Any], picture: Pixels, scores: Scores, i: int, limits: tuple[float, float] | None) -> None:
-    mask = None if scores.masks is None else scores.masks[i]
-    for axis in axes:
-        axis.imshow(picture)
-    if limits is not None:
-        _overlay(axes[1], np.asarray(scores.maps)[i], limits)
-    for axis in axes:
-        _outline(axis, mask)
-    normal = scores.image_scores[scores.labels == 0]
-    below = 100 * float(np.mean(normal < scores.image_scores[i]))
-    axes[0].set_title(f"{scores.image_scores[i]:.3g}, above {below:.0f} %", fontsize="small")
+def _density(maps: Pixels) -> Pixels:
+    """Scale anomaly maps (N, H, W) to 0 at their median and 1 at the highest."""
+    low, high = float(np.median(maps[:, ::4, ::4])), float(maps.max())  # a median needs no more pixels
+    return np.clip((maps - low) / max(high - low, 1e-12), 0, 1)
 
 
-def _overlay(axis: Axes, heat: Pixels, limits: tuple[float, float]) -> None:
-    """Draw an anomaly map (H, W) over the image that is there: clear at the lower limit, ever denser above."""
-    low, high = limits
-    density = np.clip((heat - low) / max(high - low, 1e-12), 0, 1)
-    axis.imshow(density, cmap=HEAT, vmin=0, vmax=1, alpha=0.85 * density**0.5)
-
-
-def _outline(axis: Axes, mask: Pixels | None) -> None:
+def _outline(axis: Axes, mask: Pixels) -> None:
     """Draw the outline of a mask (H, W), white on black, so that it shows on any image; nothing for an empty mask."""
-    if mask is not None and np.any(mask):
+    if np.any(mask):
         for colour, width in (("black", 2.2), ("white", 1.0)):
-            axis.contour(np.asarray(mask) > 0, [0.5], colors=[colour], linewidths=width)
+            axis.contour(mask > 0, [0.5], colors=[colour], linewidths=width)
 
 
 def plot_metric_by_pretraining(metrics: pd.DataFrame, level: str, metric: str) -> Figure:

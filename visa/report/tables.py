@@ -224,25 +224,20 @@ def mean_interval(line: "pd.Series[float]") -> str:
     return f"{line['mean']:+.3f}{interval}".replace("-", "−")
 
 
-def spread(table: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
-    """Lay a `summary_table` out for reading: `mean ± sd` (see `mean_sd`), `rows` down, levels and metrics across."""
-    return _by_metric(table.assign(text=[mean_sd(line) for _, line in table.iterrows()]), rows)
+def lay_out(table: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
+    """Lay a `summary_table` or a `paired_difference` out for reading: `rows` down, levels and metrics across.
 
-
-def intervals(table: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
-    """Lay a `paired_difference` out for reading: `mean [low, high]`, `rows` down, levels and metrics across."""
-    return _by_metric(table.assign(text=[mean_interval(line) for _, line in table.iterrows()]), rows)
-
-
-def _by_metric(table: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
-    """Lay the column `text` out, with the least number of seeds, and of draws if there are some, of each row."""
+    Cells are those of `mean_sd` or `mean_interval`; the least numbers of seeds, and of draws if there are some, stand
+    in front.
+    """
+    cell = mean_interval if "low" in table else mean_sd
     table = table[table["metric"].isin(list(METRICS))]
-    wide = _wide(table.assign(column=table["level"] + " " + table["metric"].map(METRICS)), rows)
-    counts = table.groupby(list(rows))[["n", "draws"]].min()
-    for what, name in (("draws", "draws"), ("n", "seeds")):
-        if what == "n" or (table["draws"] > 1).any():
-            wide.insert(0, name, counts[what])
-    return wide.reset_index()
+    text = [cell(line) for _, line in table.iterrows()]
+    wide = _wide(table.assign(text=text, column=table["level"] + " " + table["metric"].map(METRICS)), rows)
+    counts = table.groupby(list(rows))[["n", "draws"]].min().rename(columns={"n": "seeds"})
+    if (table["draws"] <= 1).all():
+        counts = counts.drop(columns="draws")
+    return counts.reindex(wide.index).join(wide).reset_index()
 
 
 def _wide(cells: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:

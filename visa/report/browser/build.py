@@ -29,7 +29,7 @@ from visa.metrics import image_metrics
 from visa.metrics.exact import curve_metrics, steps_of_groups
 from visa.paths import locked, written_whole
 from visa.provenance import digest, read_sidecar, write_text
-from visa.report.collect import SCORES
+from visa.report.collect import scored_files
 from visa.report.figures import HEAT
 from visa.report.tables import TITLES
 
@@ -56,14 +56,14 @@ def _build(run: Path, source: Source, folder: Path) -> Path:
     found = _found(run, source)
     if not found:
         raise VisaError(f"nothing is scored in {run}: run notebook 04_score first.")
-    records = {file: read_record(file, folder / "scored") for files in found.values() for file in files}
+    records = {s.file: read_record(s.file, folder / "scored") for several in found.values() for s in several}
     pictures = _write_pictures(folder / "images", source.root, {p for r in records.values() for p in r["paths"]})
-    models = sorted({_model(run, file) for file in records})
+    models = sorted({_model(s) for several in found.values() for s in several})
+    outlines: dict[str, str] = {p: mask for record in records.values() for p, mask in record["masks"].items()}
     parts: list[dict[str, Any]] = []
-    for (object, setup), files in found.items():
-        masks = {p: m for file in records if _object(run, file) == object for p, m in records[file]["masks"].items()}
-        images = _images(records[files[-1]], source.defects(object), pictures, masks)
-        scorings = [_scoring(run, file, records[file], models) for file in files]
+    for (object, setup), several in found.items():
+        images = _images(records[several[-1].file], source.defects(object), pictures, outlines)
+        scorings = [{"model": models.index(_model(s)), **_scoring(s, records[s.file])} for s in several]
         name = f"parts/{digest([object, setup])}.js"
         write_text(folder / name, script(name, {"images": images, "scorings": scorings}))
         chosen = [[s["model"], s["detector"]] for s in scorings]
@@ -75,62 +75,53 @@ def _build(run: Path, source: Source, folder: Path) -> Path:
     return folder / "index.html"
 
 
-def _found(run: Path, source: Source) -> dict[tuple[str, str], list[Path]]:
-    """Find files of scores by object and setup, the newest last, without those of other test images than the newest's.
+def _found(run: Path, source: Source) -> dict[tuple[str, str], list[Any]]:
+    """Find scores by object and setup, the newest last, without those of other test images than the newest's.
 
-    The setups come in the paper's order.
+    The setups come in the paper's order. Each is a row of `scored_files`.
     """
-    groups = defaultdict(list)
-    for file in sorted(run.glob(SCORES), key=lambda f: f.stat().st_mtime_ns):
-        *_, setup, _, draw, _ = file.parts
-        if draw == "draw0" and _object(run, file) in source.objects and setup in SETUPS:
-            groups[_object(run, file), setup].append(file)
+    found = scored_files(run)
+    ordered = found.iloc[np.argsort([file.stat().st_mtime_ns for file in found["file"]], kind="stable")]
+    groups: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    for scored in ordered[ordered["draw"] == 0].itertuples():
+        if scored.object in source.objects and scored.setup in SETUPS:
+            groups[str(scored.object), str(scored.setup)].append(scored)
     order = sorted(groups, key=lambda group: (source.objects.index(group[0]), SETUPS.index(group[1])))
     return {group: _of_newest_images(groups[group]) for group in order}
 
 
-def _of_newest_images(files: Sequence[Path]) -> list[Path]:
-    def paths(file: Path) -> list[str]:
-        with np.load(file, allow_pickle=False) as stored:
+def _of_newest_images(several: Sequence[Any]) -> list[Any]:
+    def paths(scored: Any) -> list[str]:
+        with np.load(scored.file, allow_pickle=False) as stored:
             return list(stored["paths"])
 
-    kept = [file for file in files if paths(file) == paths(files[-1])]
-    if left := len(files) - len(kept):
+    kept = [scored for scored in several if paths(scored) == paths(several[-1])]
+    if left := len(several) - len(kept):
         print(f"{left} older scores are left out of the browser: they are of other test images. Score them again.")
     return kept
 
 
-def _object(run: Path, file: Path) -> str:
-    return file.relative_to(run).parts[1]
-
-
-def _model(run: Path, file: Path) -> tuple[str, str, int]:
-    """Name pre-training, scope and seed; the scope is `object` where it is the object itself."""
-    _, object, pretraining, scope, seed = file.relative_to(run).parts[:5]
-    return pretraining, "object" if scope == object else scope, int(seed.removeprefix("seed"))
+def _model(scored: Any) -> tuple[str, str, int]:
+    return scored.pretraining, scored.scope, scored.seed
 
 
 def _images(
-    record: dict[str, Any],
-    defects: dict[str, tuple[str, ...]],
-    pictures: dict[str, dict[str, Any]],
-    masks: dict[str, str],
+    record: dict[str, Any], defects: dict[str, tuple[str, ...]], pictures: dict[str, Any], outlines: dict[str, str]
 ) -> list[dict[str, Any]]:
     each = zip(record["paths"], record["labels"], record["known"], strict=True)
     return [
         {"name": path, "anomalous": bool(label), "known": known, "defects": list(defects.get(path, ()))}
         | pictures[path]
-        | {"mask": masks.get(path)}
+        | {"mask": outlines.get(path)}
         for path, label, known in each
     ]
 
 
-def _scoring(run: Path, file: Path, record: dict[str, Any], models: Sequence[tuple[str, str, int]]) -> dict[str, Any]:
-    sidecar = read_sidecar(file) or {}
+def _scoring(scored: Any, record: dict[str, Any]) -> dict[str, Any]:
+    sidecar = read_sidecar(scored.file) or {}
     made = {name: sidecar.get(name, empty) for name, empty in (("settings", {}), ("written", ""))}
     return {
-        "model": models.index(_model(run, file)),
-        "detector": file.parts[-3],
+        "detector": scored.detector,
         "scores": record["image_scores"],
         **{name: record[name] for name in ("au_pr", "maps", "folder")},
         "made": made | {"commit": (sidecar.get("machine") or {}).get("commit") or ""},
