@@ -59,6 +59,14 @@ def anomalib_metrics(tree, weights, ratio, threads):
     from safetensors.torch import load_file
     from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+    class Bounded(Patchcore):
+        """Scores s as s / (1 + s): its metrics would squash what lies outside [0,1] into ties."""
+
+        def test_step(self, batch, *args, **kwargs):
+            batch = super().test_step(batch, *args, **kwargs)
+            score, maps = batch.pred_score, batch.anomaly_map
+            return batch.update(pred_score=score / (1 + score), anomaly_map=maps / (1 + maps))
+
     torch.set_num_threads(threads)
     data = Folder(
         "visa",
@@ -72,7 +80,7 @@ def anomalib_metrics(tree, weights, ratio, threads):
     )
     image, pixel = ["pred_score", "gt_label"], ["anomaly_map", "gt_mask"]
     metrics = [AUROC(image, prefix="image_"), AUROC(pixel, prefix="pixel_"), AUPRO(pixel, prefix="pixel_")]
-    model = Patchcore(
+    model = Bounded(
         backbone=ARCH,
         layers=LAYERS,
         pre_trained=False,
