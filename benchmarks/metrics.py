@@ -21,7 +21,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from common import ONE_THREAD, anomalib_version, ratio, show, write_record
+from common import THREADS, anomalib_version, ratio, show, write_record
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from visa.detect.scores import load_scores
@@ -101,10 +101,9 @@ def _memory(which):
 
 def measure(part, folder):
     """What `measure_here` finds in a new process."""
-    command = [sys.executable, __file__, "--part", part, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | ONE_THREAD)
-    if done.returncode:
-        sys.exit(f"{part} failed: {done.stderr[-2000:]}")
+    command = [sys.executable, __file__, "--part", part, folder]
+    one_thread = os.environ | dict.fromkeys(THREADS, "1")
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=one_thread)
     return json.loads(done.stdout.splitlines()[-1])
 
 
