@@ -28,20 +28,7 @@ from visa.detect.scores import load_scores
 from visa.metrics import pixel_metrics
 from visa.provenance import write_rows
 
-GOALS = {"reference": 10, "anomalib": 5}
-COLUMNS = (
-    "size",
-    "part",
-    "cpu_seconds",
-    "ratio",
-    "goal",
-    "memory_of_inputs",
-    "repeats",
-    "auroc",
-    "au_pr",
-    "ap",
-    "au_pro",
-)
+COLUMNS = ("size", "part", "cpu_seconds", "ratio", "memory_of_inputs", "repeats", "auroc", "au_pr", "ap", "au_pro")
 
 
 def reference(maps, masks):
@@ -144,7 +131,6 @@ def rows_at(size, parts, maps, masks, repeats):
             "part": part,
             "cpu_seconds": statistics.median(taken[part]),
             "ratio": ratio(taken, part, "exact"),
-            "goal": GOALS.get(part, ""),
             "memory_of_inputs": max(result["memory_of_inputs"] for result in results),
             "repeats": repeats,
             **{name: results[0]["metrics"].get(name, "") for name in COLUMNS[-4:]},
