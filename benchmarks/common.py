@@ -19,7 +19,7 @@ import pandas as pd
 from visa.provenance import machine, write_text
 
 _UNSAID = ("out", "anomalib_python", "part", "lite0")
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 
 
 def cpu_seconds(run):
@@ -98,7 +98,7 @@ def add_options(parser):
 
 def show(rows, columns=None):
     """Print rows as a table."""
-    frame = pd.DataFrame(rows).reindex(columns=columns) if columns else pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=columns)
     print(frame.map(lambda v: f"{v:.4g}" if isinstance(v, float) else v).to_string(index=False), flush=True)
 
 

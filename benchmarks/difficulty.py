@@ -47,7 +47,6 @@ def measure(source, object, arch, file, seed):
 
 
 def append(file, rows):
-    file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerows([COLUMNS, *rows] if stream.tell() == 0 else rows)

