@@ -1,7 +1,7 @@
 """VisA samples as tensors: image, label, anomaly mask and class ids, straight from the raw layout."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,8 @@ def load_images(
     def load(sample: Sample) -> Tensor:
         return resize_image(read_image(Path(root) / sample.image), size)
 
-    return _stacked(load, samples, (3, *size), "images", workers, progress)
+    with ThreadPoolExecutor(workers) as pool:
+        return _stacked(pool.map(load, samples), len(samples), (3, *size), progress)
 
 
 def load_masks(
@@ -108,7 +109,8 @@ def load_masks(
         classes = _classes(Path(root), sample, upright_size(Path(root) / sample.image))
         return (resize_mask(classes, size) > 0).to(torch.uint8)
 
-    masks = _stacked(load, samples, size, "masks", workers, progress)
+    with ThreadPoolExecutor(workers) as pool:
+        masks = _stacked(pool.map(load, samples), len(samples), size, progress)
     return masks, torch.tensor([is_known(s) for s in samples], dtype=torch.bool)
 
 
@@ -148,22 +150,11 @@ def _classes(root: Path, sample: Sample, shape: tuple[int, int]) -> Tensor:
     return classes
 
 
-def _stacked(
-    load: Callable[[Sample], Tensor],
-    samples: Sequence[Sample],
-    shape: tuple[int, ...],
-    what: str,
-    workers: int | None,
-    progress: bool,
-) -> Tensor:
-    """`load` of each sample, uint8 N x `shape`, loaded in `workers` threads."""
-    pixels = torch.empty((len(samples), *shape), dtype=torch.uint8)
-
-    def fill(index: int) -> None:
-        pixels[index] = load(samples[index])
-
-    with ThreadPoolExecutor(workers) as pool:
-        list(tqdm(pool.map(fill, range(len(samples))), what, len(samples), disable=not progress))
+def _stacked(loaded: Iterable[Tensor], count: int, shape: tuple[int, ...], progress: bool) -> Tensor:
+    """`count` tensors of a `shape`, uint8, as one: N x `shape`."""
+    pixels = torch.empty((count, *shape), dtype=torch.uint8)
+    for index, pixel in enumerate(tqdm(loaded, "read", count, disable=not progress)):
+        pixels[index] = pixel
     return pixels
 
 

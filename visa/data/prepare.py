@@ -8,9 +8,9 @@ import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from stat import S_ISREG
 
 from tqdm import tqdm
 
@@ -139,7 +139,7 @@ def _files(split_type: str, data_folder: Path, folder: Path, sample: Sample) -> 
 
 
 def mask_target(folder: Path, split_type: str, sample: Sample) -> Path:
-    """Where a sample's mask lies in the tree `folder` (see `Summary`)."""
+    """Where a sample's mask lies in the tree `folder` of a prepared split."""
     place = "bad" if split_type == "1cls" else f"{sample.split}/bad"
     return folder / sample.object / "ground_truth" / place / _names(sample)[1]
 
@@ -154,20 +154,12 @@ def _names(sample: Sample) -> tuple[str, str]:
 
 
 def _check_sources(files: list[_File]) -> None:
-    missing = [str(f.source) for f in files if not _has_bytes(f.source)]
+    missing = [str(f.source) for f in files if not (f.source.is_file() and f.source.stat().st_size)]
     if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise VisaError(
             f"{missing[0]}{more} is missing or empty though its object is there: complete the data set (visa verify)."
         )
-
-
-def _has_bytes(file: Path) -> bool:
-    try:
-        about = file.stat()
-    except OSError:
-        return False
-    return S_ISREG(about.st_mode) and about.st_size > 0
 
 
 def _check_targets(files: list[_File], folders: list[Path]) -> None:
@@ -184,16 +176,15 @@ def _check_targets(files: list[_File], folders: list[Path]) -> None:
 
 def _make(file: _File, link: bool) -> bool:
     """Make one file unless it is up to date; True if it was written."""
-    linked = link and not file.is_mask
-    if linked and _hard_link(file.source, file.target):
-        return True
     if _is_current(file, link):
         return False
     with written_whole(file.target) as part:
-        if file.is_mask:
-            _write_mask(file.source, part)
-        elif not (linked and _hard_link(file.source, part)):
-            shutil.copy2(file.source, part)
+        if file.is_mask:  # 255 where it marks a defect, 0 elsewhere, with its source's time
+            open_mask(file.source).point([0] + 255 * [255]).save(part, "PNG", compress_level=1)
+            time = file.source.stat().st_mtime_ns
+            os.utime(part, ns=(time, time))
+        else:
+            _link_or_copy(file.source, part, link)
     return True
 
 
@@ -208,18 +199,10 @@ def _is_current(file: _File, link: bool) -> bool:
     return (source.st_size, source.st_mtime_ns) == (target.st_size, target.st_mtime_ns)
 
 
-def _hard_link(source: Path, target: Path) -> bool:
-    """Whether a link could be made: not where there is a file, on another file system, or on one without links."""
-    try:
-        target.hardlink_to(source.resolve() if source.is_symlink() else source)
-    except OSError:
-        return False
-    return True
-
-
-def _write_mask(source: Path, target: Path) -> None:
-    """Write a mask as PNG, 255 where it marks a defect and 0 elsewhere, with its source's time."""
-    binary = open_mask(source).point([0] + 255 * [255])
-    binary.save(target, "PNG", compress_level=1)
-    time = source.stat().st_mtime_ns
-    os.utime(target, ns=(time, time))
+def _link_or_copy(source: Path, target: Path, link: bool) -> None:
+    """Link, or copy where no link is wanted or can be made: on another file system, or on one without links."""
+    if link:
+        with suppress(OSError):
+            target.hardlink_to(source.resolve() if source.is_symlink() else source)
+            return
+    shutil.copy2(source, target)

@@ -65,12 +65,8 @@ class Source:
         file = self.root / object / "image_anno.csv"
         if not file.is_file():
             return folder_defects(self.samples("1cls", object))
-        labels = {row["image"]: row.get("label", "") for row in read_table(file, ("image", "label"))}
-        return {
-            image: tuple(name.strip() for name in label.split(","))
-            for image, label in labels.items()
-            if label != "normal"
-        }
+        rows = [row for row in read_table(file, ("image", "label")) if row.get("label") != "normal"]
+        return {row["image"]: tuple(name.strip() for name in row.get("label", "").split(",")) for row in rows}
 
     def fingerprint(self, *names: str) -> str:
         """Digest of the objects' files and of their rows in the split files; changes when their data do."""
