@@ -26,8 +26,8 @@ from visa.data.dataset import load_images
 from visa.data.setups import Split, splits
 from visa.data.source import open_source
 from visa.detect import padim, patchcore
-from visa.detect.evaluator import ONE_CLASS, ScoreSettings
-from visa.detect.fitted import make_detector
+from visa.detect.deploy import DEPLOYABLE as ONE_CLASS
+from visa.detect.deploy import make_detector
 from visa.detect.scores import EVALUATION_SIZE
 from visa.metrics import image_metrics
 from visa.mini import MODULES, write_mini_visa
@@ -53,10 +53,10 @@ class Maps:
 
 
 def image_aurocs(maps: Maps, batches: Batches, split: Split, seed: int) -> dict[str, float]:
-    """Image AU-ROC of each one-class detector on the 1cls split of an object, as `Evaluator` scores it."""
+    """Image AU-ROC of each one-class detector on the 1cls split of an object, as notebook 04 scores it."""
     found, labels = {}, [sample.label == "anomaly" for sample in split.test]
     for kind in ONE_CLASS:
-        detector = make_detector(kind, maps.backbone, settings=ScoreSettings(seed=seed).of(kind))
+        detector = make_detector(kind, maps.backbone, settings={"seed": seed})
         detector.extract = partial(maps.of, LAYERS[kind])
         detector.fit(batches["train"])
         scores = [score for images in batches["test"] for score in detector.score(images)[0]]
@@ -65,7 +65,7 @@ def image_aurocs(maps: Maps, batches: Batches, split: Split, seed: int) -> dict[
 
 
 def load_batches(root: Path, split: Split) -> Batches:
-    """The images of a split, as `Evaluator` reads them."""
+    """The images of a split, as notebook 04 reads them."""
     parts = {"train": split.train, "test": split.test}
     return {
         part: [b.float() / 255 for b in torch.split(load_images(root, samples, EVALUATION_SIZE), 16)]

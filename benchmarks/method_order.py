@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from visa.backbone import load_backbone
 from visa.data.source import Source, open_source
-from visa.detect.evaluate import score_metrics, score_setups
-from visa.detect.evaluator import Evaluator, ScoreSettings
+from visa.detect.score import score_metrics, score_setups
+from visa.detect.shared import Context, ScoreSettings
 from visa.mini import write_mini_visa
 from visa.plan import DEFAULT_DETECTORS, DEFAULT_PRETRAININGS, GivenWeights
 from visa.pretrain.fabric import make_fabric
@@ -56,8 +56,8 @@ def pretrained(source: Source, pretraining: str, seed: int, like: dict, folder: 
 
 def scored(source: Source, arch: str, file: Path, seed: int, folder: Path) -> Iterator[dict[str, object]]:
     """Figures of the detectors on the weights."""
-    evaluator = Evaluator(load_backbone(arch, file, seed).eval(), source.root, ScoreSettings(seed=seed))
-    for scores in score_setups(evaluator, source, OBJECT, folder, DEFAULT_DETECTORS, SETUPS):
+    context = Context(load_backbone(arch, file, seed).eval(), source.root, ScoreSettings(seed=seed))
+    for scores in score_setups(context, source, OBJECT, folder, DEFAULT_DETECTORS, SETUPS):
         yield from score_metrics(scores)
 
 

@@ -24,9 +24,7 @@ import torch
 from peer import batches, cpu_seconds, ratio, turns
 
 from visa.backbone import FeatureMaps
-from visa.detect.coreset import greedy_coreset
-from visa.detect.neighbors import nearest_patches
-from visa.detect.patchcore import LAYERS, PatchCore
+from visa.detect.patchcore import LAYERS, PatchCore, greedy_coreset, nearest_patches
 from visa.provenance import machine, write_text
 
 PARTS = ("coreset", "neighbors", "quality")
