@@ -245,7 +245,7 @@ def test_every_command_says_that_it_was_interrupted(monkeypatch, capsys, tmp_pat
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("visa.detect.files.image_files", interrupted)
+    monkeypatch.setattr("visa.detect.deploy.image_files", interrupted)
     with pytest.raises(SystemExit) as end:
         main(["fit", str(tmp_path), "--weights", "w.pth", "--out", str(tmp_path / "part.safetensors")])
     assert end.value.code == 130 and capsys.readouterr().err == "visa: interrupted; give the same command again.\n"

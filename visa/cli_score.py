@@ -29,7 +29,7 @@ def fit(
 ) -> None:
     """Fit a detector on normal images and write it, with its backbone and a threshold, to one file."""
     from visa.backbone import load_backbone, pick_device
-    from visa.detect.fitted import fit_detector, save_detector
+    from visa.detect.deploy import fit_detector, save_detector
 
     if out.suffix != ".safetensors":
         raise VisaError(f"{out} does not end in .safetensors: name the file so.")
@@ -50,16 +50,14 @@ def score(
     images: Annotated[Path, typer.Argument(help="An image, or a folder; all images below it count.")],
     detector: Annotated[Path, typer.Option(help="A file that visa fit wrote.")],
     out: Annotated[Path, typer.Option(help="Folder of scores.csv and heat/.")] = Path("visa-scores"),
-    raw: Annotated[bool, typer.Option("--raw", help="Write the maps as 16-bit PNG, too.")] = False,
     device: Device = "auto",
 ) -> None:
     """Score images: a table, and heat maps over the images. Exit code 1 if an image cannot be read."""
     from visa.backbone import pick_device
-    from visa.detect.fitted import load_detector
-    from visa.detect.line import score_files
+    from visa.detect.deploy import load_detector, score_files
 
     fitted = load_detector(detector, str(pick_device(device)))
-    summary = score_files(fitted, images, out, raw, progress=True)
+    summary = score_files(fitted, images, out, progress=True)
     typer.echo(f"{summary.table}: {summary.scored} images scored, {summary.anomalous} of them anomalous")
     if summary.unreadable:
         for error in summary.unreadable:
@@ -85,7 +83,7 @@ def browser(
 
 def _normal_images(folder: Path | None, object: str) -> list[Path]:
     from visa.data.source import open_source
-    from visa.detect.files import image_files
+    from visa.detect.deploy import image_files
 
     if (folder is None) == (not object):
         raise VisaError("give a folder of normal images, or an object with --object, and not both.")

@@ -154,21 +154,22 @@ def _pretrain(shared: Path, folder: Path) -> None:
 
 def _score(shared: Path, folder: Path) -> None:
     from visa.backbone import create_backbone
+    from visa.data.images import upright_size
     from visa.data.source import open_source
-    from visa.detect import evaluate
-    from visa.detect.evaluator import Evaluator
+    from visa.detect import score
     from visa.detect.scores import save_full_maps
+    from visa.detect.shared import Context
 
     source = open_source(str(shared / "VisA"))
-    evaluator, rows = Evaluator(create_backbone("resnet18_half").eval(), source.root), []
+    context, rows = Context(create_backbone("resnet18_half").eval(), source.root), []
     setups = ("1cls", "2cls_highshot", "2cls_5shot")
     chosen = ("padim", "patchcore", "probe")
-    for s in evaluate.score_setups(evaluator, source, "fryum", folder / "scores", chosen, setups, draws=2):
-        rows += evaluate.score_metrics(s)
+    for s in score.score_setups(context, source, "fryum", folder / "scores", chosen, setups, draws=2):
+        rows += score.score_metrics(s)
         if s.maps is not None:
             maps = folder / "scores" / s.setup / s.detector / "maps"
-            save_full_maps(maps, s.maps, s.paths, evaluate.image_sizes(source.root, s.paths))
-    evaluate.write_metrics(folder / "scores" / "metrics.csv", rows, object="fryum")
+            save_full_maps(maps, s.maps, s.paths, [upright_size(source.root / path) for path in s.paths])
+    score.write_metrics(folder / "scores" / "metrics.csv", rows, object="fryum")
 
 
 def _run(shared: Path, folder: Path) -> tuple[list[str], dict[str, str]]:
