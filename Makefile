@@ -1,4 +1,5 @@
-# make reproduce: environment, all notebooks, book.  make pdf: the book in one file.  make test: the checks that CI runs.
+# make reproduce: environment, all notebooks, book.  make pdf: the book in one file.
+# make check: lint, types and fast tests, in a minute.  make test: all that CI runs.
 PYTHON ?= python3
 BIN := .venv/bin
 # Options of `visa run`; see `visa run --help`.
@@ -7,7 +8,7 @@ RUN ?= --scope all --pretrain epochs=8
 JOBS ?= 2
 BOOK := book/_build/html/index.html
 
-.PHONY: env reproduce book pdf test lint axe clean
+.PHONY: env reproduce book pdf check test lint axe clean
 
 env: .venv/installed
 
@@ -21,6 +22,9 @@ book: .venv/installed
 
 pdf: book
 	$(BIN)/python book/_ext/pdf.py
+
+check: lint
+	$(BIN)/pytest -n $(JOBS) -m "not slow and not real"
 
 test: lint
 	$(BIN)/pytest -n $(JOBS) --dist loadfile

@@ -18,15 +18,15 @@ import pandas as pd
 import torch
 from common import write_record
 from tqdm import tqdm
-from visa.detect.score import score_split
-from visa.pipeline import GivenWeights
 
 from visa.backbone import load_backbone
 from visa.data.setups import splits
 from visa.data.source import open_source
+from visa.detect.score import score_split
 from visa.detect.shared import Context, ScoreSettings
 from visa.metrics import image_metrics
 from visa.mini import MODULES, write_mini_visa
+from visa.pipeline import GivenWeights
 
 COLUMNS = ("object", "weights", "arch", "seed", "detector", "auroc")
 

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from visa.pipeline import GivenWeights
 
 from visa.backbone import FeatureMaps, load_backbone
 from visa.data.dataset import load_images
 from visa.data.splits import read_split, select, split_file
 from visa.detect.probe import pooled_features
+from visa.pipeline import GivenWeights
 from visa.pretrain.augment import WEAK, Draws, random_view
 from visa.pretrain.smoothblend import SmoothBlend, draw_patches, smooth_blend
 from visa.provenance import file_digest, machine, write_rows, write_text

@@ -15,17 +15,7 @@ from typing import Any
 import visa
 from visa.paths import CHECKOUT, written_whole
 
-PACKAGE = Path(__file__).resolve().parent
-_LIBRARIES = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "scikit-learn",
-    "scipy",
-    "pillow",
-    "opencv-python-headless",
-    "timm",
-)
+_LIBRARIES = ("torch", "torchvision", "numpy", "scikit-learn", "scipy", "pillow", "opencv-python-headless", "timm")
 
 
 def digest(value: Any) -> str:
@@ -38,14 +28,6 @@ def file_digest(path: Path) -> str:
     """SHA-256 (64 hexadecimal digits) of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def code_digest(*parts: str) -> str:
-    """Digest of the package's source below `parts` (`"data"`, `"backbone.py"`), so that changed code makes new keys."""
-    if absent := [part for part in parts if not _sources(PACKAGE / part)]:
-        raise ValueError(f"there is no code at {absent[0]}: its changes would go unseen")
-    files = sorted(f for part in parts for f in _sources(PACKAGE / part))
-    return digest([(str(f.relative_to(PACKAGE)), file_digest(f)) for f in files])
 
 
 def folder_fingerprint(folder: Path, times: bool = True) -> str:
@@ -112,10 +94,6 @@ def sidecar_of(output: Path) -> Path:
     return output.with_name(output.name + ".json")
 
 
-def _sources(path: Path) -> list[Path]:
-    return [path] if path.is_file() else list(path.rglob("*.py"))
-
-
 def _version(distribution: str) -> str | None:
     try:
         return version(distribution)
@@ -139,3 +117,8 @@ def _cpu() -> str:
     except OSError:
         return platform.processor()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def code_digest(*parts: str) -> str:
+    """Stand in until no module asks for a digest of code any more."""
+    return "-".join(parts)

@@ -10,7 +10,7 @@ from visa.data.setups import Split, load_splits, obstacle, save_splits, splits
 from visa.data.source import open_source
 from visa.data.splits import Sample, select
 from visa.errors import VisaError
-from visa.plan import Matrix, plan
+from visa.pipeline import Matrix, plan
 from visa.runs import Run
 
 

@@ -1,29 +1,37 @@
-"""The stages of a run, in order: which notebook runs with which parameters, and what it reads and writes."""
+"""The plan of a run: its stages in order, the key of each, and which of them are up to date."""
 
+import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
 from pathlib import Path
+from typing import Any
 
+import visa
 from visa.data.setups import SETUPS, obstacle
 from visa.data.source import Source
 from visa.detect import DETECTORS
 from visa.errors import VisaError
+from visa.paths import notebooks_root
 from visa.pretrain import METHODS
+from visa.pretrain import VERSION as PRETRAIN_VERSION
+from visa.provenance import digest, file_digest, folder_fingerprint
 from visa.runs import Run, folder_scope
 
 Settings = Mapping[str, object]
 
-# Costly stages leave out the code that only draws or frames them: a new colour is no reason to train again.
-_FRAME = ("report", "notebook.py", "runs.py")
-_CODE = {
-    "00_start": ("data", "plan.py", *_FRAME),
-    "01_data": ("data", *_FRAME),
-    "02_prepare": ("data", *_FRAME),
-    "03_pretrain": ("data", "pretrain", "backbone.py"),
-    "04_score": ("data", "detect", "backbone.py", "metrics"),
-    "05_results": ("data", "metrics", "detect/scores.py", *_FRAME),
-    "06_ablation": ("data", "pretrain", "detect", "backbone.py", "metrics"),
+# Raise a notebook's number when the package gives it other results; its stages then run again, and what reads them.
+# Pre-trainings and detectors have numbers of their own, in visa.pretrain and visa.detect.
+VERSIONS = {
+    "00_start": 1,
+    "01_data": 1,
+    "02_prepare": 1,
+    "03_pretrain": 1,
+    "04_score": 1,
+    "05_results": 1,
+    "06_ablation": 1,
 }
 _ABLATION_TAKES = ("pretrain_root", "arch", "epochs", "batch_size", "image_size", "base_lr", "device", "precision")
 _PLANNED = ("object", "method", "spd", "seed", "run", "visa_root", "pretraining", "scope", "detectors", "setups")
@@ -36,9 +44,8 @@ DEFAULT_PRETRAININGS = ("random", "simsiam", "simsiam+spd")
 class Stage:
     """One execution of a notebook.
 
-    `reads` names the stages whose outputs it needs; `data` the objects whose files it needs; `code` the parts of the
-    package whose change makes it stale; `page`: its executed copy is the one that the book shows. `folders` belong to
-    it alone; what else it writes are its outputs and their sidecars. `whole_run`: it reads whatever the run holds.
+    `reads` names the stages whose outputs it needs, `data` the objects whose files it needs. `page`: its executed copy
+    is the one that the book shows.
     """
 
     notebook: str
@@ -48,20 +55,6 @@ class Stage:
     reads: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     page: bool = False
-    folders: tuple[Path, ...] = ()
-    whole_run: bool = False
-
-    @property
-    def code(self) -> tuple[str, ...]:
-        """Parts of the package that the notebook's result depends on."""
-        return _CODE[self.notebook]
-
-    def moved(self, old: Path, new: Path) -> "Stage":
-        """The same stage of the run's folder at another place."""
-        outputs, folders = (
-            tuple(new / path.relative_to(old) for path in paths) for paths in (self.outputs, self.folders)
-        )
-        return replace(self, outputs=outputs, folders=folders)
 
 
 @dataclass(frozen=True)
@@ -146,8 +139,6 @@ def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
         (run.results_dir / "metrics.csv",),
         reads=tuple(s.name for s in stages if s.notebook == "03_pretrain") + tuple(s.name for s in scores),
         page=True,
-        folders=(run.results_dir,),
-        whole_run=True,
     )
     start = Stage(  # last: it tells what the others took
         "00_start",
@@ -157,7 +148,6 @@ def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
         reads=(results.name,),
         data=data,
         page=True,
-        whole_run=True,
     )
     return [*stages, *scores, results, *([_ablation_stage(run, matrix, common)] if matrix.ablation else []), start]
 
@@ -178,7 +168,6 @@ def _pretrain_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
                 f"pretrain-{pretraining}-{scope}-seed{seed}",
                 {**common, **matrix.pretrain, **parameters},
                 (folder / "backbone.safetensors",),
-                folders=(folder,),
                 data=() if shared else (scope,),
                 page=(pretraining, scope, seed) == shown,
             )
@@ -191,10 +180,7 @@ def _ablation_stage(run: Run, matrix: Matrix, common: Settings) -> Stage:
     taken = {k: v for k, v in matrix.pretrain.items() if k in _ABLATION_TAKES}
     parameters = {**common, **taken, "object": matrix.objects[0], "seeds": seeds}
     output = run.results_dir / "ablation.csv"
-    folders = (run.root / "ablation",)
-    return Stage(
-        "06_ablation", "ablation", parameters, (output,), data=(matrix.objects[0],), page=True, folders=folders
-    )
+    return Stage("06_ablation", "ablation", parameters, (output,), data=(matrix.objects[0],), page=True)
 
 
 def _shared_scope(matrix: Matrix) -> str:
@@ -206,32 +192,125 @@ def _shared_scope(matrix: Matrix) -> str:
 
 def _score_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
     lists = {"detectors": ",".join(matrix.detectors), "setups": ",".join(matrix.setups)}
-    shared = {**common, **matrix.score, **lists}
     arch = {"arch": matrix.pretrain["arch"]} if "arch" in matrix.pretrain else {}
-    stages = []
-    for object in matrix.objects:
-        scope = _shared_scope(matrix) or object
-        for seed in matrix.seeds:
-            for pretraining in matrix.pretrainings:
-                own = {**shared, **arch, "object": object, "pretraining": pretraining, "scope": scope, "seed": seed}
-                reads = (f"pretrain-{pretraining}-{scope}-seed{seed}",)
-                stages.append(_score_stage(run, own, reads))
-            for given in matrix.weights:
-                own = {"object": object, "pretraining": given.name, "scope": "given", "seed": seed}
-                weights = {"arch": given.arch, "weights": str(given.file)}
-                stages.append(_score_stage(run, {**shared, **own, **weights}, ()))
-    return [replace(s, page=i == max(0, len(matrix.pretrainings) - 1)) for i, s in enumerate(stages)]
+    given = {w.name: {"arch": w.arch, "weights": str(w.file)} for w in matrix.weights}
+    stages: list[Stage] = []
+    for object, seed, name in product(matrix.objects, matrix.seeds, (*matrix.pretrainings, *given)):
+        scope = "given" if name in given else _shared_scope(matrix) or object
+        folder = run.score_dir(object, name, scope, seed)
+        own = {"object": object, "pretraining": name, "scope": scope, "seed": seed, **given.get(name, arch)}
+        stages.append(
+            Stage(
+                "04_score",
+                f"score-{object}-{name}-{scope}-seed{seed}",
+                {**common, **matrix.score, **lists, **own},
+                (folder / "metrics.csv",),
+                reads=() if name in given else (f"pretrain-{name}-{scope}-seed{seed}",),
+                data=(object,),
+                page=len(stages) == max(0, len(matrix.pretrainings) - 1),
+            )
+        )
+    return stages
 
 
-def _score_stage(run: Run, parameters: dict[str, object], reads: tuple[str, ...]) -> Stage:
-    object, pretraining, seed = str(parameters["object"]), str(parameters["pretraining"]), int(str(parameters["seed"]))
-    folder = run.score_dir(object, pretraining, str(parameters["scope"]), seed)
-    return Stage(
-        "04_score",
-        f"score-{object}-{pretraining}-{parameters['scope']}-seed{seed}",
-        parameters,
-        (folder / "metrics.csv",),
-        folders=(folder,),
-        reads=reads,
-        data=(object,),
-    )
+@dataclass(frozen=True)
+class Job:
+    """A stage with all that its execution needs, on this machine or another.
+
+    `key` is the digest of what its result depends on, `version` that of the package that planned it.
+    """
+
+    stage: Stage
+    run: Run
+    key: str
+    dataset: str
+    synthetic: bool
+    version: str = visa.__version__
+
+    @property
+    def stamp_file(self) -> Path:
+        """Where the finished stage says what made it, and how long it took."""
+        return self.run.root / "stages" / f"{self.stage.name}.json"
+
+    @property
+    def executed(self) -> Path:
+        """The executed copy of its notebook."""
+        return self.run.root / "notebooks" / f"{self.stage.name}.ipynb"
+
+    def stamp(self) -> dict[str, Any]:
+        """What an earlier execution left in `stamp_file`; empty where there was none."""
+        try:
+            stamp = json.loads(self.stamp_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return stamp if isinstance(stamp, dict) else {}
+
+    def output_digests(self) -> dict[str, str]:
+        """The digest of each output that is there, by its file's name."""
+        return {output.name: file_digest(output) for output in self.stage.outputs if output.is_file()}
+
+    def is_current(self) -> bool:
+        """Whether the stage ran with this key, and its outputs are as it left them."""
+        stamp = self.stamp()
+        return (
+            stamp.get("key") == self.key and stamp.get("outputs") == self.output_digests() and self.executed.is_file()
+        )
+
+
+def make_jobs(stages: Sequence[Stage], source: Source, run: Run) -> list[Job]:
+    """A job for every stage of a plan, in its order.
+
+    A key is the digest of all that a stage's result depends on: the notebook's cells, parameters, data, versions, and
+    the keys of the stages it reads. It is known before anything runs.
+    """
+    data, of_file, of_folder = cache(source.fingerprint), cache(file_digest), cache(folder_fingerprint)
+    of_cells = cache(_cells_digest)  # a matrix has thousands of stages, of seven notebooks
+    jobs: dict[str, Job] = {}
+    for stage in stages:
+        weights, folder = stage.parameters.get("weights"), stage.parameters.get("pretrain_root")
+        parts = {
+            "notebook": of_cells(stage.notebook),
+            "versions": _versions(stage),
+            "parameters": dict(stage.parameters),
+            "data": data(*stage.data),
+            "reads": [jobs[name].key for name in stage.reads],
+            "weights": of_file(Path(str(weights)).expanduser()) if weights else "",
+            "pretrain_root": of_folder(Path(str(folder)).expanduser(), times=False) if folder else "",
+        }
+        jobs[stage.name] = Job(stage, run, digest(parts), source.name, source.synthetic)
+    return list(jobs.values())
+
+
+def listing(jobs: Sequence[Job], current: Collection[str]) -> str:
+    """The plan as lines of text: each stage, whether it would run, and what it took when it last ran."""
+    lines = []
+    for job in jobs:
+        state = "up to date" if job.stage.name in current else "to run"
+        seconds = job.stamp().get("seconds")
+        lines.append(f"{job.stage.name}  {state}" + (f", took {seconds:.0f} s" if seconds is not None else ""))
+    return "\n".join(lines)
+
+
+def check_parameters(stages: Sequence[Stage]) -> None:
+    """Raise VisaError if a stage sets a parameter that its notebook does not have, before anything runs."""
+    import papermill  # it takes half a second, which help and other commands do without
+
+    for notebook in dict.fromkeys(s.notebook for s in stages):
+        known = papermill.inspect_notebook(str(notebooks_root() / f"{notebook}.ipynb"))
+        given = {name for s in stages if s.notebook == notebook for name in s.parameters}
+        if unknown := sorted(given - known.keys()):
+            raise VisaError(f"notebook {notebook} has no parameter {unknown[0]!r}: it has {', '.join(known)}.")
+
+
+def _cells_digest(notebook: str) -> str:
+    """Digest of a notebook's cells as they are written, without outputs and metadata."""
+    cells = json.loads((notebooks_root() / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    return digest([(cell["cell_type"], "".join(cell["source"])) for cell in cells])
+
+
+def _versions(stage: Stage) -> list[int]:
+    """The versions of notebook, pre-training and detectors that a stage's result depends on."""
+    trains = stage.notebook in ("03_pretrain", "06_ablation")
+    scores = str(stage.parameters.get("detectors", "probe" if stage.notebook == "06_ablation" else ""))
+    of_detectors = [DETECTORS[name].version for name in scores.split(",") if name]
+    return [VERSIONS[stage.notebook], *([PRETRAIN_VERSION] if trains else []), *of_detectors]
