@@ -143,7 +143,7 @@ def stand_in(*_: object, **__: object) -> None:
 def test_any_option_ends_in_a_sentence_or_is_accepted(command, ready, tmp_path, monkeypatch):
     """What would start work ends at a stand-in for the work itself."""
     monkeypatch.chdir(tmp_path)
-    for work in ("pretrain.session.run_pretraining", "detect.line.score_files"):
+    for work in ("pretrain.run.run_pretraining", "detect.deploy.score_files"):
         monkeypatch.setattr(f"visa.{work}", stand_in)
     count, options = OPTIONS[command]
     texts = st.sampled_from(NASTY) | st.text(st.characters(exclude_characters="/"), max_size=8)

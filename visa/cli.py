@@ -119,7 +119,7 @@ def splits(
     root: Annotated[Path, typer.Argument(help="A folder of your own data without split files.")],
 ) -> None:
     """Write the splits that a folder of your own stands for as split_csv/, to see and to edit."""
-    from visa.data.own_splits import write_splits
+    from visa.data.prepare import write_splits
 
     for file in write_splits(root):
         typer.echo(file)
@@ -143,7 +143,10 @@ def synth(
     names = _object_names(objects) or tuple(MODULES)
     count = f"scale{scale:g}" if scale else f"{normal}+{anomaly}"
     folder = root or data_root() / f"mini-visa-{count}-{size}px-seed{seed}-difficulty{difficulty:g}"
-    typer.echo(write_mini_visa(folder, names, normal, anomaly, size, seed, workers, True, difficulty, scale))
+    try:
+        typer.echo(write_mini_visa(folder, names, normal, anomaly, size, seed, workers, True, difficulty, scale))
+    except ValueError as error:
+        raise VisaError(str(error)) from error
 
 
 @command
@@ -156,19 +159,16 @@ def pretrain(
     setting: Values = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="Processes on this machine, one a device.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="Processes here, one a device (several GPUs: untried).")] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
     precision: Annotated[str, typer.Option(help="auto, 32-true or bf16-mixed.")] = "auto",
     workers: Workers = None,
-    resume_from: Annotated[
-        Path | None, typer.Option(help="Begin at this checkpoint of equal settings, of whatever code and data.")
-    ] = None,
     name: RunName = "",
 ) -> None:
     """Pre-train on one or many devices and machines; the same command goes on where it was stopped."""
     from visa.data.source import open_source
     from visa.pretrain.fabric import make_fabric
-    from visa.pretrain.session import folder_data, run_pretraining, training_data
+    from visa.pretrain.run import folder_data, run_pretraining, training_data
     from visa.pretrain.settings import configured
     from visa.runs import folder_scope, open_folder_run, open_run, pretraining_name
 
@@ -176,7 +176,7 @@ def pretrain(
     if images:
         run = open_folder_run(name, folder_scope(images, dataset))
         fabric = make_fabric(device, devices, nodes)
-        data = folder_data(images, settings.image_size, fabric.device, dataset, workers)
+        data = folder_data(images, settings.image_size, dataset, workers)
     elif dataset:
         raise VisaError("dataset names a folder's images: give the folder with --images.")
     else:
@@ -188,7 +188,7 @@ def pretrain(
         data = training_data(source, object, "", settings.image_size)
     folder = run.pretrain_dir(pretraining_name(method, spd), data.scope, seed)
     try:
-        run_pretraining(settings, data, folder, fabric, precision, resume_from=resume_from)
+        run_pretraining(settings, data, folder, fabric, precision)
     except KeyboardInterrupt:
         typer.echo("visa: interrupted; the same command goes on from its last checkpoint.", err=True)
         raise typer.Exit(130) from None
@@ -224,7 +224,7 @@ def fit(
 ) -> None:
     """Fit a detector on normal images and write it, with its backbone and a threshold, to one file."""
     from visa.backbone import load_backbone, pick_device
-    from visa.detect.fitted import fit_detector, save_detector
+    from visa.detect.deploy import fit_detector, save_detector
 
     if out.suffix != ".safetensors":
         raise VisaError(f"{out} does not end in .safetensors: name the file so.")
@@ -247,16 +247,14 @@ def score(
     images: Annotated[Path, typer.Argument(help="An image, or a folder; all images below it count.")],
     detector: Annotated[Path, typer.Option(help="A file that visa fit wrote.")],
     out: Annotated[Path, typer.Option(help="Folder of scores.csv and heat/.")] = Path("visa-scores"),
-    raw: Annotated[bool, typer.Option("--raw", help="Write the maps as 16-bit PNG, too.")] = False,
     device: Device = "auto",
 ) -> None:
     """Score images: a table, and heat maps over the images. Exit code 1 if an image cannot be read."""
     from visa.backbone import pick_device
-    from visa.detect.fitted import load_detector
-    from visa.detect.line import score_files
+    from visa.detect.deploy import load_detector, score_files
 
     fitted = load_detector(detector, str(pick_device(device)))
-    summary = score_files(fitted, images, out, raw, progress=True)
+    summary = score_files(fitted, images, out, progress=True)
     typer.echo(f"{summary.table}: {summary.scored} images scored, {summary.anomalous} of them anomalous")
     if summary.unreadable:
         for error in summary.unreadable:
@@ -395,7 +393,7 @@ def _where(error: OSError) -> str:
 
 def _normal_images(folder: Path | None, object: str) -> list[Path]:
     from visa.data.source import open_source
-    from visa.detect.files import image_files
+    from visa.detect.deploy import image_files
 
     if (folder is None) == (not object):
         raise VisaError("give a folder of normal images, or an object with --object, and not both.")

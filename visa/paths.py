@@ -26,8 +26,8 @@ PATIENCE = 8.0  # seconds: the workers of a killed process may hold its lock unt
 def visa_root() -> Path | None:
     """The user's VisA folder (`VISA_ROOT`), or None where mini-VisA stands in for it.
 
-    For an address (s3://...) it is where `visa.storage.mirrored` copies it to. Raises VisaError if `VISA_ROOT` names no
-    folder.
+    For an address (s3://...) it is where `visa.data.source.mirrored` copies it to. Raises VisaError if `VISA_ROOT`
+    names no folder.
     """
     value = os.environ.get("VISA_ROOT")
     if not value:

@@ -13,7 +13,7 @@ from visa.data import images
 from visa.data.dataset import read_image, read_mask, resize_image
 from visa.data.images import FORMATS, upright_size
 from visa.errors import VisaError
-from visa.pretrain.input.decode import decode
+from visa.pretrain.images import decode
 
 READERS = (read_image, read_mask, upright_size)
 
@@ -62,7 +62,7 @@ def test_what_is_no_image_ends_in_one_sentence(tmp_path, monkeypatch, data, suff
             read(file)
         assert "\n" not in str(told.value) and " object at 0x" not in str(told.value)
     with pytest.raises(ValueError):
-        decode(data, 16)
+        decode(file, 16)
 
 
 def test_flipped_bytes_never_do_more_than_that(tmp_path):

@@ -9,13 +9,12 @@ from PIL import Image
 
 from visa.data.dataset import VisaDataset, load_masks
 from visa.data.layouts import find_parts
-from visa.data.own_splits import write_splits
-from visa.data.prepare import prepare
+from visa.data.prepare import prepare, write_splits
 from visa.data.source import open_source
 from visa.data.splits import select
 from visa.data.verify import verify
 from visa.errors import VisaError
-from visa.pretrain.input.images import object_images
+from visa.pretrain.images import object_images
 
 
 def image(path: Path, size: tuple[int, int] = (12, 8), value: int = 90) -> None:
@@ -97,10 +96,9 @@ def test_plain_folders_and_what_a_missing_mask_leaves_unknown(plain):
         (False, 0),
         (False, 0),
     ]
-    for _ in range(2):  # the second time from the cache
-        masks, known = load_masks(plain, bad, (8, 12))
-        assert [item["mask"].tolist() for item in items] == masks.tolist()
-        assert known.tolist() == [True, True, False, False]
+    masks, known = load_masks(plain, bad, (8, 12))
+    assert [item["mask"].tolist() for item in items] == masks.tolist()
+    assert known.tolist() == [True, True, False, False]
 
 
 def test_derived_splits_have_visas_shares_and_stay_the_same(mvtec, plain):
@@ -241,7 +239,7 @@ def test_verify_finds_what_scoring_would_stumble_over(plain, mvtec):
     by_name = {r.object: r for r in verify(plain)}
     assert by_name["bolt"].ok
     assert by_name["bolt"].warnings == [
-        "2 of 4 anomalies have no mask (bolt/bad/02.JPG, ...): pixel figures leave them out"
+        "2 of 4 anomalies have no mask (bolt/bad/02.JPG, ...): pixel metrics leave them out"
     ]
     mask(plain / "bolt/masks/02.png", (5, 5))
     Image.new("L", (12, 8)).save(plain / "bolt/masks/03.png")

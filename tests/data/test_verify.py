@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visa.data.report import ObjectReport
-from visa.data.verify import verify
+from visa.data.verify import ObjectReport, verify
 from visa.errors import VisaError
 
 MASK = "fryum/Data/Masks/Anomaly/000.png"

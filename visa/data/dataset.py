@@ -1,7 +1,7 @@
 """VisA samples as tensors: image, label, anomaly mask and class ids, straight from the raw layout."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,9 @@ from torch.utils.data import Dataset
 from torchvision.io import ImageReadMode, decode_jpeg
 from tqdm import tqdm
 
-from visa.data.cache import cached
-from visa.data.images import (
-    UNREADABLE,
-    is_plain_jpeg,
-    open_image,
-    open_mask,
-    open_upright,
-    undecodable,
-    upright_size,
-)
+from visa.data.images import UNREADABLE, is_plain_jpeg, open_image, open_mask, open_upright, undecodable, upright_size
 from visa.data.splits import Sample
 from visa.errors import VisaError
-from visa.provenance import code_digest
 
 
 class VisaDataset(Dataset[dict[str, Any]]):
@@ -91,50 +81,36 @@ def read_mask(path: Path) -> Tensor:
 
 
 def load_images(
-    root: Path,
-    samples: Sequence[Sample],
-    size: tuple[int, int],
-    workers: int | None = None,
-    progress: bool = False,
-    cache: bool = True,
+    root: Path, samples: Sequence[Sample], size: tuple[int, int], workers: int | None = None, progress: bool = False
 ) -> Tensor:
     """The samples' images, resized to (height, width): uint8 N x 3 x H x W, in the samples' order.
 
-    Decodes in `workers` threads (the decoders let go of the interpreter lock). With `cache`, the next call for the
-    same files and size maps what this one made (see `visa.data.cache`). Raises VisaError as `read_image` does.
+    Decodes in `workers` threads (the decoders let go of the interpreter lock). Raises VisaError as `read_image` does.
     """
-    files = [Path(root) / s.image for s in samples]
 
-    def load(index: int) -> Tensor:
-        return resize_image(read_image(files[index]), size)
+    def load(sample: Sample) -> Tensor:
+        return resize_image(read_image(Path(root) / sample.image), size)
 
-    return _loaded(load, len(files), files, "images", (3, *size), workers, progress, cache)
+    with ThreadPoolExecutor(workers) as pool:
+        return _stacked(pool.map(load, samples), len(samples), (3, *size), progress)
 
 
 def load_masks(
-    root: Path,
-    samples: Sequence[Sample],
-    size: tuple[int, int],
-    workers: int | None = None,
-    progress: bool = False,
-    cache: bool = True,
+    root: Path, samples: Sequence[Sample], size: tuple[int, int], workers: int | None = None, progress: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Masks as `VisaDataset` has them, uint8 N x H x W in {0, 1}, and whether each is known, bool N.
 
-    Images are opened for their size alone. `workers` and `cache` as in `load_images`; raises VisaError as VisaDataset.
+    Images are opened for their size alone. `workers` as in `load_images`; raises VisaError as `VisaDataset`.
     """
-    root = Path(root)
-    masked = [s for s in samples if s.mask]
 
-    def load(index: int) -> Tensor:
-        sample = masked[index]
-        classes = _classes(root, sample, upright_size(root / sample.image))
+    def load(sample: Sample) -> Tensor:
+        if not sample.mask:
+            return torch.zeros(size, dtype=torch.uint8)
+        classes = _classes(Path(root), sample, upright_size(Path(root) / sample.image))
         return (resize_mask(classes, size) > 0).to(torch.uint8)
 
-    files = [root / path for s in masked for path in (s.mask, s.image)]
-    found = _loaded(load, len(masked), files, "masks", size, workers, progress, cache)
-    masks = torch.zeros((len(samples), *size), dtype=torch.uint8)
-    masks[torch.tensor([bool(s.mask) for s in samples], dtype=torch.bool)] = found
+    with ThreadPoolExecutor(workers) as pool:
+        masks = _stacked(pool.map(load, samples), len(samples), size, progress)
     return masks, torch.tensor([is_known(s) for s in samples], dtype=torch.bool)
 
 
@@ -174,32 +150,12 @@ def _classes(root: Path, sample: Sample, shape: tuple[int, int]) -> Tensor:
     return classes
 
 
-def _loaded(
-    load: Callable[[int], Tensor],
-    count: int,
-    files: Sequence[Path],
-    what: str,
-    shape: tuple[int, ...],
-    workers: int | None,
-    progress: bool,
-    cache: bool,
-) -> Tensor:
-    """`load(i)` for i below `count`, uint8 N x `shape`, from the cache if it was made of the same `files`."""
-
-    def make() -> np.ndarray:
-        pixels = torch.empty((count, *shape), dtype=torch.uint8)
-
-        def fill(index: int) -> None:
-            pixels[index] = load(index)
-
-        with ThreadPoolExecutor(workers) as pool:
-            list(tqdm(pool.map(fill, range(count)), what, count, disable=not progress))
-        return pixels.numpy()
-
-    if not cache or not files:
-        return torch.from_numpy(make())
-    key = [what, shape, torch.__version__, code_digest("data/dataset.py", "data/images.py")]
-    return torch.from_numpy(cached([f.absolute() for f in files], key, make))
+def _stacked(loaded: Iterable[Tensor], count: int, shape: tuple[int, ...], progress: bool) -> Tensor:
+    """`count` tensors of a `shape`, uint8, as one: N x `shape`."""
+    pixels = torch.empty((count, *shape), dtype=torch.uint8)
+    for index, pixel in enumerate(tqdm(loaded, "read", count, disable=not progress)):
+        pixels[index] = pixel
+    return pixels
 
 
 def _size(shape: Sequence[int]) -> str:

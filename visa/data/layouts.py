@@ -109,8 +109,12 @@ def _part(root: Path, prefix: str, name: str) -> Part | None:
 
 def _part_samples(root: Path, part: Part, split_type: str) -> list[Sample]:
     """Training before test, normal before anomalous, by name."""
-    train, test = _paths(root, part.train), _paths(root, part.test)
-    masks = {image: mask for pair in part.anomalies for image, mask in _masked(root, *pair).items()}
+    train, test = ([f"{f}/{name}" for name in images_in(root / f)] if f else [] for f in (part.train, part.test))
+    masks: dict[str, str] = {}  # of each anomalous image; "" where it has none
+    for folder, mask_folder in part.anomalies:
+        images = images_in(root / folder)
+        found = masks_of(images, images_in(root / mask_folder))
+        masks |= {f"{folder}/{image}": f"{mask_folder}/{found[image]}" if image in found else "" for image in images}
     chosen = set(train)
     if split_type != "1cls" or not test:
         pools = {"normal": train + test, "anomaly": list(masks)}
@@ -119,17 +123,6 @@ def _part_samples(root: Path, part: Part, split_type: str) -> list[Sample]:
     labelled += [(image, "anomaly", mask) for image, mask in masks.items()]
     rows = [Sample(part.name, "train" if i in chosen else "test", label, i, mask) for i, label, mask in labelled]
     return [s for split in ("train", "test") for s in rows if s.split == split]
-
-
-def _paths(root: Path, folder: str) -> list[str]:
-    return [f"{folder}/{name}" for name in images_in(root / folder)] if folder else []
-
-
-def _masked(root: Path, folder: str, mask_folder: str) -> dict[str, str]:
-    """Each image of a folder with its mask, or with "" where it has none."""
-    images = images_in(root / folder)
-    masks = masks_of(images, images_in(root / mask_folder))
-    return {f"{folder}/{i}": f"{mask_folder}/{masks[i]}" if i in masks else "" for i in images}
 
 
 def _training(split_type: str, label: str, images: Sequence[str], object: str) -> list[str]:

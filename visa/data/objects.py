@@ -17,133 +17,40 @@ class VisaObject:
     classes: tuple[str, ...]
 
 
-_PCB = ("bent", "melt", "scratch", "missing")
 _COMPLEX, _MULTIPLE, _SINGLE = "complex structure", "multiple instances", "single instance"
-
-OBJECTS: dict[str, VisaObject] = {
-    o.id: o
-    for o in (
-        VisaObject("pcb1", "PCB1", _COMPLEX, 1004, 100, _PCB),
-        VisaObject("pcb2", "PCB2", _COMPLEX, 1001, 100, _PCB),
-        VisaObject("pcb3", "PCB3", _COMPLEX, 1006, 100, _PCB),
-        VisaObject(
-            "pcb4",
-            "PCB4",
-            _COMPLEX,
-            1005,
-            100,
-            ("burnt", "scratch", "missing", "damage", "extra", "wrong place", "dirt"),
-        ),
-        VisaObject("capsules", "Capsules", _MULTIPLE, 602, 100, ("bubble", "discolor", "scratch", "leak", "misshape")),
-        VisaObject(
-            "candle",
-            "Candles",
-            _MULTIPLE,
-            1000,
-            100,
-            (
-                "chunk of wax missing",
-                "damaged corner of packaging",
-                "weird candle wick",
-                "different colour spot",
-                "extra wax in candle",
-                "foreign particals on candle",
-                "wax melded out of the candle",
-                "other",
-            ),
-        ),
-        VisaObject(
-            "macaroni1",
-            "Macaroni1",
-            _MULTIPLE,
-            1000,
-            100,
-            (
-                "chip around edge and corner",
-                "different colour spot",
-                "middle breakage",
-                "similar colour spot",
-                "small cracks",
-                "small scratches",
-                "other",
-            ),
-        ),
-        VisaObject(
-            "macaroni2",
-            "Macaroni2",
-            _MULTIPLE,
-            1000,
-            100,
-            (
-                "breakage down the middle",
-                "color spot similar to the object",
-                "different color spot",
-                "small chip around edge",
-                "small cracks",
-                "small scratches",
-                "other",
-            ),
-        ),
-        VisaObject(
-            "cashew",
-            "Cashew",
-            _SINGLE,
-            500,
-            100,
-            (
-                "burnt",
-                "corner or edge breakage",
-                "different colour spot",
-                "middle breakage",
-                "small holes",
-                "small scratches",
-                "stuck together",
-                "same colour spot",
-                "other",
-            ),
-        ),
-        VisaObject(
-            "chewinggum",
-            "Chewing gum",
-            _SINGLE,
-            503,
-            100,
-            ("chunk of gum missing", "corner missing", "scratches", "similar colour spot", "small cracks", "other"),
-        ),
-        VisaObject(
-            "fryum",
-            "Fryum",
-            _SINGLE,
-            500,
-            100,
-            (
-                "burnt",
-                "corner or edge breakage",
-                "different colour spot",
-                "fryum stuck together",
-                "middle breakage",
-                "similar colour spot",
-                "small scratches",
-                "other",
-            ),
-        ),
-        VisaObject(
-            "pipe_fryum",
-            "Pipe fryum",
-            _SINGLE,
-            500,
-            100,
-            (
-                "burnt",
-                "corner and edge breakage",
-                "different colour spot",
-                "middle breakage",
-                "similar colour spot",
-                "small scratches",
-                "stuck together",
-                "small cracks",
-                "other",
-            ),
-        ),
-    )
+_COUNTS = (
+    ("pcb1", "PCB1", _COMPLEX, 1004, 100),
+    ("pcb2", "PCB2", _COMPLEX, 1001, 100),
+    ("pcb3", "PCB3", _COMPLEX, 1006, 100),
+    ("pcb4", "PCB4", _COMPLEX, 1005, 100),
+    ("capsules", "Capsules", _MULTIPLE, 602, 100),
+    ("candle", "Candles", _MULTIPLE, 1000, 100),
+    ("macaroni1", "Macaroni1", _MULTIPLE, 1000, 100),
+    ("macaroni2", "Macaroni2", _MULTIPLE, 1000, 100),
+    ("cashew", "Cashew", _SINGLE, 500, 100),
+    ("chewinggum", "Chewing gum", _SINGLE, 503, 100),
+    ("fryum", "Fryum", _SINGLE, 500, 100),
+    ("pipe_fryum", "Pipe fryum", _SINGLE, 500, 100),
+)
+_CLASSES = {
+    **dict.fromkeys(("pcb1", "pcb2", "pcb3"), "bent, melt, scratch, missing"),
+    "pcb4": "burnt, scratch, missing, damage, extra, wrong place, dirt",
+    "capsules": "bubble, discolor, scratch, leak, misshape",
+    "candle": "chunk of wax missing, damaged corner of packaging, weird candle wick, different colour spot, "
+    "extra wax in candle, foreign particals on candle, wax melded out of the candle, other",
+    "macaroni1": "chip around edge and corner, different colour spot, middle breakage, similar colour spot, "
+    "small cracks, small scratches, other",
+    "macaroni2": "breakage down the middle, color spot similar to the object, different color spot, "
+    "small chip around edge, small cracks, small scratches, other",
+    "cashew": "burnt, corner or edge breakage, different colour spot, middle breakage, small holes, small scratches, "
+    "stuck together, same colour spot, other",
+    "chewinggum": "chunk of gum missing, corner missing, scratches, similar colour spot, small cracks, other",
+    "fryum": "burnt, corner or edge breakage, different colour spot, fryum stuck together, middle breakage, "
+    "similar colour spot, small scratches, other",
+    "pipe_fryum": "burnt, corner and edge breakage, different colour spot, middle breakage, similar colour spot, "
+    "small scratches, stuck together, small cracks, other",
+}
+OBJECTS = {
+    id: VisaObject(id, name, group, normal, anomaly, tuple(_CLASSES[id].split(", ")))
+    for id, name, group, normal, anomaly in _COUNTS
 }

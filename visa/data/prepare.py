@@ -1,24 +1,29 @@
-"""The train/test tree of VisA's own `prepare_data.py`, for code that reads MVTec-like folders."""
+"""Files made from a root's rows: the train/test tree of VisA's own `prepare_data.py`, and split files of own folders.
 
+Starts without torch and NumPy.
+"""
+
+import json
 import os
 import shutil
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import chain
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from stat import S_ISREG
+
+from tqdm import tqdm
 
 from visa.data.images import open_mask
 from visa.data.layouts import root_samples
-from visa.data.objects import OBJECTS
-from visa.data.png import band_of, encode_mask, read_band
-from visa.data.splits import Sample, present_objects, read_split
+from visa.data.objects import OBJECTS, SPLIT_TYPES
+from visa.data.source import open_source
+from visa.data.splits import COLUMNS, Sample, description, present_objects, read_split
+from visa.data.splits import split_file as split_file_of
 from visa.errors import VisaError, check_choice
 from visa.paths import written_whole
+from visa.provenance import write_rows, write_text
 
-BATCH = 16  # files a worker takes at once: handing over one costs as much as linking it
 FOLDERS = {"normal": "good", "anomaly": "bad"}
 ONE_CLASS = ("train/good", "test/good", "test/bad", "ground_truth/bad")
 TWO_CLASS = ("train/good", "train/bad", "test/good", "test/bad", "ground_truth/train/bad", "ground_truth/test/bad")
@@ -88,21 +93,29 @@ def prepare(
     _check_targets(files, folders)
     for leaf in folders:
         leaf.mkdir(parents=True, exist_ok=True)
-    batches = [files[i : i + BATCH] for i in range(0, len(files), BATCH)]
     with ThreadPoolExecutor(workers) as pool:
-        made = chain.from_iterable(pool.map(lambda batch: [_make(file, link) for file in batch], batches))
-        written = sum(_shown(made, len(files), progress))
+        made = pool.map(lambda file: _make(file, link), files)
+        written = sum(tqdm(made, "prepare", len(files), disable=None if progress else True))  # None: on a terminal
     unmasked = sum(s.label == "anomaly" and not s.mask for s in samples)
     return Summary(folder, tuple(present), absent, written, len(files) - written, unmasked)
 
 
-def _shown(made: Iterable[bool], total: int, progress: bool) -> Iterable[bool]:
-    """The same, with a progress bar on a terminal."""
-    if not (progress and sys.stderr.isatty()):
-        return made
-    from tqdm import tqdm  # a tenth of the time that an object takes
+def write_splits(root: Path) -> list[Path]:
+    """Write `split_csv/*.csv`, and `dataset.json` where there is none, into a root of folders; return the split files.
 
-    return tqdm(made, "prepare", total)
+    The rows are those that the folders stand for without them (`visa.data.layouts.root_samples`); from then on the
+    files say which image trains. Raises VisaError if there are split files already, or no images.
+    """
+    source = open_source(str(root))
+    if (source.root / "split_csv").exists():
+        raise VisaError(f"{source.root / 'split_csv'} is there already: edit its files, or delete it and try again.")
+    rows = {split_file_of(source.root, t): root_samples(source.root, t) for t in SPLIT_TYPES}
+    if not description(source.root):
+        about = {"name": source.name, "synthetic": False}
+        write_text(source.root / "dataset.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    for file, samples in rows.items():
+        write_rows(file, COLUMNS, map(asdict, samples))
+    return list(rows)
 
 
 def _objects(rows: list[Sample], chosen: Sequence[str] | None) -> tuple[Sequence[str], Sequence[str]]:
@@ -126,7 +139,7 @@ def _files(split_type: str, data_folder: Path, folder: Path, sample: Sample) -> 
 
 
 def mask_target(folder: Path, split_type: str, sample: Sample) -> Path:
-    """Where a sample's mask lies in the tree `folder` (see `Summary`)."""
+    """Where a sample's mask lies in the tree `folder` of a prepared split."""
     place = "bad" if split_type == "1cls" else f"{sample.split}/bad"
     return folder / sample.object / "ground_truth" / place / _names(sample)[1]
 
@@ -141,20 +154,12 @@ def _names(sample: Sample) -> tuple[str, str]:
 
 
 def _check_sources(files: list[_File]) -> None:
-    missing = [str(f.source) for f in files if not _has_bytes(f.source)]
+    missing = [str(f.source) for f in files if not (f.source.is_file() and f.source.stat().st_size)]
     if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise VisaError(
             f"{missing[0]}{more} is missing or empty though its object is there: complete the data set (visa verify)."
         )
-
-
-def _has_bytes(file: Path) -> bool:
-    try:
-        about = file.stat()
-    except OSError:
-        return False
-    return S_ISREG(about.st_mode) and about.st_size > 0
 
 
 def _check_targets(files: list[_File], folders: list[Path]) -> None:
@@ -171,16 +176,15 @@ def _check_targets(files: list[_File], folders: list[Path]) -> None:
 
 def _make(file: _File, link: bool) -> bool:
     """Make one file unless it is up to date; True if it was written."""
-    linked = link and not file.is_mask
-    if linked and _hard_link(file.source, file.target):
-        return True
     if _is_current(file, link):
         return False
     with written_whole(file.target) as part:
-        if file.is_mask:
-            _write_mask(file.source, part)
-        elif not (linked and _hard_link(file.source, part)):
-            shutil.copy2(file.source, part)
+        if file.is_mask:  # 255 where it marks a defect, 0 elsewhere, with its source's time
+            open_mask(file.source).point([0] + 255 * [255]).save(part, "PNG", compress_level=1)
+            time = file.source.stat().st_mtime_ns
+            os.utime(part, ns=(time, time))
+        else:
+            _link_or_copy(file.source, part, link)
     return True
 
 
@@ -195,17 +199,10 @@ def _is_current(file: _File, link: bool) -> bool:
     return (source.st_size, source.st_mtime_ns) == (target.st_size, target.st_mtime_ns)
 
 
-def _hard_link(source: Path, target: Path) -> bool:
-    """Whether a link could be made: not where there is a file, on another file system, or on one without links."""
-    try:
-        target.hardlink_to(source.resolve() if source.is_symlink() else source)
-    except OSError:
-        return False
-    return True
-
-
-def _write_mask(source: Path, target: Path) -> None:
-    marks = read_band(source.read_bytes()) or band_of(open_mask(source))
-    target.write_bytes(encode_mask(marks))
-    time = source.stat().st_mtime_ns
-    os.utime(target, ns=(time, time))
+def _link_or_copy(source: Path, target: Path, link: bool) -> None:
+    """Link, or copy where no link is wanted or can be made: on another file system, or on one without links."""
+    if link:
+        with suppress(OSError):
+            target.hardlink_to(source.resolve() if source.is_symlink() else source)
+            return
+    shutil.copy2(source, target)

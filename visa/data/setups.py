@@ -49,12 +49,13 @@ def splits(source: Source, object: str, setup: str, draws: int = 5, seed: int = 
     Raises VisaError where a class has fewer than k images (see `obstacle`).
     """
     check_choice("setup", setup, SETUPS)
+    samples = source.samples(SPLIT_TYPE[setup], object=object)
+    test = tuple(select(samples, split="test"))
     if setup not in SHOTS:
-        return [_official(source, object, setup)]
+        return [Split(setup, object, 0, tuple(select(samples, split="train")), test)]
     if reason := obstacle(source, object, setup):
         raise VisaError(reason)
-    samples = source.samples("2cls_fewshot", object=object)
-    pools, test = _pools(samples), tuple(select(samples, split="test"))
+    pools = _pools(samples)
     rng, k = np.random.default_rng(seed), SHOTS[setup]
     drawn = [[pool[i] for pool in pools for i in rng.choice(len(pool), k, replace=False)] for _ in range(draws)]
     return [Split(setup, object, draw, tuple(train), test) for draw, train in enumerate(drawn)]
@@ -64,16 +65,14 @@ def obstacle(source: Source, object: str, setup: str) -> str:
     """Why an object has too few images for a setup, in one sentence; empty where nothing is in the way."""
     check_choice("setup", setup, SETUPS)
     samples = source.samples(SPLIT_TYPE[setup], object=object)
-    there = {sample.label for sample in select(samples, split="test")}
-    if absent := [kind for label, kind in (("normal", "normal"), ("anomaly", "anomalous")) if label not in there]:
+    kinds = {"normal": "normal", "anomaly": "anomalous"}
+    if absent := [kind for label, kind in kinds.items() if not select(samples, split="test", label=label)]:
         return f"{object} has no {' and no '.join(absent)} test image: nothing can be measured."
     normal, anomaly = map(len, _pools(samples))
     needed = SHOTS.get(setup, 2)  # a covariance needs two; high-shot: one to train on, one to judge
-    if setup == "1cls" and anomaly:
-        return (
-            f"{object} has {anomaly} anomalous training images: {setup} trains on normal ones alone, test the others."
-        )
     if setup == "1cls":
+        if anomaly:
+            return f"{object} has {anomaly} anomalous training images: 1cls trains on normal ones, test the others."
         return "" if normal >= needed else f"{object} has {normal} normal training images: {setup} needs {needed}."
     if min(normal, anomaly) >= needed:
         return ""
@@ -96,11 +95,6 @@ def load_splits(path: Path) -> list[Split]:
         return [Split(**split | part) for split, part in zip(found, parts, strict=True)]
     except (ValueError, TypeError, KeyError) as error:
         raise VisaError(f"{path} holds no splits ({error}): draw and save them again.") from error
-
-
-def _official(source: Source, object: str, setup: str) -> Split:
-    samples = source.samples(setup, object=object)
-    return Split(setup, object, 0, *(tuple(select(samples, split=part)) for part in ("train", "test")))
 
 
 def _pools(samples: Sequence[Sample]) -> list[list[Sample]]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from visa.data.layouts import folder_defects, root_samples
 from visa.data.objects import OBJECTS, SPLIT_TYPES
@@ -20,9 +20,8 @@ from visa.data.splits import (
     split_file,
 )
 from visa.errors import VisaError, check_choice
-from visa.paths import data_root, existing_folder, is_address, visa_root
+from visa.paths import data_root, existing_folder, is_address, locked, mirror_of, scratch_folder, visa_root
 from visa.provenance import digest, folder_fingerprint
-from visa.storage import mirrored
 
 VISA, MINI_VISA = "VisA", "mini-VisA"
 
@@ -66,12 +65,8 @@ class Source:
         file = self.root / object / "image_anno.csv"
         if not file.is_file():
             return folder_defects(self.samples("1cls", object))
-        labels = {row["image"]: row.get("label", "") for row in read_table(file, ("image", "label"))}
-        return {
-            image: tuple(name.strip() for name in label.split(","))
-            for image, label in labels.items()
-            if label != "normal"
-        }
+        rows = [row for row in read_table(file, ("image", "label")) if row.get("label") != "normal"]
+        return {row["image"]: tuple(name.strip() for name in row.get("label", "").split(",")) for row in rows}
 
     def fingerprint(self, *names: str) -> str:
         """Digest of the objects' files and of their rows in the split files; changes when their data do."""
@@ -90,7 +85,7 @@ class Source:
 def open_source(root: str = "", objects: Sequence[str] = ()) -> Source:
     """The data set at `root`, else at VISA_ROOT, else mini-VisA.
 
-    An address (s3://...) is copied to a local folder first.
+    An address (s3://...) is copied to a local folder first (see `mirrored`).
     Of mini-VisA `objects` are rendered at their first use ("all": every one). Other data sets are what they are. A
     data set is called as dataset.json in its root says; without one, VisA in VisA's layout, otherwise as its folder.
     Raises VisaError if the folder is absent, in no known layout, or holds none of its objects, and where mini-VisA
@@ -134,6 +129,52 @@ def dataset_name(root: Path, objects: tuple[str, ...]) -> str:
     return str(name)
 
 
+def mirrored(address: str) -> Path:
+    """Copy the folder at an address, with its times of change, into data/mirror/ once, and return the copy.
+
+    The copy appears when it is whole; delete it to have the folder copied again. Raises VisaError if there is nothing
+    at the address, if it cannot be reached, or if a file does not arrive whole.
+    """
+    target = mirror_of(address)
+    if target.is_dir():
+        return target
+    with locked(target.parent), scratch_folder(target) as scratch:
+        if target.is_dir():  # another process has copied it meanwhile
+            return target
+        try:
+            _copy(address.rstrip("/"), scratch / "root")
+        except VisaError:
+            raise
+        except Exception as error:  # each kind of storage has its own
+            reason = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
+            raise VisaError(
+                f"{address} cannot be reached ({reason}): check address, credentials and network, and that the package "
+                "for this kind of storage (s3fs, gcsfs, ...) is installed."
+            ) from error
+        (scratch / "root").replace(target)
+    return target
+
+
+def _copy(address: str, folder: Path) -> None:
+    """Copy every file below an address into a new folder; VisaError if there is none or one arrives in part."""
+    import fsspec
+
+    files, base = fsspec.url_to_fs(address)
+    listed = {path: about for path, about in files.find(base, detail=True).items() if about["size"] is not None}
+    local = {path: folder / path.removeprefix(base).lstrip("/") for path in listed if not path.endswith("/")}
+    if not local:
+        raise VisaError(f"there is nothing at {address}: check the address.")
+    if unsafe := [path for path in local if ".." in PurePosixPath(path).parts]:
+        raise VisaError(f"{address} holds a file called {unsafe[0]!r}, which leads out of the folder.")
+    files.get(list(local), [str(file) for file in local.values()])
+    for path, file in local.items():
+        if not file.is_file() or file.stat().st_size != listed[path]["size"]:
+            raise VisaError(f"{path} did not arrive whole from {address}: run the same command again.")
+        changed = listed[path].get("LastModified") or listed[path].get("mtime") or 0  # so that every copy is alike
+        seconds = float(changed.timestamp() if hasattr(changed, "timestamp") else changed)
+        os.utime(file, (seconds, seconds))
+
+
 @lru_cache(maxsize=16)
 def _rows_digests(file: Path, modified: int) -> dict[str, str]:
     """Digest of each object's rows in a split file, which every stage of a run asks for; `modified` tells versions."""
@@ -156,8 +197,11 @@ def _mini_visa(objects: Sequence[str]) -> Path:
     from visa.mini import DEFAULT_OBJECTS, MODULES, present, write_mini_visa  # OpenCV: only where it renders
 
     folder = data_root() / "mini-visa"
-    names = tuple(MODULES) if "all" in objects else objects or present(folder) or DEFAULT_OBJECTS
-    return write_mini_visa(folder, names, progress=True)
+    try:
+        names = tuple(MODULES) if "all" in objects else objects or present(folder) or DEFAULT_OBJECTS
+        return write_mini_visa(folder, names, progress=True)
+    except ValueError as error:
+        raise VisaError(str(error)) from error
 
 
 def _named(root: str) -> Path:

@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
 from visa.data.objects import SPLIT_TYPES
@@ -48,9 +47,7 @@ def read_split(file: Path) -> list[Sample]:
     """
     if not file.is_file():
         raise VisaError(f"no split file at {file}: a VisA root holds split_csv/ with {', '.join(SPLIT_TYPES)}.")
-    names, rows = _read_rows(file, COLUMNS)
-    fields, blank = itemgetter(*map(names.index, COLUMNS)), [""] * len(names)
-    samples = [Sample(*fields(row + blank[len(row) :])) for row in rows]
+    samples = [Sample(*(row.get(column, "") for column in COLUMNS)) for row in read_table(file, COLUMNS)]
     if not samples:
         raise VisaError(f"{file} names no image: fetch the split file again.")
     _check_rows(file, samples)
@@ -58,11 +55,21 @@ def read_split(file: Path) -> list[Sample]:
 
 
 def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file, short ones without their last fields.
+    """The rows of a CSV file that are not empty, short ones without their last fields.
 
     Raises VisaError if it is no UTF-8 CSV or lacks one of `columns`.
     """
-    names, rows = _read_rows(file, columns)
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            names, *rows = [row for row in csv.reader(stream) if row] or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise VisaError(f"{file} is no CSV file in UTF-8 ({error}): fetch it again.") from error
+    if absent := [c for c in columns if c not in names]:
+        raise VisaError(
+            f"{file} lacks the columns {', '.join(absent)}: its first line is {','.join(columns)}, so written."
+        )
+    if twice := [c for c in columns if names.count(c) > 1]:
+        raise VisaError(f"{file} has the column {twice[0]} twice: leave one.")
     return [dict(zip(names, row, strict=False)) for row in rows]
 
 
@@ -71,13 +78,13 @@ def select(samples: Iterable[Sample], **wanted: str) -> list[Sample]:
     return [s for s in samples if all(getattr(s, field) == value for field, value in wanted.items())]
 
 
-def present_objects(root: Path, samples: Sequence[Sample] | None = None) -> list[str]:
-    """Objects of `samples` (default: the 1cls split file's) that are in `root`, in their order.
+def present_objects(root: Path, samples: Sequence[Sample]) -> list[str]:
+    """Objects of `samples` that are in `root`, in their order.
 
     An object is there if its folder is, or its first image, wherever that lies.
     """
     first: dict[str, Sample] = {}
-    for sample in read_split(split_file(root, "1cls")) if samples is None else samples:
+    for sample in samples:
         first.setdefault(sample.object, sample)
     return [o for o, s in first.items() if (root / o).is_dir() or (root / s.image).is_file()]
 
@@ -108,34 +115,14 @@ def is_synthetic(root: Path) -> bool:
     return bool(description(root).get("synthetic", False))
 
 
-def _read_rows(file: Path, columns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """The first line of a CSV file, and the others that are not empty; VisaError as `read_table`."""
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream)
-            names = next(reader, [])
-            rows = [row for row in reader if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise VisaError(f"{file} is no CSV file in UTF-8 ({error}): fetch it again.") from error
-    if absent := [c for c in columns if c not in names]:
-        raise VisaError(
-            f"{file} lacks the columns {', '.join(absent)}: its first line is {','.join(columns)}, so written."
-        )
-    if twice := [c for c in columns if names.count(c) > 1]:
-        raise VisaError(f"{file} has the column {twice[0]} twice: leave one.")
-    return names, rows
-
-
 def _check_rows(file: Path, samples: list[Sample]) -> None:
     seen: set[str] = set()
     for name in dict.fromkeys(s.object for s in samples):
         check_object_name(name, file)
     for line, s in enumerate(samples, start=2):
         where = f"{file}, line {line}"
-        if s.split not in ("train", "test"):
-            check_choice(f"split ({where})", s.split, ("train", "test"))
-        if s.label not in ("normal", "anomaly"):
-            check_choice(f"label ({where})", s.label, ("normal", "anomaly"))
+        check_choice(f"split ({where})", s.split, ("train", "test"))
+        check_choice(f"label ({where})", s.label, ("normal", "anomaly"))
         for path in filter(None, (s.image, s.mask)):
             if not _PLAIN_PATH.fullmatch(path):
                 _check_path(path, where)

@@ -1,38 +1,50 @@
-"""Check a root: annotations, split files, images and masks against each other, VisA's against the published counts."""
+"""Check a root in any layout: tables, images and masks against each other, VisA's against the published counts.
+
+Objects that are not VisA's have no published counts and classes; of them all is checked that scoring relies on.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from visa.data.dataset import read_image, read_mask
-from visa.data.layouts import find_parts, root_samples
+from visa.data.layouts import TEST_LEAST, Part, find_parts, images_in, masks_of, root_samples
 from visa.data.objects import OBJECTS, SPLIT_TYPES
-from visa.data.report import ObjectReport
 from visa.data.source import MINI_VISA, VISA, dataset_name
 from visa.data.splits import Sample, is_synthetic, present_objects, read_table, select
-from visa.data.verify_own import verify_part, verify_rows
 from visa.errors import VisaError, check_choice
 
-LABELS = ("normal", "anomaly")
+
+@dataclass
+class ObjectReport:
+    """What was found for one object: image counts, errors (unusable or contradictory), warnings (odd but usable)."""
+
+    object: str
+    absent: bool = False
+    normal: int = 0
+    anomaly: int = 0
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the object is there and without errors."""
+        return not self.absent and not self.errors
 
 
 @dataclass(frozen=True)
-class Annotation:
-    """One row of `image_anno.csv`: image and mask relative to the root, and the defect classes by name."""
+class _Row:
+    """An image, its mask ("" where it has none), its label and the names of its defects, as a table says."""
 
     image: str
-    classes: tuple[str, ...]
     mask: str
-
-    @property
-    def label(self) -> str:
-        """Normal or anomaly, as the split files say it."""
-        return "anomaly" if self.classes else "normal"
+    label: str
+    classes: tuple[str, ...] = ()
 
 
 def verify(
@@ -47,108 +59,141 @@ def verify(
     root = Path(root)
     splits = {split_type: root_samples(root, split_type) for split_type in SPLIT_TYPES}
     known = list(dict.fromkeys(s.object for rows in splits.values() for s in rows))
-    if not (root / "split_csv").is_dir():
-        parts = {part.name: part for part in find_parts(root)}
-        for name in objects or ():
-            check_choice("object", name, parts)
-        rows = splits["1cls"]
-        return [verify_part(root, parts[o], select(rows, object=o), workers, progress) for o in objects or parts]
-    official = dataset_name(root, tuple(known)) in (VISA, MINI_VISA) or is_synthetic(root)
+    parts = {} if (root / "split_csv").is_dir() else {part.name: part for part in find_parts(root)}
+    official = not parts and (dataset_name(root, tuple(known)) in (VISA, MINI_VISA) or is_synthetic(root))
+    classes = {name: about.classes for name, about in OBJECTS.items()} if official else {}
     for name in objects or ():
-        check_choice("object", name, dict.fromkeys((*known, *OBJECTS)) if official else known)
-    return [_verify_object(root, o, splits, official and o in OBJECTS, workers, progress) for o in objects or known]
+        check_choice("object", name, parts or dict.fromkeys((*known, *classes)))
+    reports = []
+    for name in objects or list(parts) or known:
+        mine = {split_type: select(samples, object=name) for split_type, samples in splits.items()}
+        if not parts and not (root / name).is_dir() and not present_objects(root, mine["1cls"]):
+            reports.append(ObjectReport(name, absent=True))
+            continue
+        report, rows = _official(root, name, mine) if name in classes else _own(root, name, mine, parts.get(name))
+        _check_images(root, report, rows, classes.get(name, ()), workers, progress)
+        reports.append(report)
+    return reports
 
 
-def read_annotations(file: Path) -> list[Annotation]:
-    """All rows of an `image_anno.csv`, in its order; raises VisaError if it is absent or lacks a column."""
-    if not file.is_file():
-        raise VisaError(f"no annotations at {file}.")
-    rows = read_table(file, ("image", "label", "mask"))
-    return [Annotation(r["image"], _class_names(r.get("label", "")), r.get("mask", "")) for r in rows]
-
-
-def _class_names(label: str) -> tuple[str, ...]:
-    return () if label == "normal" else tuple(name.strip() for name in label.split(","))
-
-
-def _verify_object(
-    root: Path, name: str, splits: dict[str, list[Sample]], official: bool, workers: int | None, progress: bool
-) -> ObjectReport:
-    mine = {split_type: select(samples, object=name) for split_type, samples in splits.items()}
-    present = (root / name).is_dir() or name in present_objects(root, mine["1cls"])
-    if present and not official:
-        return _verify_own(root, name, mine, workers, progress)
-    report = ObjectReport(name, absent=not present)
-    if report.absent:
-        return report
+def _official(root: Path, name: str, splits: dict[str, list[Sample]]) -> tuple[ObjectReport, list[_Row]]:
+    """An object of VisA or mini-VisA by its annotations; also the rows whose images are to be checked."""
+    report = ObjectReport(name)
     try:
-        rows = read_annotations(root / name / "image_anno.csv")
+        rows = _annotations(root / name / "image_anno.csv")
     except VisaError as error:
         report.errors.append(str(error))
-        return report
+        return report, []
     counts = Counter(row.label for row in rows)
     report.normal, report.anomaly = counts["normal"], counts["anomaly"]
-    _check_files(root, name, rows, report)
-    for split_type, samples in mine.items():
-        _check_split(split_type, samples, rows, report)
-    if not is_synthetic(root):
-        _check_counts(report)
-    with ThreadPoolExecutor(workers) as pool:
-        found = pool.map(lambda row: _check_image(root, name, row), rows)
-        for errors, warnings in tqdm(found, name, len(rows), disable=not progress):
-            report.errors += errors
-            report.warnings += warnings
-    return report
-
-
-def _verify_own(
-    root: Path, name: str, splits: dict[str, list[Sample]], workers: int | None, progress: bool
-) -> ObjectReport:
-    """An object that is not VisA's: its rows, which must hold the same images in every split file."""
-    report = verify_rows(root, name, splits["1cls"], workers, progress)
-    annotations = root / name / "image_anno.csv"
-    rows = read_annotations(annotations) if annotations.is_file() else None
-    facts = {split_type: {s.image: (s.label, s.mask) for s in samples} for split_type, samples in splits.items()}
-    for split_type, found in facts.items():
-        odd = sorted({image for image, _ in found.items() ^ facts["1cls"].items()})
-        if odd:
-            report.errors.append(f"{odd[0]} and {len(odd) - 1} more differ between 1cls.csv and {split_type}.csv")
-        if rows is not None:
-            _check_split(split_type, splits[split_type], rows, report)
-    return report
-
-
-def _check_files(root: Path, name: str, rows: list[Annotation], report: ObjectReport) -> None:
     listed = [path for row in rows for path in (row.image, row.mask) if path]
     report.errors += [f"{path} stands in image_anno.csv twice" for path, n in Counter(listed).items() if n > 1]
     files = (p for p in (root / name / "Data").rglob("*") if p.is_file() and not p.name.startswith("."))
     unlisted = sorted({p.relative_to(root).as_posix() for p in files} - set(listed))
     report.warnings += [f"{path} is not in image_anno.csv" for path in unlisted]
+    for split_type, samples in splits.items():
+        _compare(f"{split_type}.csv", samples, "image_anno.csv", rows, report)
+    if not is_synthetic(root):
+        published = {"normal": OBJECTS[name].normal, "anomaly": OBJECTS[name].anomaly}
+        odd = [(label, n) for label, n in published.items() if counts[label] != n]
+        report.errors += [f"{counts[label]} {label} images, the paper counts {n}" for label, n in odd]
+    unmasked = [row for row in rows if row.classes and not row.mask]
+    report.errors += [f"{row.image} is labelled {', '.join(row.classes)} but has no mask" for row in unmasked]
+    return report, rows
 
 
-def _check_split(split_type: str, samples: list[Sample], rows: list[Annotation], report: ObjectReport) -> None:
-    annotated = {row.image: (row.label, row.mask) for row in rows}
-    split = {s.image: (s.label, s.mask) for s in samples}
-    report.errors += [
-        f"{i} is in {split_type}.csv but not in image_anno.csv" for i in sorted(split.keys() - annotated.keys())
-    ]
-    report.errors += [
-        f"{i} is in image_anno.csv but not in {split_type}.csv" for i in sorted(annotated.keys() - split.keys())
-    ]
-    for image in sorted(split.keys() & annotated.keys()):
-        if split[image] != annotated[image]:
-            report.errors.append(f"{image}: {split_type}.csv says {split[image]}, image_anno.csv {annotated[image]}")
+def _own(root: Path, name: str, splits: dict[str, list[Sample]], part: Part | None) -> tuple[ObjectReport, list[_Row]]:
+    """An object that is not VisA's, by the rows of 1cls; `part` where it lies in folders without split files."""
+    samples = splits["1cls"]
+    normal, anomaly = select(samples, label="normal"), select(samples, label="anomaly")
+    report = ObjectReport(name, absent=not normal, normal=len(normal), anomaly=len(anomaly))
+    if misplaced := select(anomaly, split="train"):
+        report.errors.append(f"{misplaced[0].image} is an anomaly in 1cls training: normal images alone train there")
+    _warn_of_limits(samples, report)
+    rows = [_Row(s.image, s.mask, s.label) for s in samples]
+    if part:
+        _check_folders(root, part, report)
+        return report, rows
+    for split_type in SPLIT_TYPES[1:]:
+        _compare(f"{split_type}.csv", splits[split_type], "1cls.csv", rows, report)
+    if (annotations := root / name / "image_anno.csv").is_file():
+        _compare("1cls.csv", samples, "image_anno.csv", _annotations(annotations), report)
+    return report, rows
 
 
-def _check_counts(report: ObjectReport) -> None:
-    published = OBJECTS[report.object]
-    for label in LABELS:
-        found, expected = getattr(report, label), getattr(published, label)
-        if found != expected:
-            report.errors.append(f"{found} {label} images, the paper counts {expected}")
+def _annotations(file: Path) -> list[_Row]:
+    """All rows of an `image_anno.csv`, in its order; raises VisaError if it is absent or lacks a column."""
+    if not file.is_file():
+        raise VisaError(f"no annotations at {file}.")
+    rows = []
+    for row in read_table(file, ("image", "label", "mask")):
+        label = row.get("label", "")
+        classes = () if label == "normal" else tuple(name.strip() for name in label.split(","))
+        rows.append(_Row(row["image"], row.get("mask", ""), "anomaly" if classes else "normal", classes))
+    return rows
 
 
-def _check_image(root: Path, name: str, row: Annotation) -> tuple[list[str], list[str]]:
+def _compare(table: str, samples: Sequence[Sample], other: str, rows: Sequence[_Row], report: ObjectReport) -> None:
+    """Two tables of an object name the same images, with the same labels and masks."""
+    mine, theirs = ({row.image: (row.label, row.mask) for row in each} for each in (samples, rows))
+    report.errors += [f"{image} is in {table} but not in {other}" for image in sorted(mine.keys() - theirs.keys())]
+    report.errors += [f"{image} is in {other} but not in {table}" for image in sorted(theirs.keys() - mine.keys())]
+    odd = [image for image in sorted(mine.keys() & theirs.keys()) if mine[image] != theirs[image]]
+    report.errors += [f"{image}: {table} says {mine[image]}, {other} {theirs[image]}" for image in odd]
+
+
+def _warn_of_limits(samples: Sequence[Sample], report: ObjectReport) -> None:
+    """Warn of what an object's rows do not let measure."""
+    bare = [s.image for s in samples if s.label == "anomaly" and not s.mask]
+    held_out = len(select(samples, label="normal", split="test"))
+    if bare:
+        report.warnings.append(
+            f"{len(bare)} of {report.anomaly} anomalies have no mask ({bare[0]}, ...): pixel metrics leave them out"
+        )
+    if not report.anomaly:
+        report.warnings.append("no anomalies: detectors can be fitted and can score, but nothing can be measured")
+    if report.normal and held_out < TEST_LEAST:
+        nothing = "nothing can be measured, and " if not held_out else ""
+        report.warnings.append(
+            f"{held_out} normal images for 1cls test: {nothing}pre-training needs {TEST_LEAST} to judge what it learned"
+        )
+
+
+def _check_folders(root: Path, part: Part, report: ObjectReport) -> None:
+    """What lies in an object's folders and is not read, or is read twice."""
+    if report.absent:
+        report.errors.append(f"{root / part.train} holds no images")
+    for folder in filter(None, (part.train, part.test, *(a for a, _ in part.anomalies))):
+        if not (root / folder).is_dir():
+            continue
+        images = images_in(root / folder)
+        if not images and not report.absent:
+            report.warnings.append(f"{folder} holds no images")
+        unread = sorted(f.name for f in (root / folder).iterdir() if f.name not in images and f.name[0] != ".")
+        if unread:
+            report.warnings.append(f"{folder} holds {len(unread)} entries that are no image files ({unread[0]}, ...)")
+    for folder, mask_folder in part.anomalies:
+        masks = images_in(root / mask_folder)
+        used = Counter(masks_of(images_in(root / folder), masks).values())
+        twice = sorted(mask for mask, count in used.items() if count > 1)
+        report.errors += [f"{mask_folder}/{mask} is the mask of several images of {folder}" for mask in twice]
+        if unused := sorted(set(masks) - set(used)):
+            more = f" and {len(unused) - 1} more fit" if unused[1:] else " fits"
+            report.warnings.append(f"{mask_folder}/{unused[0]}{more} no image of {folder}")
+
+
+def _check_images(
+    root: Path, report: ObjectReport, rows: Sequence[_Row], known: Sequence[str], workers: int | None, progress: bool
+) -> None:
+    """Decode every image and mask of the rows; `known` are the names of the class ids, empty if they have none."""
+    with ThreadPoolExecutor(workers) as pool:
+        found = pool.map(lambda row: _check_image(root, row, report.object, known), rows)
+        for errors, warnings in tqdm(found, report.object, len(rows), disable=not progress):
+            report.errors += errors
+            report.warnings += warnings
+
+
+def _check_image(root: Path, row: _Row, name: str, known: Sequence[str]) -> tuple[list[str], list[str]]:
     """Errors and warnings of one image and its mask."""
     try:
         size = read_image(root / row.image).shape[1:]
@@ -156,14 +201,15 @@ def _check_image(root: Path, name: str, row: Annotation) -> tuple[list[str], lis
     except VisaError as error:
         return [str(error)], []
     if mask is None:
-        return ([f"{row.image} is labelled {', '.join(row.classes)} but has no mask"] if row.classes else []), []
+        return [], []
     errors = []
     if mask.shape != size:
         errors.append(f"{row.mask} is {tuple(mask.shape)}, its image {row.image} {tuple(size)} (height, width)")
     ids = [i for i in torch.unique(mask).tolist() if i]
+    if not known:
+        return errors + ([] if ids else [f"{row.mask} marks no pixel of its anomaly"]), []
     if bool(ids) != bool(row.classes):
         errors.append(f"{row.mask} marks {len(ids)} classes, but image_anno.csv says {row.label}")
-    known = OBJECTS[name].classes
     errors += [f"{row.mask} holds the class id {i}; {name} has 1 to {len(known)}" for i in ids if i > len(known)]
     marked = {known[i - 1] for i in ids if i <= len(known)}
     if errors or marked == set(row.classes):

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from visa.mini import bench
-from visa.mini.canvas import Canvas, Colour, Layer, linear, shift_colour
+from visa.mini.canvas import Canvas, Colour, linear, shift_colour
 from visa.mini.defects import Body, Part
 from visa.mini.parts import GOLD, KINDS, TIN, stamp
 from visa.mini.shapes import Points, Pose, ellipse, rectangle, ribbon
@@ -40,6 +40,22 @@ class Board:
     fingers: tuple[tuple[float, float, float, float], ...] = ()
     printing: tuple[Place, ...] = ()
 
+    def draw(self, canvas: Canvas, rng: np.random.Generator) -> "Assembly":
+        """The board on its table, straight but for a degree or so, every part mounted a hair out of place."""
+        bench.table(canvas, rng, self.table)
+        empty, at = canvas.layer(), self.pose
+        x, y, turn = rng.normal(0, self.play), rng.normal(0, self.play), rng.normal(0, 150 * self.play)
+        pose = Pose(at.x + x, at.y + y, turn, at.scale * rng.normal(1, 0.002))
+        colour = shift_colour(self.colour, rng)
+        cover = _bare(self, canvas.size).lay(canvas, pose, np.divide(colour, self.colour))
+        under = canvas.layer()
+        slack = rng.normal(0, (0.0006, 0.0006, 0.4), (len(self.parts), 3)).tolist()
+        parts = [
+            mount(canvas, kind, pose.at(x + dx, y + dy, angle + turn))
+            for (kind, x, y, angle), (dx, dy, turn) in zip(self.parts, slack, strict=True)
+        ]
+        return Assembly(canvas.full(cover), pose, colour, under, parts, bench=empty)
+
     def outline(self) -> Points:
         """The board's edge."""
         return rectangle(self.width, self.height, 0.012)
@@ -49,28 +65,7 @@ class Board:
 class Assembly(Body):
     """A board with its parts: `under` is the board without them, `bench` the picture without the board."""
 
-    bench: Layer
-
-
-def draw_board(canvas: Canvas, rng: np.random.Generator, board: Board) -> Assembly:
-    """The board on its table, straight but for a degree or so, every part mounted a hair out of place."""
-    bench.table(canvas, rng, board.table)
-    empty, at = canvas.layer(), board.pose
-    pose = Pose(
-        at.x + rng.normal(0, board.play),
-        at.y + rng.normal(0, board.play),
-        rng.normal(0, 150 * board.play),
-        at.scale * rng.normal(1, 0.002),
-    )
-    colour = shift_colour(board.colour, rng)
-    cover = _bare(board, canvas.size).lay(canvas, pose, np.divide(colour, board.colour))
-    under = canvas.layer()
-    slack = rng.normal(0, (0.0006, 0.0006, 0.4), (len(board.parts), 3)).tolist()
-    parts = [
-        mount(canvas, kind, pose.at(x + dx, y + dy, angle + turn))
-        for (kind, x, y, angle), (dx, dy, turn) in zip(board.parts, slack, strict=True)
-    ]
-    return Assembly(canvas.full(cover), pose, colour, under, parts, bench=empty)
+    bench: Canvas
 
 
 def mount(canvas: Canvas, kind: str, pose: Pose) -> Part:

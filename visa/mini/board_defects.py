@@ -7,13 +7,23 @@ import cv2
 import numpy as np
 
 from visa.mini.board import Assembly, mount
-from visa.mini.canvas import Canvas, Patch, blur, textured
-from visa.mini.defects import Body, Part, pick, remove
+from visa.mini.canvas import Canvas, Colour, Patch, blur, textured
+from visa.mini.defects import Body, Defect, Part, pick, remove, scratches
 from visa.mini.parts import GOLD, KINDS, PIN, TIN
 from visa.mini.shapes import Pose, blob, jagged, ribbon
 
 SMALL = 0.0015  # area of the outline up to which a part is a small one
 LAMINATE, CERAMIC, SOOT, ASH = (196, 190, 150), (150, 146, 140), (26, 20, 18), (128, 120, 112)
+
+
+def soldered(copper: Colour) -> dict[str, Defect]:
+    """The defects of PCB1 to PCB3; scratches lay `copper` bare."""
+    return {"bent": bent, "melt": melt, "scratch": scratched(copper), "missing": missing}
+
+
+def scratched(copper: Colour) -> Defect:
+    """Broad, shallow scratches, down to the copper."""
+    return scratches(copper, count=(1, 3), depth=0.002, width=(0.004, 0.007))
 
 
 def bent(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:

@@ -4,6 +4,7 @@ Everything is drawn at twice the picture's size. A thing's height makes its shad
 so that a dent, a scratch or a missing piece looks right without a drawing of its own.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,15 +40,6 @@ class Patch:
         return Patch(self.window, self.cover * (1 - cover[self.window]))
 
 
-@dataclass(frozen=True)
-class Layer:
-    """What lay on the canvas at one moment, to be laid bare again."""
-
-    albedo: FloatMap
-    height: FloatMap
-    gloss: FloatMap
-
-
 class Canvas:
     """The maps of one picture of `size` x `size` pixels.
 
@@ -62,9 +54,9 @@ class Canvas:
         self.gloss: FloatMap = np.zeros((self.side, self.side), np.float32)
         self.classes: Image = np.zeros((self.side, self.side), np.uint8)
 
-    def layer(self) -> Layer:
-        """A copy of what is there now."""
-        return Layer(self.albedo.copy(), self.height.copy(), self.gloss.copy())
+    def layer(self) -> "Canvas":
+        """A copy of what is there now, to be laid bare again."""
+        return copy.deepcopy(self)
 
     def patch(self, outline: Points, soft: float = 0.0) -> Patch:
         """The shape inside `outline`; `soft` blurs its edge by that many units."""
@@ -123,7 +115,7 @@ class Canvas:
         dome = height * np.sqrt(np.clip(1 - (1 - inward) ** 2, 0, 1)).astype(np.float32)
         self.height[patch.window] += blur(dome, smooth * self.side) * patch.cover
 
-    def lay_bare(self, patch: Patch, under: Layer) -> None:
+    def lay_bare(self, patch: Patch, under: "Canvas") -> None:
         """Take away what was drawn in the patch since `under`."""
         c = patch.cover
         for mine, below in ((self.height, under.height), (self.gloss, under.gloss)):

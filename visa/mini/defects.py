@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from visa.mini.canvas import Canvas, Colour, FloatMap, Layer, textured
+from visa.mini.canvas import Canvas, Colour, FloatMap, textured
 from visa.mini.shapes import Points, Pose, blob, ellipse, jagged, ribbon, wander
 
 
@@ -34,7 +34,7 @@ class Body:
     cover: FloatMap
     pose: Pose
     colour: Colour
-    under: Layer
+    under: Canvas
     parts: Sequence[Part] = field(default=())
 
 

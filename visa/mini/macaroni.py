@@ -6,19 +6,7 @@ import numpy as np
 
 from visa.mini import bench
 from visa.mini.canvas import Canvas, Colour, shift_colour, textured
-from visa.mini.defects import (
-    Body,
-    Part,
-    breakage,
-    cracks,
-    fibre,
-    on_one,
-    pick,
-    remove,
-    scratches,
-    similar_spot,
-    spot,
-)
+from visa.mini.defects import Body, Part, breakage, cracks, fibre, on_one, pick, remove, scratches, similar_spot, spot
 from visa.mini.shapes import Pose, blob, jagged, ribbon
 from visa.mini.tube import Tube, on_skin
 

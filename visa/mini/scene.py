@@ -1,6 +1,7 @@
 """One picture of mini-VisA: which objects there are, which defects an image gets, and the rendering itself."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
@@ -8,17 +9,21 @@ from zlib import crc32
 
 import numpy as np
 
-from visa.data.objects import OBJECTS
-from visa.errors import VisaError, check_choice
 from visa.mini import objects
 from visa.mini.canvas import Canvas, Image
 from visa.mini.wear import wear
+
+VISA_COUNTS = {  # VisA's numbers of normal and anomalous images
+    **{"pcb1": (1004, 100), "pcb2": (1001, 100), "pcb3": (1006, 100), "pcb4": (1005, 100)},
+    **{"capsules": (602, 100), "candle": (1000, 100), "macaroni1": (1000, 100), "macaroni2": (1000, 100)},
+    **{"cashew": (500, 100), "chewinggum": (503, 100), "fryum": (500, 100), "pipe_fryum": (500, 100)},
+}
 
 
 def find_modules() -> dict[str, ModuleType]:
     """Every file of the folder of objects: VisA's in VisA's order, then others by name."""
     found = {module.name for module in iter_modules(objects.__path__)}
-    names = [name for name in OBJECTS if name in found] + sorted(found.difference(OBJECTS))
+    names = [name for name in VISA_COUNTS if name in found] + sorted(found.difference(VISA_COUNTS))
     return {name: import_module(f"{objects.__name__}.{name}") for name in names}
 
 
@@ -29,12 +34,21 @@ STRENGTH = (0.35, 1.10)  # of a defect, at difficulty 1
 LEAST_AREA = 1.5e-4  # of the picture: a defect that is marked on less is drawn again
 
 
+def check_known(what: str, value: str, known: Iterable[str]) -> None:
+    """Raise ValueError, listing what is known, unless `value` is among it."""
+    names = list(known)
+    if value not in names:
+        near = get_close_matches(value, names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown {what} {value!r}: choose one of {', '.join(names)}.{hint}")
+
+
 def classes_of(name: str, index: int, seed: int = 0) -> tuple[str, ...]:
     """The defect classes of anomalous image `index`, in the order of their ids: one, sometimes two.
 
     All classes of the object take turns, so that any run of as many images as there are classes shows each.
     """
-    check_choice("object of mini-VisA", name, MODULES)
+    check_known("object of mini-VisA", name, MODULES)
     classes = tuple(MODULES[name].DEFECTS)
     turn, place = divmod(index, len(classes))
     first = classes[_rng(seed, name, "turn", turn).permutation(len(classes))[place]]
@@ -57,17 +71,17 @@ def render(
     `kind` is Normal or Anomaly. An anomalous image shows `classes_of` it unless `defects` names others; with
     `defects=()` it is the same specimen without a defect. Pixels depend on the arguments alone.
 
-    Raises VisaError for an object, kind or defect that there is not.
+    Raises ValueError for an object, kind or defect that there is not.
     """
-    check_choice("object of mini-VisA", name, MODULES)
-    check_choice("kind of image", kind, KINDS)
+    check_known("object of mini-VisA", name, MODULES)
+    check_known("kind of image", kind, KINDS)
     if defects is None:
         defects = classes_of(name, index, seed) if kind == "Anomaly" else ()
     ids = {c: i for i, c in enumerate(MODULES[name].DEFECTS, start=1)}
     for defect in defects:
-        check_choice(f"defect of {name}", defect, ids)
+        check_known(f"defect of {name}", defect, ids)
     if size < 64 or difficulty <= 0:
-        raise VisaError(f"size {size}, difficulty {difficulty}: mini-VisA needs at least 64 pixels and more than 0.")
+        raise ValueError(f"size {size}, difficulty {difficulty}: mini-VisA needs at least 64 pixels and more than 0.")
     for attempt in range(20):
         canvas = Canvas(size, ids)
         _draw(canvas, name, kind, index, seed, difficulty, defects, attempt)

@@ -2,22 +2,19 @@
 
 import csv
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 
-from visa.data.layouts import FEW_SHOT_LEAST, TRAINING_SHARES
-from visa.data.objects import OBJECTS, SPLIT_TYPES
-from visa.data.splits import COLUMNS, Sample, split_file
-from visa.errors import VisaError, check_choice
-from visa.mini.scene import KINDS, MODULES, classes_of
-from visa.paths import written_whole
+from visa.mini.scene import KINDS, MODULES, VISA_COUNTS, check_known, classes_of
 
 VERSION = 3  # of the generator: raise it whenever pixels, names or splits change
+TRAINING_SHARES = {"1cls": 0.9, "2cls_highshot": 0.6, "2cls_fewshot": 0.2}  # of each label's images, as in VisA
 SMALL_1CLS = 2 / 3  # of the normal images, where numbers are given: VisA's share would leave too few to test on
+FEW_SHOT_LEAST = 10  # images of each label for few-shot training, so that ten shots can be drawn
 
 
 @dataclass(frozen=True)
@@ -35,15 +32,17 @@ class Settings:
     difficulty: float = 1.0
 
     def check(self, objects: Sequence[str]) -> None:
-        """Raise VisaError for an unknown object, or a setting that leaves a split empty."""
+        """Raise ValueError for an unknown object, or a setting that leaves a split empty."""
         for name in objects:
-            check_choice("object of mini-VisA", name, MODULES)
-        if not 0 <= self.scale <= 1 or (self.scale and any(name not in OBJECTS for name in objects)):
-            raise VisaError(f"scale {self.scale}: it is a share of VisA's own numbers, up to 1, for VisA's objects.")
+            check_known("object of mini-VisA", name, MODULES)
+        if not 0 <= self.scale <= 1 or (self.scale and any(name not in VISA_COUNTS for name in objects)):
+            raise ValueError(f"scale {self.scale}: it is a share of VisA's own numbers, up to 1, for VisA's objects.")
         if not objects or self.seed < 0 or any(self.counts(o)[0] < 3 or self.counts(o)[1] < 2 for o in objects):
-            raise VisaError("mini-VisA needs an object, 3 normal and 2 anomalous images or more, and a seed from 0 on.")
+            raise ValueError(
+                "mini-VisA needs an object, 3 normal and 2 anomalous images or more, and a seed from 0 on."
+            )
         if self.size < 64 or self.difficulty <= 0:
-            raise VisaError("mini-VisA needs a size of at least 64 pixels and a difficulty above 0.")
+            raise ValueError("mini-VisA needs a size of at least 64 pixels and a difficulty above 0.")
 
     def info(self) -> dict[str, Any]:
         """What `dataset.json` says."""
@@ -53,21 +52,20 @@ class Settings:
         """How many normal and anomalous images an object has."""
         if not self.scale:
             return self.normal, self.anomaly
-        return round(self.scale * OBJECTS[name].normal), round(self.scale * OBJECTS[name].anomaly)
+        normal, anomaly = VISA_COUNTS[name]
+        return round(self.scale * normal), round(self.scale * anomaly)
 
     def training_counts(self, split_type: str, name: str) -> tuple[int, int]:
         """How many of an object's normal and anomalous images train; the rest is for test.
 
         VisA's own shares, but for 1cls where numbers of images are given, and at least ten for few-shot training.
         """
-        normal, anomaly = self.counts(name)
         share = TRAINING_SHARES[split_type]
-        if split_type == "1cls":
-            return round((share if self.scale else SMALL_1CLS) * normal), 0
         least = FEW_SHOT_LEAST if split_type == "2cls_fewshot" else 0
-        return max(round(share * normal), min(least, normal // 2)), max(
-            round(share * anomaly), min(least, anomaly // 2)
-        )
+        normal, anomaly = (max(round(share * n), min(least, n // 2)) for n in self.counts(name))
+        if split_type == "1cls":
+            return normal if self.scale else round(SMALL_1CLS * self.normal), 0
+        return normal, anomaly
 
     def image(self, name: str, kind: str, index: int) -> str:
         """An image's path in the root."""
@@ -93,27 +91,39 @@ def write_annotations(root: Path, settings: Settings, name: str) -> None:
 
 def write_splits(root: Path, settings: Settings, objects: Sequence[str]) -> None:
     """Write the split files of `objects`; 1cls, which says what is there, last."""
-    for split_type in reversed(SPLIT_TYPES):
-        samples = [astuple(s) for name in objects for s in _split(settings, split_type, name)]
-        _write_csv(split_file(root, split_type), COLUMNS, samples, "\r\n")
+    for split_type in reversed(TRAINING_SHARES):
+        rows = [row for name in objects for row in _split(settings, split_type, name)]
+        file = root / "split_csv" / f"{split_type}.csv"
+        _write_csv(file, ("object", "split", "label", "image", "mask"), rows, "\r\n")
 
 
-def _split(settings: Settings, split_type: str, name: str) -> list[Sample]:
+def split_objects(root: Path) -> list[str]:
+    """The objects that the 1cls split file names, in its order; none where there is no such file."""
+    file = root / "split_csv" / "1cls.csv"
+    if not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(dict.fromkeys(row["object"] for row in csv.DictReader(stream)))
+
+
+def _split(settings: Settings, split_type: str, name: str) -> list[tuple[str, ...]]:
     """The rows of one object: training before test, normal before anomalous, in shuffled order, as in VisA."""
     rng = np.random.default_rng([settings.seed, crc32(name.encode()), crc32(split_type.encode())])
-    train: list[Sample] = []
-    test: list[Sample] = []
+    rows: dict[str, list[tuple[str, ...]]] = {"train": [], "test": []}
     training = settings.training_counts(split_type, name)
     for kind, total, first in zip(KINDS, settings.counts(name), training, strict=True):
         for place, index in enumerate(rng.permutation(total)):
-            paths = settings.image(name, kind, index), settings.mask(name, kind, index)
-            sample = Sample(name, "train", kind.lower(), *paths)
-            (train if place < first else test).append(sample)
-    return train + [replace(s, split="test") for s in test]
+            split, image = "train" if place < first else "test", settings.image(name, kind, index)
+            rows[split].append((name, split, kind.lower(), image, settings.mask(name, kind, index)))
+    return rows["train"] + rows["test"]
 
 
 def _write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[str]], end: str) -> None:
-    with written_whole(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+    """Write a table whole or not at all; nobody else writes into the root (see `visa.mini.writer`)."""
+    file.parent.mkdir(exist_ok=True)
+    partial = file.with_name(f".{file.name}.new")
+    with partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator=end)
         writer.writerow(header)
         writer.writerows(rows)
+    partial.replace(file)

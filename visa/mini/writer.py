@@ -5,8 +5,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -17,10 +16,8 @@ from filelock import FileLock
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from visa.data.splits import read_split, split_file
-from visa.errors import VisaError
 from visa.mini.scene import KINDS, MODULES, render
-from visa.mini.tables import Settings, write_annotations, write_splits
+from visa.mini.tables import Settings, split_objects, write_annotations, write_splits
 
 DEFAULT_OBJECTS = ("pcb1", "capsules", "cashew", "fryum")
 INFO = "dataset.json"
@@ -49,7 +46,7 @@ def write_mini_visa(
     Objects that a mini-VisA of the same settings lacks are added to it; one of other settings is replaced. Each object
     appears under its name only when it is whole, and two processes may ask for the same root at the same time.
 
-    Raises VisaError for an unknown object, for counts that leave a split empty, or where `root` is something else.
+    Raises ValueError for an unknown object, for counts that leave a split empty, or where `root` is something else.
     """
     root, names = Path(root), tuple(dict.fromkeys(objects))
     settings = Settings(normal, anomaly, float(scale), size, seed, float(difficulty))
@@ -57,7 +54,7 @@ def write_mini_visa(
     if set(names) <= set(present(root, settings)):
         return root
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that imports the caller's script
-        raise VisaError('put the call under `if __name__ == "__main__":`, or say workers=1; rendering in one process.')
+        raise ValueError('put the call under `if __name__ == "__main__":`, or say workers=1; rendering in one process.')
     root.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(root.parent / f".{root.name}.lock"):
         for abandoned in root.parent.glob(f".{root.name}-*.new"):  # of a process that was killed: nobody else is here
@@ -70,17 +67,15 @@ def write_mini_visa(
 
 
 def present(root: Path, settings: Settings = DEFAULTS) -> list[str]:
-    """Objects of a mini-VisA of these settings at `root`; VisaError if something else is there."""
+    """Objects of a mini-VisA of these settings at `root`; ValueError if something else is there."""
     try:
         info = json.loads((root / INFO).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         info = None
     if isinstance(info, dict) and info.get("name") == "mini-VisA":
-        file = split_file(root, "1cls")
-        whole = info == settings.info() and file.is_file()
-        return list(dict.fromkeys(s.object for s in read_split(file))) if whole else []
+        return split_objects(root) if info == settings.info() else []
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise VisaError(f"{root} exists and is no mini-VisA: choose a folder that does not exist yet.")
+        raise ValueError(f"{root} exists and is no mini-VisA: choose a folder that does not exist yet.")
     return []
 
 
@@ -123,32 +118,23 @@ def _write_images(root: Path, settings: Settings, names: Sequence[str], workers:
         for kind, count in zip(KINDS, settings.counts(name), strict=True)
         for index in range(count)
     ]
-    with tqdm(total=len(jobs), desc="mini-VisA", unit="image", disable=not progress) as bar:
-        _each(_write_image, jobs, workers, bar.update)
-
-
-def _each(work: Callable[[Job], None], jobs: Sequence[Job], workers: int | None, done: Callable[[], object]) -> None:
-    """Do every job, in processes where that pays and where this process may have any."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(cores if workers is None else workers, len(jobs))
-    if workers is None and len(jobs) < 60:  # starting a process takes as long as some twenty images
-        count = 1
-    left = deque(jobs)
-    if count > 1 and not multiprocessing.current_process().daemon:
-        pool = ProcessPoolExecutor(
-            count, multiprocessing.get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
-        )
+    few = workers is None and len(jobs) < 60  # starting a process takes as long as some twenty images
+    if count > 1 and not few and not multiprocessing.current_process().daemon:
+        spawn = multiprocessing.get_context("spawn")
         try:
-            for _ in pool.map(work, jobs, chunksize=8):
-                left.popleft()
-                done()
+            with ProcessPoolExecutor(count, spawn, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+                _follow(pool.map(_write_image, jobs, chunksize=8), len(jobs), progress)
+            return
         except BrokenProcessPool:  # a script without a main guard cannot start any: go on here
             pass
-        finally:
-            pool.shutdown(cancel_futures=True)
-    for job in left:
-        work(job)
-        done()
+    _follow(map(_write_image, jobs), len(jobs), progress)
+
+
+def _follow(written: Iterable[None], total: int, progress: bool) -> None:
+    for _ in tqdm(written, "mini-VisA", total, unit="image", disable=not progress):
+        pass
 
 
 def _write_image(job: Job) -> None:

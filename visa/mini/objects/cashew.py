@@ -4,19 +4,7 @@ import numpy as np
 
 from visa.mini import bench
 from visa.mini.canvas import Canvas, shift_colour, textured
-from visa.mini.defects import (
-    Body,
-    Defect,
-    breakage,
-    burnt,
-    fibre,
-    holes,
-    pick,
-    scratches,
-    similar_spot,
-    snapped,
-    spot,
-)
+from visa.mini.defects import Body, Defect, breakage, burnt, fibre, holes, pick, scratches, similar_spot, snapped, spot
 from visa.mini.shapes import Points, Pose, ribbon
 
 STRENGTH = (0.2, 0.8)  # one sound kernel in the middle gives all away

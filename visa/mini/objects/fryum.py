@@ -4,17 +4,7 @@ import numpy as np
 
 from visa.mini import bench
 from visa.mini.canvas import Canvas, Patch, shift_colour, textured
-from visa.mini.defects import (
-    Body,
-    Defect,
-    breakage,
-    burnt,
-    fibre,
-    remove,
-    scratches,
-    similar_spot,
-    spot,
-)
+from visa.mini.defects import Body, Defect, breakage, burnt, fibre, remove, scratches, similar_spot, spot
 from visa.mini.shapes import Points, Pose, blob, ellipse, ribbon
 
 FLESH = (250, 226, 176)

@@ -1,11 +1,7 @@
 """PCB1: a blue distance sensor's board with two round transducers, a crystal, chips and a row of pins."""
 
-import numpy as np
-
-from visa.mini.board import Board, draw_board
-from visa.mini.board_defects import bent, melt, missing
-from visa.mini.canvas import Canvas
-from visa.mini.defects import Body, Defect, scratches
+from visa.mini.board import Board
+from visa.mini.board_defects import soldered
 from visa.mini.parts import PIN
 from visa.mini.shapes import Pose
 
@@ -29,16 +25,5 @@ BOARD = Board(
     ),
     printing=(("T", -0.275, 0.155, 0.026), ("R", 0.275, 0.155, 0.026)),
 )
-
-
-def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
-    """The board in the middle; its `under` is the board without its parts."""
-    return draw_board(canvas, rng, BOARD)
-
-
-DEFECTS: dict[str, Defect] = {
-    "bent": bent,
-    "melt": melt,
-    "scratch": scratches((205, 208, 206), count=(1, 3), depth=0.002, width=(0.004, 0.007)),
-    "missing": missing,
-}
+draw = BOARD.draw
+DEFECTS = soldered((205, 208, 206))

@@ -1,11 +1,7 @@
 """PCB2: a narrow red board that looks for obstacles with two infrared LEDs, one clear and one black."""
 
-import numpy as np
-
-from visa.mini.board import Board, draw_board
-from visa.mini.board_defects import bent, melt, missing
-from visa.mini.canvas import Canvas
-from visa.mini.defects import Body, Defect, scratches
+from visa.mini.board import Board
+from visa.mini.board_defects import soldered
 from visa.mini.parts import LED, PIN
 from visa.mini.shapes import Pose
 
@@ -40,16 +36,5 @@ BOARD = Board(
         ("SENS", 0.060, -0.115, 0.018),
     ),
 )
-
-
-def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
-    """The board across the picture, its LEDs to the right and its pins to the left."""
-    return draw_board(canvas, rng, BOARD)
-
-
-DEFECTS: dict[str, Defect] = {
-    "bent": bent,
-    "melt": melt,
-    "scratch": scratches((226, 206, 196), count=(1, 3), depth=0.002, width=(0.004, 0.007)),
-    "missing": missing,
-}
+draw = BOARD.draw
+DEFECTS = soldered((226, 206, 196))

@@ -1,11 +1,7 @@
 """PCB3: a black clock board with a coin cell, a controller that stands on its corner, and a row of labelled rings."""
 
-import numpy as np
-
-from visa.mini.board import Board, draw_board
-from visa.mini.board_defects import bent, melt, missing
-from visa.mini.canvas import Canvas
-from visa.mini.defects import Body, Defect, scratches
+from visa.mini.board import Board
+from visa.mini.board_defects import soldered
 from visa.mini.parts import PIN
 from visa.mini.shapes import Pose
 
@@ -43,16 +39,5 @@ BOARD = Board(
         ("BAT", -0.345, 0.230, 0.020),
     ),
 )
-
-
-def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
-    """The board in the middle, its pins towards the viewer."""
-    return draw_board(canvas, rng, BOARD)
-
-
-DEFECTS: dict[str, Defect] = {
-    "bent": bent,
-    "melt": melt,
-    "scratch": scratches((196, 192, 180), count=(1, 3), depth=0.002, width=(0.004, 0.007)),
-    "missing": missing,
-}
+draw = BOARD.draw
+DEFECTS = soldered((196, 192, 180))

@@ -1,11 +1,7 @@
 """PCB4: a large, dense green control board: processor, USB socket, relay, a row of LEDs and gold edge contacts."""
 
-import numpy as np
-
-from visa.mini.board import Board, draw_board
-from visa.mini.board_defects import burnt, damage, dirt, extra, missing, wrong_place
-from visa.mini.canvas import Canvas
-from visa.mini.defects import Body, Defect, scratches
+from visa.mini.board import Board
+from visa.mini.board_defects import burnt, damage, dirt, extra, missing, scratched, wrong_place
 from visa.mini.shapes import Pose
 
 LAMPS = ("red lamp", "amber lamp", "green lamp", "green lamp", "green lamp", "green lamp")
@@ -56,16 +52,10 @@ BOARD = Board(
         ("Y1", 0.065, 0.178, 0.014),
     ),
 )
-
-
-def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
-    """The board fills most of the picture."""
-    return draw_board(canvas, rng, BOARD)
-
-
-DEFECTS: dict[str, Defect] = {
+draw = BOARD.draw
+DEFECTS = {
     "burnt": burnt,
-    "scratch": scratches((206, 214, 196), count=(1, 3), depth=0.002, width=(0.004, 0.007)),
+    "scratch": scratched((206, 214, 196)),
     "missing": missing,
     "damage": damage,
     "extra": extra,

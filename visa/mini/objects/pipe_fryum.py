@@ -4,19 +4,7 @@ import numpy as np
 
 from visa.mini import bench
 from visa.mini.canvas import Canvas, Patch, shift_colour, textured
-from visa.mini.defects import (
-    Body,
-    Defect,
-    breakage,
-    burnt,
-    cracks,
-    fibre,
-    pick,
-    scratches,
-    similar_spot,
-    snapped,
-    spot,
-)
+from visa.mini.defects import Body, Defect, breakage, burnt, cracks, fibre, pick, scratches, similar_spot, snapped, spot
 from visa.mini.shapes import Pose
 from visa.mini.tube import Tube, on_skin
 
