@@ -152,16 +152,19 @@ def test_preparing_starts_without_heavy_libraries():
 
 @pytest.mark.real
 @pytest.mark.parametrize("setup", SPLIT_TYPES)
-def test_real_fryum_becomes_the_recorded_tree(real_root, reference, save, setup):
-    lines = (reference / f"prepare_{setup}.sha256").read_text().splitlines()
-    recorded = {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
-    folder = run(real_root, save, setup).folder
+@pytest.mark.parametrize(("name", "prefix"), [("fryum", ""), ("macaroni1", "macaroni1_")])
+def test_a_real_object_becomes_the_recorded_tree(real_root, reference, save, name, prefix, setup):
+    if not (real_root / name).is_dir():
+        pytest.skip(f"{name} is not there")
+    lines = (reference / f"{prefix}prepare_{setup}.sha256").read_text().splitlines()
+    recorded = {file: digest for digest, file in (line.split(maxsplit=1) for line in lines)}
+    folder = run(real_root, save, setup, objects=[name]).folder
     made = {p.relative_to(folder).as_posix(): p for p in files(folder)}
     assert made.keys() == recorded.keys()
-    for name, path in made.items():
-        if "ground_truth" in name:
-            original = real_root / "fryum/Data/Masks/Anomaly" / path.name
+    for file, path in made.items():
+        if "ground_truth" in file:
+            original = real_root / name / "Data/Masks/Anomaly" / path.name
             with Image.open(path) as mask, Image.open(original) as classes:
                 assert np.array_equal(np.array(mask), np.where(np.array(classes) > 0, 255, 0))
         else:
-            assert hashlib.sha256(path.read_bytes()).hexdigest() == recorded[name]
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == recorded[file]
