@@ -3,7 +3,7 @@
 `python tests/test_records.py` writes records/NAME.json anew. QUANTITIES names each quantity's relative and absolute
 tolerance, None for equality; they hold on other processors and for other numbers of threads. Other image encoders
 change nothing: pixels are compared, not files. The real record also needs VISA_TEST_WEIGHTS=FILE, which
-`benchmarks/imagenet_lite0.py FILE` writes, beside VISA_TEST_ROOT.
+`python benchmarks/end_to_end.py --lite0 FILE` writes, beside VISA_TEST_ROOT.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ def prepared_trees(root, folder):
 
 def mini_visa(root, folder):
     """A normal and an anomalous image of each object: means of 3 x 3 fields, share of each class."""
-    from visa.data.synthetic import MODULES, render
+    from visa.mini import MODULES, render
 
     found = {}
     for name, kind in ((name, kind) for name in MODULES for kind in ("Normal", "Anomaly")):
@@ -60,13 +60,10 @@ def metrics(root, folder):
     first, second = (rng.integers(0, 40, masks.shape) / 40 + strength * masks for strength in (0.3, 0.36))
     labels = np.arange(60) % 3 == 0
     scores, others = rng.integers(0, 12, (2, 60)) / 12 + [[0.55], [0.05]] * labels
-    histogram = m.PixelMetrics()
-    histogram.update(first, masks)
     reference = m.compute_classification_metrics(scores, labels), m.compute_localization_metrics(first, masks)
     return {
         "image": m.image_metrics(scores, labels),
         "pixel": [m.pixel_metrics(first, masks, max_fpr) for max_fpr in (0.3, 0.05)],
-        "histogram": histogram.compute(),
         "reference": [{k: summary(v) for k, v in figures.items()} for figures in reference],
         "intervals": [m.image_intervals(scores, labels, 100), m.pixel_intervals(first, masks, resamples=100)],
         "delong": m.delong(others, scores, labels),
@@ -78,7 +75,7 @@ def metrics(root, folder):
 def detectors(root, folder):
     """Scores of pcb1's test images by each detector on a random backbone."""
     from visa.backbone import FeatureMaps
-    from visa.detect.fitted import make_detector
+    from visa.detect.deploy import make_detector
     from visa.detect.probe import LAYERS, fit_probe, pooled_features
 
     train, test, *_ = split_images(root, "1cls")
@@ -96,7 +93,7 @@ def detectors(root, folder):
 def fine_tuning(root, folder):
     """Held-out losses and test scores of a classifier and a U-Net after six steps."""
     from visa.detect import classifier, finetune, unet
-    from visa.detect.two_class import TwoClass
+    from visa.detect.finetune import TwoClass
 
     train, test, masks, labels = split_images(root, "2cls_highshot")
     few = {"epochs": 1, "min_steps": 6, "judged_from": 0, "backbone_lr": 1e-5, "head_lr": 1e-4}
@@ -110,14 +107,14 @@ def fine_tuning(root, folder):
         classified = classifier.fit_classifier(random_backbone(train), train, labels, settings)
         segmented = unet.fit_unet(random_backbone(train), finetune.Labelled(train, masks, labels), settings)
     scores, maps = unet.score_unet(segmented, test, (64, 96))
-    return [losses, classifier.score_images(classified, test).tolist(), scores.tolist(), summary(maps)]
+    return [losses, finetune.predict(classified, test, "32-true").tolist(), scores.tolist(), summary(maps)]
 
 
 def losses(root, folder, eta=0.1):
     """The terms of each pre-training's first loss."""
     from visa.pretrain.augment import Draws
-    from visa.pretrain.methods import build
-    from visa.pretrain.views import draw_views
+    from visa.pretrain.settings import build
+    from visa.pretrain.train import draw_views
 
     found = {}
     for method, spd in ((m, spd) for m in ("simsiam", "mocov2", "simclr", "supervised") for spd in (False, True)):
@@ -131,8 +128,9 @@ def losses(root, folder, eta=0.1):
 def views(root, folder):
     """Views and SmoothBlend of a batch of images in floats."""
     from visa.pretrain.augment import STRONG, WEAK, Draws, random_view
-    from visa.pretrain.blend import BLEND, CUTPASTE, draw_patches, smooth_blend
-    from visa.pretrain.settings import CROP_AND_FLIP, SIMCLR_STRONG
+    from visa.pretrain.simclr import SIMCLR_STRONG
+    from visa.pretrain.smoothblend import BLEND, CUTPASTE, draw_patches, smooth_blend
+    from visa.pretrain.supervised import CROP_AND_FLIP
 
     images, found = smooth(8, 80), {}
     for name, view in {"strong": STRONG, "weak": WEAK, "simclr": SIMCLR_STRONG, "crop": CROP_AND_FLIP}.items():
@@ -145,19 +143,15 @@ def views(root, folder):
 
 def pretraining(root, folder):
     """SimSiam with SPD after twenty steps: loss terms, and how far each tensor has moved, beside its norm before."""
-    from visa.pretrain import methods, train
+    from visa.pretrain import train
     from visa.pretrain.fabric import make_fabric
-    from visa.pretrain.input.images import ImagesInMemory
-    from visa.pretrain.views import draw_views
-
-    def of_floats(images, *rest):  # a CPU's views of bytes are made in bytes, and rounded
-        return draw_views(images.float() / 255, *rest)
+    from visa.pretrain.images import ImagesInMemory
+    from visa.pretrain.settings import build
 
     images = ImagesInMemory((smooth(40, 36) * 255).round().to(torch.uint8))
     settings = small("simsiam", 0.1, epochs=4, base_lr=0.002, weight_decay=0.1)
-    with patch("visa.pretrain.step.draw_views", of_floats):
-        result = train.pretrain(images, settings, folder / "checkpoint.pt", make_fabric("cpu"))
-    start = methods.build(settings, images.classes).state_dict()
+    result = train.pretrain(images, settings, folder / "checkpoint.pt", make_fabric("cpu"))
+    start = build(settings, images.classes).state_dict()
     moved = {k: [(v - start[k]).float().norm(), start[k].float().norm()] for k, v in result.method.state_dict().items()}
     return {"curves": [[row[k] for k in ("base", "spd", "loss")] for row in result.curves], **moved}
 
@@ -185,13 +179,13 @@ def real_fryum(root, folder):
     from visa.backbone import load_backbone
     from visa.data.setups import splits
     from visa.data.source import open_source
-    from visa.detect.evaluate import score_metrics
-    from visa.detect.evaluator import Evaluator
+    from visa.detect.score import score_metrics, score_split
+    from visa.detect.shared import Context
 
     backbone = load_backbone("timm/tf_efficientnet_lite0", Path(os.environ["VISA_TEST_WEIGHTS"]))
-    found, evaluator = {}, Evaluator(backbone, root)
+    found, context = {}, Context(backbone, root)
     for detector, setup in (("padim", "1cls"), ("patchcore", "1cls"), ("probe", "2cls_highshot")):
-        scores = evaluator.score(detector, splits(open_source(str(root)), "fryum", setup)[0])
+        scores = score_split(context, detector, splits(open_source(str(root)), "fryum", setup)[0])
         figures = {f"{row['level']} {row['metric']}": row["value"] for row in score_metrics(scores)}
         found[detector] = {**figures, "scores": scores.image_scores[:10].tolist()}
     return found
@@ -284,7 +278,7 @@ def test_records_tell_an_eta_that_is_a_hundredth_wrong():
 
 
 if __name__ == "__main__":
-    from visa.data.synthetic.writer import write_mini_visa
+    from visa.mini import write_mini_visa
 
     torch.set_num_threads(1)  # as in the tests
     with TemporaryDirectory() as made:
