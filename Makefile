@@ -1,13 +1,14 @@
-# make reproduce: environment, all notebooks, book.  make pdf: the book in one file.  make test: the checks that CI runs.
+# make reproduce: environment, all notebooks, book.  make pdf: the book in one file.
+# make check: lint, types and fast tests, in a minute.  make test: all that CI runs.
 PYTHON ?= python3
 BIN := .venv/bin
-# Options of `visa run`; see `visa run --help`.
-RUN ?= --scope all --pretrain epochs=8
+# Options of `visa run`; see `visa run --help`. Two stages side by side take little more than half the time.
+RUN ?= --scope all --pretrain epochs=8 --workers 2
 # Processes that run the tests.
 JOBS ?= 2
 BOOK := book/_build/html/index.html
 
-.PHONY: env reproduce book pdf test lint axe clean
+.PHONY: env reproduce book pdf check test lint axe clean
 
 env: .venv/installed
 
@@ -21,6 +22,9 @@ book: .venv/installed
 
 pdf: book
 	$(BIN)/python book/_ext/pdf.py
+
+check: lint
+	$(BIN)/pytest -n $(JOBS) -m "not slow and not real"
 
 test: lint
 	$(BIN)/pytest -n $(JOBS) --dist loadfile

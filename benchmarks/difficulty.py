@@ -11,93 +11,57 @@ that is in the file already is not measured again.
 
 import argparse
 import csv
-import json
 import tempfile
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
+from common import write_record
 from tqdm import tqdm
 
-from visa.backbone import FeatureMaps, load_backbone
-from visa.data.dataset import load_images
-from visa.data.setups import Split, splits
+from visa.backbone import load_backbone
+from visa.data.setups import splits
 from visa.data.source import open_source
-from visa.detect import padim, patchcore
-from visa.detect.evaluator import ONE_CLASS, ScoreSettings
-from visa.detect.fitted import make_detector
-from visa.detect.scores import EVALUATION_SIZE
+from visa.detect.score import score_split
+from visa.detect.shared import Context, ScoreSettings
 from visa.metrics import image_metrics
 from visa.mini import MODULES, write_mini_visa
-from visa.plan import GivenWeights
-from visa.provenance import machine, write_text
+from visa.pipeline import GivenWeights
 
 COLUMNS = ("object", "weights", "arch", "seed", "detector", "auroc")
-LAYERS = {"padim": padim.LAYERS, "patchcore": patchcore.LAYERS}
-Batches = dict[str, list[torch.Tensor]]
 
 
-class Maps:
-    """Feature maps of batches that come back: one forward pass serves both detectors, and all their seeds."""
-
-    def __init__(self, backbone: torch.nn.Module) -> None:
-        self.backbone, self.layers = backbone, padim.LAYERS
-        self.extract, self.seen = FeatureMaps(backbone, self.layers), {}
-
-    def of(self, layers: tuple[str, ...], images: torch.Tensor) -> list[torch.Tensor]:
-        if id(images) not in self.seen:
-            self.seen[id(images)] = self.extract(images)
-        return [self.seen[id(images)][self.layers.index(layer)] for layer in layers]
+def candidates(weights, seeds):
+    """Name of the weights, architecture, file and seed; beside those given, random weights of each architecture."""
+    yield from ((w.name, w.arch, w.file, seed) for w in weights for seed in seeds)
+    yield from (("random", arch, None, seed) for seed in seeds for arch in dict.fromkeys(w.arch for w in weights))
 
 
-def image_aurocs(maps: Maps, batches: Batches, split: Split, seed: int) -> dict[str, float]:
-    """Image AU-ROC of each one-class detector on the 1cls split of an object, as `Evaluator` scores it."""
-    found, labels = {}, [sample.label == "anomaly" for sample in split.test]
-    for kind in ONE_CLASS:
-        detector = make_detector(kind, maps.backbone, settings=ScoreSettings(seed=seed).of(kind))
-        detector.extract = partial(maps.of, LAYERS[kind])
-        detector.fit(batches["train"])
-        scores = [score for images in batches["test"] for score in detector.score(images)[0]]
-        found[kind] = image_metrics(scores, labels)["auroc"]
-    return found
+def measure(source, object, arch, file, seed):
+    """Image AU-ROC of each one-class detector on the 1cls split of an object."""
+    context = Context(load_backbone(arch, file, seed), source.root, ScoreSettings(seed=seed))
+    (split,) = splits(source, object, "1cls")
+    for detector in ("padim", "patchcore"):
+        scores = score_split(context, detector, split)
+        yield detector, f"{image_metrics(scores.image_scores, scores.labels)['auroc']:.4f}"
 
 
-def load_batches(root: Path, split: Split) -> Batches:
-    """The images of a split, as `Evaluator` reads them."""
-    parts = {"train": split.train, "test": split.test}
-    return {
-        part: [b.float() / 255 for b in torch.split(load_images(root, samples, EVALUATION_SIZE), 16)]
-        for part, samples in parts.items()
-    }
+def append(file, rows):
+    with file.open("a", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerows([COLUMNS, *rows] if stream.tell() == 0 else rows)
 
 
-def candidates(weights: list[str], seeds: list[int]) -> Iterator[tuple[str, str, Path | None, list[int]]]:
-    """Name of the weights, architecture, file and seeds of the detectors; beside them random weights of each seed."""
-    given = [GivenWeights.parse(text) for text in weights]
-    yield from ((w.name, w.arch, w.file, seeds) for w in given)
-    yield from (("random", arch, None, [seed]) for seed in seeds for arch in dict.fromkeys(w.arch for w in given))
-
-
-def summary(rows: pd.DataFrame) -> pd.DataFrame:
+def summary(rows):
     """Mean over seeds of the better detector: objects x weights."""
     best = rows.groupby(["object", "arch", "weights", "seed"])["auroc"].max()
     return best.groupby(["object", "arch", "weights"]).mean().unstack(["arch", "weights"])
 
 
-def append(file: Path, rows: list[tuple[object, ...]]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        if stream.tell() == 0:
-            writer.writerow(COLUMNS)
-        writer.writerows(rows)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", action="append", required=True, help="NAME=ARCH:FILE")
+@torch.no_grad()
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", action="append", required=True, metavar="NAME=ARCH:FILE")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--objects", default=",".join(MODULES))
     parser.add_argument("--difficulty", type=float, default=1.0)
@@ -107,24 +71,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a CSV file; its provenance goes beside it")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    torch.set_grad_enabled(False)
     done = pd.read_csv(options.out) if options.out.is_file() else pd.DataFrame(columns=COLUMNS)
     known = {(r.object, r.weights, r.arch, r.seed) for r in done.itertuples()}
+    weights, seeds = [GivenWeights.parse(text) for text in options.weights], [int(s) for s in options.seeds.split(",")]
     with tempfile.TemporaryDirectory() as scratch:
         names = options.objects.split(",")
         settings = {"size": options.size, "seed": options.data_seed, "difficulty": options.difficulty}
         source = open_source(str(write_mini_visa(Path(scratch) / "mini-visa", names, workers=1, **settings)))
         for name in tqdm(names, unit="object"):
-            (split,) = splits(source, name, "1cls")
-            batches = load_batches(source.root, split)
-            for weights, arch, file, seeds in candidates(options.weights, list(map(int, options.seeds.split(",")))):
-                missing = [seed for seed in seeds if (name, weights, arch, seed) not in known]
-                maps = Maps(load_backbone(arch, file, seeds[0]))
-                for seed in missing:
-                    found = image_aurocs(maps, batches, split, seed)
-                    append(options.out, [(name, weights, arch, seed, d, f"{v:.4f}") for d, v in found.items()])
-    facts = {"data": settings, "threads": options.threads, "machine": machine()}
-    write_text(options.out.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")
+            for label, arch, file, seed in candidates(weights, seeds):
+                if (name, label, arch, seed) not in known:
+                    found = measure(source, name, arch, file, seed)
+                    append(options.out, [(name, label, arch, seed, *row) for row in found])
+    options.weights = [w.name for w in weights]
+    write_record(options.out.with_suffix(".json"), options, data=settings)
     print(summary(pd.read_csv(options.out)).round(3).to_string())
 
 

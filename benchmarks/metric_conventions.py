@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from visa.detect.scores import load_scores
-from visa.metrics import PixelMetrics, compute_localization_metrics, image_metrics, pixel_metrics
+from visa.metrics import compute_localization_metrics, image_metrics, pixel_metrics
 from visa.provenance import file_digest, machine, write_rows, write_text
 
 COLUMNS = ("topic", "convention", "figure", "detector", "value")
@@ -93,16 +93,15 @@ def normals(maps: np.ndarray, masks: np.ndarray, exact: dict[str, float]) -> Ite
 def sizes(maps: np.ndarray, masks: list[np.ndarray | None]) -> Iterator[Row]:
     """At each size: maps stretched (bilinear), masks from their own size (nearest); None: normal."""
     for size in SIZES:
-        found, regions = PixelMetrics(), 0
-        for m, mask in zip(maps, masks, strict=True):
-            truth = np.zeros(size, np.uint8)
+        truth = np.zeros((len(maps), *size), np.uint8)
+        for i, mask in enumerate(masks):
             if mask is not None:
-                truth = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-            regions += cv2.connectedComponents(truth, connectivity=8)[0] - 1
-            found.update(cv2.resize(m, size[::-1], interpolation=cv2.INTER_LINEAR)[None], truth[None])
-        figures = found.compute()
+                truth[i] = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        stretched = np.stack([cv2.resize(m, size[::-1], interpolation=cv2.INTER_LINEAR) for m in maps])
+        figures = pixel_metrics(stretched, truth)
         for figure in ("auroc", "ap", "au_pro"):
             yield "size", f"{size[0]} x {size[1]}", figure, figures[figure]
+        regions = sum(cv2.connectedComponents(t, connectivity=8)[0] - 1 for t in truth)
         yield "size", f"{size[0]} x {size[1]}", "regions", regions
 
 

@@ -21,9 +21,9 @@ from visa.backbone import FeatureMaps, load_backbone
 from visa.data.dataset import load_images
 from visa.data.splits import read_split, select, split_file
 from visa.detect.probe import pooled_features
-from visa.plan import GivenWeights
+from visa.pipeline import GivenWeights
 from visa.pretrain.augment import WEAK, Draws, random_view
-from visa.pretrain.blend import SmoothBlend, draw_patches, smooth_blend
+from visa.pretrain.smoothblend import SmoothBlend, draw_patches, smooth_blend
 from visa.provenance import file_digest, machine, write_rows, write_text
 
 AREAS = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)  # of the image

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 REPO = Path(__file__).resolve().parents[1]
 MADE = ("_build", "notebooks", "generated", "__pycache__")
 
-torch.set_num_threads(1)  # the tests run side by side, on tiny inputs
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side, on tiny inputs
 
 
 @pytest.fixture(autouse=True)
@@ -34,39 +33,6 @@ def mini_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("mini") / "VisA"
     write_mini_visa(root, objects=("pcb1", "fryum"), normal=24, anomaly=12, size=96, workers=1)
     return root
-
-
-@pytest.fixture(scope="session")
-def s3_server():
-    """Address of an S3-compatible server on this machine."""
-    import logging
-
-    moto_server = pytest.importorskip("moto.server")
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def bucket(s3_server, monkeypatch: pytest.MonkeyPatch):
-    """The file system with an empty bucket of that name, and an environment in which everyone finds it."""
-    pytest.importorskip("s3fs")
-    import fsspec
-
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in {"AWS_ENDPOINT_URL": s3_server, **keys}.items():
-        monkeypatch.setenv(name, value)
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    files = fsspec.filesystem("s3", use_listings_cache=False)
-    if files.exists("bucket"):
-        files.rm("bucket", recursive=True)
-    files.mkdir("bucket")
-    return files
 
 
 @pytest.fixture(scope="session")

@@ -6,22 +6,21 @@ import sys
 from pathlib import Path
 
 import visa
+from visa.detect import DETECTORS
+from visa.pipeline import DEFAULT_DETECTORS, PRETRAININGS
+from visa.pretrain import METHODS
 
 PACKAGE = Path(visa.__file__).parent
 LEVELS = [
     ("errors",),
-    ("paths", "cli_text"),
-    ("provenance",),
-    ("storage",),
-    ("data", "backbone", "metrics", "kernel", "model_card"),
+    ("paths",),
+    ("provenance", "mini"),
+    ("data", "backbone", "metrics"),
     ("detect", "runs", "export"),
     ("pretrain",),
     ("report",),
-    ("notebook", "plan"),
-    ("runner", "cli_pretrain"),
-    ("schedule", "forecast"),
-    ("cluster",),
-    ("cli_score",),
+    ("notebook", "pipeline"),
+    ("execute",),
     ("cli",),
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
@@ -41,32 +40,29 @@ def imports(file):
 
 
 def part(module):
-    return {"mini": "data"}.get(module.split(".")[0], module.split(".")[0])
+    return module.split(".")[0]
 
 
-def modules():
-    for file in sorted(PACKAGE.rglob("*.py")):
-        name = ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
-        if name != "__init__":
-            yield name, imports(file)
+USED = {
+    ".".join(file.relative_to(PACKAGE).with_suffix("").parts): imports(file)
+    for file in sorted(PACKAGE.rglob("*.py"))
+    if file != PACKAGE / "__init__.py"
+}
 
 
 def test_imports_go_one_way():
-    for name, used in modules():
-        for other in used:
+    for name, used in USED.items():
+        for other in used - {"__version__"}:
             assert part(other) == part(name) or LEVEL[part(other)] < LEVEL[part(name)], f"{name} imports {other}"
 
 
-def test_detect_and_pretrain_meet_only_at_a_file():
-    for name, used in modules():
-        apart = {"detect": "pretrain", "pretrain": "detect"}.get(part(name))
-        assert apart is None or not any(part(o) == apart for o in used), name
-
-
-def test_formulas_import_nothing_of_the_project_but_the_error():
-    for name, used in modules():
-        if part(name) == "metrics" or name in ("pretrain.losses", "pretrain.pixels"):
-            assert {u for u in used if part(u) != "metrics"} <= {"errors"}, f"{name} imports {used}"
+def test_detect_and_pretrain_meet_only_at_a_file_and_formulas_and_renderer_stand_alone():
+    apart = {"detect": {"pretrain"}, "pretrain": {"detect"}}
+    for name, used in USED.items():
+        others = {part(other) for other in used} - {part(name)}
+        assert not others & apart.get(part(name), set()), f"{name} imports {used}"
+        alone = {"metrics": {"errors"}, "mini": set()}
+        assert others <= alone.get(part(name), others), f"{name} imports {used}"
 
 
 def test_no_module_is_long():
@@ -74,14 +70,17 @@ def test_no_module_is_long():
         assert len(file.read_text(encoding="utf-8").splitlines()) <= 500, file.name
 
 
-def test_planning_reporting_and_help_do_without_torch():
-    light = ("plan", "runner", "schedule", "forecast", "cluster", "cli")
-    light += ("report.tables", "report.figures", "report.browser.build")
-    light += ("mini.writer",)
+def test_planning_reporting_and_help_do_without_torch_and_a_plain_run_without_dask():
+    light = ("pipeline", "execute", "cli", "report.tables", "report.figures", "report.browser.build", "mini")
     code = "import sys, " + ", ".join(f"visa.{name}" for name in light)
-    subprocess.run([sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"], check=True)
+    heavy = {"torch", "dask", "distributed", "fsspec"}
+    subprocess.run([sys.executable, "-c", f"{code}; assert not {heavy} & set(sys.modules), {heavy}"], check=True)
 
 
-def test_a_run_in_one_process_needs_no_dask_and_local_folders_no_fsspec():
-    code = "import sys, visa.cluster, visa.data.source; assert not {'dask', 'distributed', 'fsspec'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_methods_and_detectors_are_read_from_their_tables():
+    assert set(PRETRAININGS) == {"random", *METHODS, *(f"{method}+spd" for method in METHODS)}
+    assert set(DEFAULT_DETECTORS) <= set(DETECTORS)
+    names = {f'"{name}"' for name in (*METHODS, *DETECTORS)}
+    for file in (PACKAGE / "pipeline.py", PACKAGE / "execute.py", PACKAGE / "cli.py"):
+        listed = [line for line in file.read_text().splitlines() if sum(name in line for name in names) > 1]
+        assert not listed, f"{file.name} names methods or detectors besides the tables: {listed}"

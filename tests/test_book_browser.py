@@ -1,11 +1,10 @@
 """The built book in real Chromium: offline, on a phone, in the dark, and for those who cannot see it.
 
-Every page is opened once. What it looked like stays in book/_build/screenshots.
+What each page looked like stays in book/_build/screenshots.
 """
 
 import base64
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,6 +18,9 @@ PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in 
 WIDE, NARROW = (1400, 2400), (500, 2400)  # pixels
 # No half-faded text while a theme changes.
 STILL = "document.head.insertAdjacentHTML('beforeend', '<style>* {transition: none !important}</style>')"
+BAD_IMAGES = """
+return [...document.images].filter(i => (i.complete && !i.naturalWidth) || !i.alt.trim()).map(i => i.src)
+"""
 RUN_AXE = """
 const [rules, done] = arguments;
 const only = rules ? {runOnly: {type: "rule", values: rules}} : {};
@@ -30,35 +32,6 @@ axe.run(document, {resultTypes: ["violations"], ...only}).then(result => done(re
 pytestmark = pytest.mark.slow
 
 
-class Visit(NamedTuple):
-    """What a page asked for (address to error), its width on a narrow screen, and what it showed badly."""
-
-    requests: dict[str, str]
-    narrow: tuple[int, int]
-    broken: list[str]
-    unnamed: list[str]
-
-
-@pytest.fixture(scope="module")
-def visits(html, browser, requests_of) -> dict[str, Visit]:
-    return {name: visit(browser, requests_of, html / f"{name}.html", name.replace("/", "-")) for name in PAGES}
-
-
-def visit(browser, requests_of, page: Path, name: str) -> Visit:
-    resize(browser, WIDE)
-    browser.get(page.as_uri())
-    picture(browser, f"{name}-wide", WIDE)
-    requests = {u: error for u, error in requests_of(browser).items() if not u.startswith("chrome:")}
-    broken = browser.execute_script(
-        "return [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
-    )
-    unnamed = browser.execute_script("return [...document.images].filter(i => !i.alt.trim()).map(i => i.src)")
-    resize(browser, NARROW)
-    width = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
-    picture(browser, f"{name}-narrow", NARROW)
-    return Visit(requests, tuple(width), broken, unnamed)
-
-
 def resize(browser, size):
     screen = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
@@ -66,28 +39,24 @@ def resize(browser, size):
 
 def picture(browser, name, size):
     clip = {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1}
-    options = {"format": "jpeg", "quality": 80, "clip": clip}
-    shot = browser.execute_cdp_cmd("Page.captureScreenshot", options)
+    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "jpeg", "quality": 80, "clip": clip})
     SHOTS.mkdir(parents=True, exist_ok=True)
-    (SHOTS / f"{name}.jpg").write_bytes(base64.b64decode(shot["data"]))
+    (SHOTS / f"{name.replace('/', '-')}.jpg").write_bytes(base64.b64decode(shot["data"]))
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_no_page_asks_anything_of_the_outside(visits, name):
-    requests = visits[name].requests
-    assert f"{name}.html" in " ".join(requests)
+def test_a_page_is_offline_fits_a_phone_and_names_its_images(html, browser, requests_of, name):
+    resize(browser, WIDE)
+    browser.get((html / f"{name}.html").as_uri())
+    picture(browser, f"{name}-wide", WIDE)
+    requests = {u: error for u, error in requests_of(browser).items() if not u.startswith("chrome:")}
+    assert f"{name}.html" in " ".join(requests) and not any(requests.values()), requests
     assert {urlsplit(u).scheme for u in requests} <= {"file", "data", "blob"}
-    assert {u: error for u, error in requests.items() if error} == {}
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_pages_fit_a_narrow_screen(visits, name):
-    assert visits[name].narrow[0] <= visits[name].narrow[1], "the page scrolls sideways"
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_images_are_there_and_say_what_they_show(visits, name):
-    assert visits[name].broken == [] and visits[name].unnamed == []
+    assert browser.execute_script(BAD_IMAGES) == [], "broken, or without alternative text"
+    resize(browser, NARROW)
+    picture(browser, f"{name}-narrow", NARROW)
+    scrolled, window = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert scrolled <= window, "the page scrolls sideways"
 
 
 def scheme(browser, name):

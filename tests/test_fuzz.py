@@ -44,7 +44,7 @@ def ready(mini_root, monkeypatch):
     monkeypatch.setenv("VISA_ROOT", str(mini_root))
     folder = runs_root() / "mini-visa/pretrain/simsiam+spd/pcb1/seed0"
     save_weights(create_backbone("resnet18"), folder / "backbone.safetensors", {})
-    (folder.parents[3] / "run.json").write_text(json.dumps({"dataset": "mini-VisA", "synthetic": True}))
+    (folder.parents[3] / "run.json").write_text(json.dumps({"dataset": "mini-VisA", "synthetic": True, "format": 2}))
 
 
 def cells(path: Path) -> list[str]:
@@ -112,7 +112,6 @@ OPTIONS = {
     "prepare": (0, ["--split-type", "--data-folder", "--save-folder", "--split-file", "--objects", "--workers"]),
     "splits": (1, []),
     "export": (2, []),
-    "shards": (2, ["--side", "--quality", "--workers"]),
     "pretrain": (0, ["--object", "--images", "--dataset", "--method", "--set", "--seed", "--device", "--name"]),
     "fit": (1, ["--weights", "--out", "--object", "--detector", "--arch", "--size", "--layers", "--set"]),
     "score": (1, ["--detector", "--out"]),
@@ -144,7 +143,7 @@ def stand_in(*_: object, **__: object) -> None:
 def test_any_option_ends_in_a_sentence_or_is_accepted(command, ready, tmp_path, monkeypatch):
     """What would start work ends at a stand-in for the work itself."""
     monkeypatch.chdir(tmp_path)
-    for work in ("pretrain.session.run_pretraining", "pretrain.input.shards.write_shards", "detect.line.score_files"):
+    for work in ("pretrain.run.run_pretraining", "detect.deploy.score_files"):
         monkeypatch.setattr(f"visa.{work}", stand_in)
     count, options = OPTIONS[command]
     texts = st.sampled_from(NASTY) | st.text(st.characters(exclude_characters="/"), max_size=8)

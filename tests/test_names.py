@@ -55,15 +55,5 @@ def test_names_are_spelled_one_way(path):
     assert misspelled(text_of(path)) == []
 
 
-@pytest.mark.parametrize(
-    ("text", "wrong"),
-    [
-        ("Simsiam and SIMSIAM beat Sim-Siam; SimSiam does not.", ["SIMSIAM", "Sim-Siam", "Simsiam"]),
-        ("AUROC, AU ROC and AU-ROC; au-pro", ["AU ROC", "AUROC", "au-pro"]),
-        ("Padim, Patchcore, UNet, ResNet50, MOCO v2", ["MOCO", "MOCO v2", "Padim", "Patchcore", "ResNet50", "UNet"]),
-        ("VISA, but `VISA_ROOT`, `simsiam+spd` and the visa command are code", ["VISA"]),
-        ("Mini-VisA begins a sentence, MiniVisA is nothing", ["MiniVisA"]),
-    ],
-)
-def test_wrong_spellings_are_found(text, wrong):
-    assert misspelled(text) == wrong
+def test_wrong_spellings_are_found():
+    assert misspelled("Simsiam beats Sim-Siam; AUROC; UNet, `simsiam+spd`") == ["AUROC", "Sim-Siam", "Simsiam", "UNet"]

@@ -60,7 +60,7 @@ def started(types, **names):
 def test_start_opens_data_and_run(mini_root, capsys):
     source, run = started({"visa_root": str}, visa_root=str(mini_root), In=[])
     assert source.synthetic and source.name == "mini-VisA" and source.objects == ("pcb1", "fryum")
-    assert json.loads((run.root / "run.json").read_text()) == {"dataset": "mini-VisA", "synthetic": True}
+    assert json.loads((run.root / "run.json").read_text()) == {"dataset": "mini-VisA", "synthetic": True, "format": 2}
 
 
 def test_start_names_what_is_wrong_with_the_object_or_the_root(mini_root, tmp_path, monkeypatch):

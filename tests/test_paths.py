@@ -91,11 +91,13 @@ with locked(Path(sys.argv[1])):
 """
 
 
-def test_a_folder_has_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "PATIENCE", 0.1)
+def test_a_folder_has_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", HOLDING, str(tmp_path)], stdout=subprocess.PIPE)
     process.stdout.readline()
-    with pytest.raises(VisaError, match=rf"in use by process {process.pid} on .*, since \d"), locked(tmp_path):
+    with (
+        pytest.raises(VisaError, match=rf"in use by process {process.pid} on .*, since \d"),
+        locked(tmp_path, patience=0.1),
+    ):
         pass
     process.kill()
     process.wait()

@@ -57,14 +57,14 @@ def test_conda_takes_python_range_and_dependencies_from_the_project():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     *conda, pip = environment["dependencies"]
     assert f"python {PROJECT['requires-python']}" in conda
-    assert pip["pip"] == ["-c constraints.txt", "-e .[dev]"]
+    assert pip["pip"] == ["-c constraints.txt", "-e ."]
 
 
 def test_distribution_version_and_citation_agree():
     assert importlib.metadata.version("visa-spd") == visa.__version__
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == visa.__version__ and citation["license"] == PROJECT["license"]
-    assert visa.__version__ in (ROOT / "CHANGELOG.md").read_text()
+    assert visa.__version__.partition(".dev")[0] in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_the_readme_names_real_commands_and_files():

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torchvision
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -189,6 +189,21 @@ def load_weights(backbone: nn.Module, path: Path) -> nn.Module:
         raise VisaError(f"{path} holds NaN or infinite values in {bad[0]}: the run that wrote it diverged.")
     backbone.load_state_dict(state, strict=False)
     return backbone
+
+
+def weights_metadata(path: Path) -> dict[str, Any]:
+    """What a pre-training wrote into its `.safetensors` file: settings, data set, ...; empty where it says nothing.
+
+    Raises VisaError if there is no file.
+    """
+    if not path.is_file():
+        raise VisaError(f"no weights at {path}: give the path of a .safetensors or .pth file.")
+    try:
+        with safe_open(path, "pt") as content:
+            metadata = json.loads((content.metadata() or {})["visa"])
+    except (SafetensorError, OSError, ValueError, KeyError):
+        return {}
+    return metadata if isinstance(metadata, dict) and isinstance(metadata.get("settings"), dict) else {}
 
 
 def load_backbone(arch: str, weights: Path | None, seed: int = 0) -> nn.Module:

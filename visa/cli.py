@@ -1,28 +1,34 @@
-"""The `visa` command: thin verbs over the package's functions."""
+"""The `visa` command: thin verbs over the package's functions, imported where they are used, and texts of options."""
 
-import logging
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, ParamSpec
+from typing import TYPE_CHECKING, Annotated, NoReturn, ParamSpec
 
 import typer
 
-from visa import cli_pretrain, cli_score
-from visa.cli_pretrain import Workers
-from visa.cli_text import chosen, number, object_names, parse_settings, parts
+from visa.detect import DETECTORS
 from visa.errors import VisaError, check_choice
-from visa.paths import data_root, runs_root
+from visa.paths import data_root, locked, runs_root
+from visa.pretrain import METHODS
 
 if TYPE_CHECKING:
-    from visa.runner import Job
-    from visa.schedule import Outcome
+    from visa.execute import Outcome
+    from visa.pipeline import Job
+
+NOT_NORMAL = ("bad", "masks", "test", "ground_truth")  # folders of plain objects and of MVTec-AD's
+DEFAULT_DETECTORS = ",".join([name for name, entry in DETECTORS.items() if entry.default])
+P = ParamSpec("P")
+Objects = Annotated[str, typer.Option(help="Objects, separated by commas, or all.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Parallel workers; default: one a core.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+RunName = Annotated[str, typer.Option("--name", help="The run's folder; default: the data set's name.")]
+Values = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of a setting; the rest is as published.")]
 
 app = typer.Typer(
     help="Research companion to VisA and SPD: data, pre-training, scoring, metrics, book.",
@@ -30,9 +36,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-P = ParamSpec("P")
-Objects = Annotated[str, typer.Option(help="Objects, separated by commas, or all.")]
 
 
 def command(function: Callable[P, None]) -> Callable[P, None]:
@@ -70,7 +73,7 @@ def verify(
     """Check a root: annotations, split files, images and masks. Exit code 1 if something is wrong."""
     from visa.data.verify import verify as check
 
-    reports = check(root, object_names(objects), workers=workers, progress=True)
+    reports = check(root, _object_names(objects), workers=workers, progress=True)
     for report in reports:
         counts = f"{report.normal} normal, {report.anomaly} anomaly, {len(report.errors)} errors"
         typer.echo(f"{report.object}: {'absent' if report.absent else counts}")
@@ -100,7 +103,7 @@ def prepare(
         data_folder,
         save_folder,
         split_file,
-        objects=object_names(objects),
+        objects=_object_names(objects),
         link=link,
         workers=workers,
         progress=True,
@@ -138,7 +141,7 @@ def synth(
     """Render mini-VisA: synthetic images in the layout of VisA, a new VISA_ROOT."""
     from visa.mini import MODULES, write_mini_visa
 
-    names = object_names(objects) or tuple(MODULES)
+    names = _object_names(objects) or tuple(MODULES)
     count = f"scale{scale:g}" if scale else f"{normal}+{anomaly}"
     folder = root or data_root() / f"mini-visa-{count}-{size}px-seed{seed}-difficulty{difficulty:g}"
     try:
@@ -147,15 +150,133 @@ def synth(
         raise VisaError(str(error)) from error
 
 
-for _command in (
-    cli_pretrain.shards,
-    cli_pretrain.pretrain,
-    cli_pretrain.export,
-    cli_score.fit,
-    cli_score.score,
-    cli_score.browser,
-):
-    command(_command)
+@command
+def pretrain(
+    object: Annotated[str, typer.Option(help="Train on the normal images of an object, or of all.")] = "all",
+    images: Annotated[str, typer.Option(help="Train on an ImageNet-style folder of classes instead.")] = "",
+    dataset: Annotated[str, typer.Option(help="What to call that folder's images; default: its name.")] = "",
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "simsiam",
+    spd: Annotated[bool, typer.Option(help="Add the SPD term.")] = True,
+    setting: Values = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Device = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="Processes here, one a device (several GPUs: untried).")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
+    precision: Annotated[str, typer.Option(help="auto, 32-true or bf16-mixed.")] = "auto",
+    workers: Workers = None,
+    name: RunName = "",
+) -> None:
+    """Pre-train on one or many devices and machines; the same command goes on where it was stopped."""
+    from visa.data.source import open_source
+    from visa.pretrain.fabric import make_fabric
+    from visa.pretrain.run import folder_data, run_pretraining, training_data
+    from visa.pretrain.settings import configured
+    from visa.runs import folder_scope, open_folder_run, open_run, pretraining_name
+
+    settings = configured(method, spd, _settings(setting) | {"seed": seed})
+    if images:
+        run = open_folder_run(name, folder_scope(images, dataset))
+        fabric = make_fabric(device, devices, nodes)
+        data = folder_data(images, settings.image_size, dataset, workers)
+    elif dataset:
+        raise VisaError("dataset names a folder's images: give the folder with --images.")
+    else:
+        source = open_source("", [] if object == "all" else [object])
+        if object != "all":
+            source.check_object(object)
+        run = open_run(name, source)
+        fabric = make_fabric(device, devices, nodes)
+        data = training_data(source, object, "", settings.image_size)
+    folder = run.pretrain_dir(pretraining_name(method, spd), data.scope, seed)
+    try:
+        run_pretraining(settings, data, folder, fabric, precision)
+    except KeyboardInterrupt:
+        typer.echo("visa: interrupted; the same command goes on from its last checkpoint.", err=True)
+        raise typer.Exit(130) from None
+    if fabric.is_global_zero:
+        typer.echo(f"weights, curves and diagnosis: {folder}")
+
+
+@command
+def export(
+    weights: Annotated[Path, typer.Argument(help="backbone.safetensors of a finished pre-training.")],
+    destination: Annotated[Path, typer.Argument(help="New folder for the weights and their model card.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
+) -> None:
+    """Write weights that torchvision, timm and anomalib load, with a model card."""
+    from visa.export import export as write
+
+    typer.echo(write(weights, destination, overwrite=overwrite))
+
+
+@command
+def fit(
+    weights: Annotated[Path, typer.Option(help="The backbone: .safetensors, or a .pth state dict.")],
+    out: Annotated[Path, typer.Option(help="The file to write, as in part.safetensors.")],
+    images: Annotated[Path | None, typer.Argument(help="A folder of normal images; all below it count.")] = None,
+    object: Annotated[str, typer.Option(help="Instead: the normal training images of this object of VISA_ROOT.")] = "",
+    detector: Annotated[str, typer.Option(help="padim or patchcore.")] = "patchcore",
+    arch: Annotated[str, typer.Option(help="The backbone's; default: what the weights say.")] = "",
+    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels that images are resized to.")] = "224x224",
+    layers: Annotated[str, typer.Option(help="Stages layer1 to layer4, with commas; default: the paper's.")] = "",
+    setting: Values = None,
+    false_alarms: Annotated[float, typer.Option(help="Share of normal images that may exceed the threshold.")] = 0.05,
+    device: Device = "auto",
+) -> None:
+    """Fit a detector on normal images and write it, with its backbone and a threshold, to one file."""
+    from visa.backbone import load_backbone, pick_device
+    from visa.detect.deploy import fit_detector, save_detector
+
+    if out.suffix != ".safetensors":
+        raise VisaError(f"{out} does not end in .safetensors: name the file so.")
+    if out.is_dir() or not os.access(next(p for p in out.absolute().parents if p.exists()), os.W_OK):
+        raise VisaError(f"{out} cannot be written: name a file in a folder where you may write.")
+    files = _normal_images(images, object)
+    arch = arch or _arch(weights)
+    backbone = load_backbone(arch, weights).to(pick_device(device))
+    settings = _settings(setting)
+    fitted = fit_detector(
+        detector, arch, backbone, files, _size(size), _parts(layers), settings, false_alarms, progress=True
+    )
+    save_detector(out, fitted)
+    typer.echo(f"{out}: {detector} on {arch}, {fitted.made['images']} images of {size}")
+    typer.echo(f"threshold {fitted.threshold:.6g}: {fitted.rule}")
+
+
+@command
+def score(
+    images: Annotated[Path, typer.Argument(help="An image, or a folder; all images below it count.")],
+    detector: Annotated[Path, typer.Option(help="A file that visa fit wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder of scores.csv and heat/.")] = Path("visa-scores"),
+    device: Device = "auto",
+) -> None:
+    """Score images: a table, and heat maps over the images. Exit code 1 if an image cannot be read."""
+    from visa.backbone import pick_device
+    from visa.detect.deploy import load_detector, score_files
+
+    fitted = load_detector(detector, str(pick_device(device)))
+    summary = score_files(fitted, images, out, progress=True)
+    typer.echo(f"{summary.table}: {summary.scored} images scored, {summary.anomalous} of them anomalous")
+    if summary.unreadable:
+        for error in summary.unreadable:
+            typer.echo(f"  unreadable: {error.encode('utf-8', 'backslashreplace').decode()}", err=True)
+        typer.echo(f"visa: {len(summary.unreadable)} images could not be read.", err=True)
+        raise typer.Exit(1)
+
+
+@command
+def browser(
+    name: Annotated[str, typer.Argument(help="The run's folder; default: the data set's name.")] = "",
+) -> None:
+    """Build the defect browser of a run from its scores on disk, as notebook 04 does after each scoring."""
+    from visa.data.source import open_source
+    from visa.report.browser.build import build_browser
+    from visa.runs import open_run
+
+    if name and not (runs_root() / name).is_dir():
+        raise VisaError(f"there is no run {name!r} in {runs_root()}: name a folder there, or none for the data set's.")
+    source = open_source()
+    typer.echo(build_browser(open_run(name, source, make=False).root, source))
 
 
 @command
@@ -164,11 +285,9 @@ def run(
         str | None, typer.Option(help="Separated by commas, or all; default: all, or four of mini-VisA's objects.")
     ] = None,
     pretrainings: Annotated[
-        str, typer.Option(help="Of random, and simsiam, mocov2, simclr, supervised, each also with +spd.")
+        str, typer.Option(help=f"Of random, and {', '.join(METHODS)}, each also with +spd.")
     ] = "random,simsiam,simsiam+spd",
-    detectors: Annotated[
-        str, typer.Option(help="Of padim, patchcore, probe, and the slower classifier and unet.")
-    ] = "padim,patchcore,probe",
+    detectors: Annotated[str, typer.Option(help=f"Of {', '.join(DETECTORS)}.")] = DEFAULT_DETECTORS,
     setups: Annotated[
         str, typer.Option(help="Of 1cls (padim, patchcore), 2cls_highshot, 2cls_10shot, 2cls_5shot (the others).")
     ] = "1cls,2cls_highshot,2cls_10shot,2cls_5shot",
@@ -178,49 +297,44 @@ def run(
     pretrain: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of 03_pretrain's parameters.")] = None,
     score: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of 04_score's parameters.")] = None,
     ablation: Annotated[bool, typer.Option("--ablation", help="Run the ablation on the first object, too.")] = False,
-    name: Annotated[str, typer.Option(help="The run's folder; default: the data set's name.")] = "",
-    workers: Annotated[int, typer.Option(min=0, help="Processes that run stages side by side; 0: none.")] = 0,
-    scheduler: Annotated[str, typer.Option(help="Run on the workers of the Dask scheduler at this address.")] = "",
-    timeout: Annotated[float, typer.Option(min=0, help="Minutes after which a stage counts as hung; 0: never.")] = 0,
-    retries: Annotated[int, typer.Option(min=0, help="Tries more for a stage that was lost with its worker.")] = 2,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the stages and their cost, and stop.")] = False,
+    name: RunName = "",
+    workers: Annotated[int, typer.Option(min=1, help="Stages that run side by side on this machine.")] = 1,
+    scheduler: Annotated[str, typer.Option(help="Instead: run on the Dask scheduler's workers at this address.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the stages and what they took, and stop.")] = False,
 ) -> None:
     """Run all notebooks in order, from images to tables; what is up to date is skipped."""
-    from visa import forecast
     from visa.data.setups import SETUPS
     from visa.data.source import default_objects, open_source
-    from visa.detect import DETECTORS
-    from visa.plan import PRETRAININGS, GivenWeights, Matrix, plan
-    from visa.runner import check_parameters, current_stages, make_jobs
+    from visa.pipeline import PRETRAININGS, GivenWeights, Matrix, check_parameters, listing, make_jobs, plan
     from visa.runs import open_run
 
     check_choice("scope", scope, ("object", "all"))
-    names = object_names(",".join(default_objects()) if objects is None else objects)
+    names = _object_names(",".join(default_objects()) if objects is None else objects)
     source = open_source("", names or ["all"])
     matrix = Matrix(
         objects=[source.check_object(o) for o in names or source.objects],
-        pretrainings=chosen("pretraining", pretrainings, PRETRAININGS),
-        detectors=chosen("detector", detectors, tuple(DETECTORS)),
-        setups=chosen("setup", setups, SETUPS),
-        seeds=[number("seed", s) for s in parts(seeds)],
+        pretrainings=_chosen("pretraining", pretrainings, PRETRAININGS),
+        detectors=_chosen("detector", detectors, tuple(DETECTORS)),
+        setups=_chosen("setup", setups, SETUPS),
+        seeds=[_number("seed", s) for s in _parts(seeds)],
         scope=scope,
         weights=[GivenWeights.parse(text) for text in weights or ()],
-        pretrain=parse_settings(pretrain),
-        score=parse_settings(score),
+        pretrain=_settings(pretrain),
+        score=_settings(score),
         ablation=ablation,
     )
     target = open_run(name, source, make=False)
     stages = plan(source, target, matrix)
     check_parameters(stages)
-    jobs = make_jobs(stages, source, target, timeout * 60 or None)
-    current = current_stages(jobs)
+    jobs = make_jobs(stages, source, target)
+    current = {job.stage.name for job in jobs if job.is_current()}
     if dry_run:
-        typer.echo("\n".join(stage.name for stage in stages))
-    typer.echo(forecast.report(forecast.forecast(jobs, current, runs_root(), source.synthetic), target.root.name))
+        typer.echo(listing(jobs, current))
+    typer.echo(f"plan for {target.root.name}: {len(jobs)} stages, {len(jobs) - len(current)} to run")
     if dry_run:
         return
     open_run(name, source)  # made now that the plan is known to be sound
-    outcome = _carry_out(jobs, current, workers, scheduler, retries)
+    outcome = _carry_out(jobs, current, workers, scheduler)
     done = f"{outcome.ran} of {len(stages)} stages ran on {source.name}"
     if outcome.failed:
         left = f"; {len(outcome.left_out)} that read their results were left out" if outcome.left_out else ""
@@ -231,23 +345,26 @@ def run(
     typer.echo(f"{done}, the rest was up to date. Results: {target.root}")
 
 
-def _carry_out(jobs: "list[Job]", current: set[str], workers: int, scheduler: str, retries: int) -> "Outcome":
-    """Run a plan in this process or on workers; an interruption ends in a sentence and exit code 130."""
-    from visa.cluster import dask_pool
-    from visa.paths import locked
-    from visa.schedule import InProcess, execute
+def _carry_out(jobs: "list[Job]", current: set[str], workers: int, scheduler: str) -> "Outcome":
+    """Run a plan here or on a scheduler's workers; an interruption ends in a sentence and exit code 130."""
+    from visa.execute import execute, on_dask, on_threads
 
-    stop = _Interruption()
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
+    run = jobs[0].run.root
     try:
-        pools = dask_pool(workers, scheduler) if workers or scheduler else nullcontext(InProcess())
-        with locked(jobs[0].run.root), pools as pool:
-            return execute(jobs, current, pool, retries, interrupted=lambda: stop.requested)
+        with locked(run), on_dask(run, scheduler) if scheduler else on_threads(run, workers) as submit:
+            return execute(jobs, current, submit)
     except KeyboardInterrupt:
-        logging.getLogger("asyncio").disabled = True  # it would tell of the kernel that was just stopped
         typer.echo("visa: interrupted; the same command goes on from here.", err=True)
         raise typer.Exit(130) from None
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    """Interrupt once: a second signal would leave the kernels that the first one stops."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -273,12 +390,87 @@ def _where(error: OSError) -> str:
     return f": {name}" if name else ""
 
 
-class _Interruption:
-    """A signal handler that interrupts, and remembers that it was asked to."""
+def _normal_images(folder: Path | None, object: str) -> list[Path]:
+    from visa.data.source import open_source
+    from visa.detect.deploy import image_files
 
-    def __init__(self) -> None:
-        self.requested = False
+    if (folder is None) == (not object):
+        raise VisaError("give a folder of normal images, or an object with --object, and not both.")
+    if folder is not None:
+        inside = (d for name in NOT_NORMAL for pattern in (name, f"*/{name}") for d in folder.glob(pattern))
+        if other := next(filter(Path.is_dir, inside), None):
+            raise VisaError(f"{folder} holds {other}, which is not for normal images: name the folder of good ones.")
+        return image_files(folder)
+    source = open_source("", [object])
+    samples = source.samples("1cls", object=source.check_object(object), split="train")
+    return [source.root / s.image for s in samples if s.label == "normal"]
 
-    def __call__(self, signum: int, frame: FrameType | None) -> None:
-        self.requested = True
-        raise KeyboardInterrupt
+
+def _size(text: str) -> tuple[int, int]:
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isascii() and side.isdecimal() for side in sides):
+        raise VisaError(f"size {text!r} is not of the form HEIGHTxWIDTH, as in 224x336.")
+    return int(sides[0]), int(sides[1])
+
+
+def _arch(weights: Path) -> str:
+    """The architecture that a pre-training's file names."""
+    from visa.backbone import weights_metadata
+
+    arch = weights_metadata(weights).get("settings", {}).get("arch")
+    if not isinstance(arch, str):
+        raise VisaError(f"{weights} does not say what architecture it is of: give --arch.")
+    return arch
+
+
+def _parts(text: str) -> list[str]:
+    """What commas separate."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _object_names(objects: str) -> list[str] | None:
+    """Names of objects, each once; None for all; VisaError for none."""
+    names = None if objects == "all" else list(dict.fromkeys(_parts(objects)))
+    if names == []:
+        raise VisaError("no object is given: name objects separated by commas, or all.")
+    return names
+
+
+def _chosen(what: str, text: str, choices: Sequence[str]) -> list[str]:
+    """Some of the choices, as they are named; VisaError for none, or for another."""
+    names = _parts(text)
+    if not names:
+        raise VisaError(f"no {what} is given: choose of {', '.join(choices)}.")
+    for value in names:
+        check_choice(what, value, choices)
+    return names
+
+
+def _number(what: str, text: str) -> int:
+    """A whole number; else VisaError."""
+    try:
+        return int(text)
+    except ValueError:
+        raise VisaError(f"{what} {text!r} is no whole number.") from None
+
+
+def _settings(pairs: Sequence[str] | None) -> dict[str, object]:
+    """`NAME=VALUE` pairs as a dictionary, each value a bool, int or float if it reads as one; else VisaError."""
+    settings: dict[str, object] = {}
+    for pair in pairs or ():
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise VisaError(f"{pair!r} is not of the form NAME=VALUE, as in epochs=20.")
+        settings[name] = _literal(text)
+    return settings
+
+
+def _literal(text: str) -> object:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

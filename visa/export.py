@@ -1,30 +1,40 @@
 """Weights for others: a folder that torchvision, timm and anomalib load with one line each, and its model card."""
 
-import csv
 import json
-import os
 import re
-import shutil
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import pandas as pd
 import torch
 import torchvision
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from visa.backbone import create_backbone, load_weights
+import visa
+from visa.backbone import create_backbone, load_weights, weights_metadata
 from visa.errors import VisaError
-from visa.model_card import model_card
+from visa.paths import scratch_folder
 from visa.provenance import read_sidecar
 
 _UNTRAINED = (
     "The classifier is not trained: it is all zeros, so that strict loading succeeds; its output means nothing."
 )
+_TERMS = {  # of the images, by the data set's name: the card's licence, and the duty in words
+    r"mini-visa": ("apache-2.0", "mini-VisA is rendered by the code: nobody's photographs, no licence but the code's."),
+    r"visa": ("cc-by-4.0", "VisA is licensed CC BY 4.0: name its authors (citation below) when you pass weights on."),
+    r"(imagenet|ilsvrc).*": (
+        "other",
+        "ImageNet's terms of access allow non-commercial research and education only: "
+        "whoever passes these weights on or uses them must heed that.",
+    ),
+}
 _TRAINED = "The classifier is the trained one, its classes in the order of the training folder's sorted class names."
+
+_SHOWN = {"key", "settings", "metadata", "diagnosis", "curve_end", "pretraining", "dataset", "synthetic", "scope"}
+_SHOWN |= {"images", "machine", "classifier", "visa", "commit"}  # of a sidecar and its machine: not among the facts
 
 
 def export(weights: Path, out: Path, overwrite: bool = False) -> Path:
@@ -45,7 +55,7 @@ def export(weights: Path, out: Path, overwrite: bool = False) -> Path:
     about = {"visa": json.dumps({**record["metadata"], "classifier": classifier}, sort_keys=True)}
     files = {
         f"{name}.safetensors": save(tensors, about),
-        "README.md": model_card(record, name, classifier, expected).encode(),
+        "README.md": _card(record, name, classifier, expected).encode(),
     }
     if _in_torchvision(arch):
         config = {"architecture": arch, "num_classes": 1000, "pretrained_cfg": expected}
@@ -76,16 +86,12 @@ def _read_record(weights: Path) -> dict[str, Any]:
 
 
 def _metadata(weights: Path) -> dict[str, Any]:
-    if not weights.is_file():
-        raise VisaError(f"no weights at {weights}: give the backbone.safetensors of a pre-training.")
-    try:
-        with safe_open(weights, "pt") as content:
-            metadata = json.loads((content.metadata() or {})["visa"])
-        if isinstance(metadata["settings"]["arch"], str):
-            return {"pretraining": "unknown", "scope": "", "dataset": "", "synthetic": False, **metadata}
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-        pass
-    raise VisaError(f"{weights} says nothing of a pre-training: give the backbone.safetensors that 03_pretrain wrote.")
+    metadata = weights_metadata(weights)
+    if not isinstance(metadata.get("settings", {}).get("arch"), str):
+        raise VisaError(
+            f"{weights} says nothing of a pre-training: give the backbone.safetensors that 03_pretrain wrote."
+        )
+    return {"pretraining": "unknown", "scope": "", "dataset": "", "synthetic": False, **metadata}
 
 
 def _without_paths(value: Any) -> Any:
@@ -101,18 +107,11 @@ def _without_paths(value: Any) -> Any:
 
 def _curve_end(path: Path, last: int = 10) -> dict[str, float]:
     """Means of the last steps of a training curve, and the number of steps; empty where there is none."""
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = deque(csv.DictReader(stream), maxlen=last)
-    except OSError:
+    if not path.is_file():
         return {}
-    if not rows:
-        return {}
-    means: dict[str, float] = {}
-    for column in rows[-1].keys() - {"step", "lr"}:
-        values = [float(row[column]) for row in rows if row[column]]
-        means |= {column: sum(values) / len(values)} if values else {}
-    return {"steps": float(rows[-1]["step"]) + 1} | dict(sorted(means.items()))
+    rows = pd.read_csv(path).tail(last)
+    means = rows.drop(columns=["step", "lr"]).mean().dropna().sort_index()
+    return {"steps": float(rows["step"].iloc[-1]) + 1, **means} if len(rows) else {}
 
 
 def _whole_model(arch: str, weights: Path) -> tuple[dict[str, Tensor], str, dict[str, Any]]:
@@ -173,36 +172,76 @@ def _name(record: Mapping[str, Any]) -> str:
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes], overwrite: bool) -> None:
-    """The folder with these files alone, whole or not at all."""
+    """Make the folder hold these files alone, whole or not at all."""
     present = {f.name: f for f in folder.iterdir()} if folder.is_dir() else {}
     if present and present.keys() == files.keys() and all(present[n].read_bytes() == b for n, b in files.items()):
         return
-    foreign = sorted(
-        name for name in present if name not in ("README.md", "config.json") and not _is_export(present[name])
-    )
+    foreign = sorted(f for f in present if f not in ("README.md", "config.json") and not _is_export(present[f]))
     if foreign or (folder.exists() and not folder.is_dir()):
         raise VisaError(f"{folder} holds {foreign[0] if foreign else 'a file'}, no export: give a new folder.")
     if present and not overwrite:
         raise VisaError(f"{folder} holds another export: give a new folder, or overwrite it (--overwrite).")
-    partial, old = (folder.with_name(f".{os.getpid()}.{what}.{folder.name}") for what in ("partial", "old"))
-    try:
-        partial.mkdir(parents=True)
+    with scratch_folder(folder) as scratch:
+        (scratch / "new").mkdir()
         for name, content in files.items():
-            (partial / name).write_bytes(content)
+            (scratch / "new" / name).write_bytes(content)
         if folder.is_dir():
-            folder.rename(old)
-        partial.rename(folder)
-    except BaseException:
-        if old.is_dir() and not folder.exists():
-            old.rename(folder)
-        raise
-    finally:
-        for leftover in (partial, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+            folder.rename(scratch / "old")
+        try:
+            (scratch / "new").rename(folder)
+        except BaseException:
+            if (scratch / "old").is_dir():
+                (scratch / "old").rename(folder)
+            raise
 
 
 def _is_export(file: Path) -> bool:
-    try:
-        return file.suffix == ".safetensors" and "classifier" in _metadata(file)
-    except VisaError:
-        return False
+    return file.suffix == ".safetensors" and "classifier" in weights_metadata(file)
+
+
+def _card(record: Mapping[str, Any], name: str, classifier: str, expected: Mapping[str, Any]) -> str:
+    """The model card, filled into model_card.md beside this file, with the header of Hugging Face's hub."""
+    from huggingface_hub import ModelCard, ModelCardData  # its import takes a second
+
+    settings, machine = record["settings"], record.get("machine", {})
+    method, plus, _ = record["pretraining"].partition("+")
+    license_, terms = _terms(record["dataset"])
+    license_ = "other" if settings.get("weights") else license_
+    header: dict[str, Any] = {"library_name": "timm", "pipeline_tag": "image-feature-extraction", "license": license_}
+    if license_ == "other":
+        header |= {"license_name": "terms-of-the-training-data", "license_link": "README.md"}
+    tags = ["anomaly-detection", "spot-the-difference", *(["synthetic-data"] if record["synthetic"] else [])]
+    overview = {
+        "Data": ", ".join(dict.fromkeys(filter(None, (record["dataset"], record["scope"])))) or "not recorded",
+        "Training images": record.get("images", "not recorded"),
+        "Seed": settings.get("seed", "not recorded"),
+        "Code": f"visa {machine.get('visa') or '(version not recorded)'}, exported with visa {visa.__version__}",
+        "Commit": machine.get("commit") or "not recorded",
+    }
+    tables = {"overview": overview, "settings": settings, **{k: record[k] for k in ("diagnosis", "curve_end")}}
+    tables |= {"facts": {k: v for k, v in {**record, **machine}.items() if k not in _SHOWN}}
+    fields: dict[str, Any] = {title: list(_cells(values)) for title, values in tables.items()}
+    fields |= {"name": name, "record": record, "method": method, "spd": bool(plus), "terms": terms}
+    fields |= {"expected": expected, "classifier": classifier, "in_torchvision": _in_torchvision(settings["arch"])}
+    template = str(Path(__file__).with_name("model_card.md"))
+    card = ModelCard.from_template(ModelCardData(**header, tags=tags), template, **fields)
+    return f"{str(card).rstrip()}\n"
+
+
+def _terms(dataset: str) -> tuple[str, str]:
+    """A card's licence and the duty of the data's licence; none is guessed for images of unknown origin."""
+    for pattern, terms in _TERMS.items():
+        if re.fullmatch(pattern, dataset, re.IGNORECASE):
+            return terms
+    unknown = f"The licence of the training images (`{dataset or 'not recorded'}`) is not known here: "
+    return "other", unknown + "look it up and name it in this card before you pass the weights on."
+
+
+def _cells(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names and values as they stand in cells of a table, what is nested under its dotted name."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _cells(value, f"{prefix}{name}.")
+        else:
+            text = "none" if value in (None, "") else f"{value:.4g}" if isinstance(value, float) else str(value)
+            yield prefix + name, re.sub(r"\s+", " ", text).replace("|", r"\|")

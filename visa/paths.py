@@ -70,9 +70,8 @@ def data_root() -> Path:
 
 
 def runs_root() -> Path:
-    """Where runs put checkpoints, scores, tables and executed notebooks (`VISA_RUNS`); an address's local copy."""
-    value = os.environ.get("VISA_RUNS", "")
-    return mirror_of(value) if is_address(value) else _root("VISA_RUNS", "runs")
+    """Where runs put checkpoints, scores, tables and executed notebooks (`VISA_RUNS`)."""
+    return _root("VISA_RUNS", "runs")
 
 
 def is_address(text: str) -> bool:
@@ -133,25 +132,15 @@ def locked(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
     try:
         lock.acquire(timeout=patience)
     except Timeout:
-        raise VisaError(
-            f"{folder} is in use by {_holder(holder)}: wait until it has finished, or name another folder."
-        ) from None
+        other = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
+        raise VisaError(f"{folder} is in use by {other}: wait until it has finished, or name another folder.") from None
     try:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime())
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {since}", encoding="utf-8")
         yield
     finally:
-        try:
-            holder.unlink(missing_ok=True)
-        finally:
-            lock.release()
-
-
-def _holder(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8") or "another process"
-    except OSError:
-        return "another process"
+        holder.unlink(missing_ok=True)
+        lock.release()
 
 
 def _partial_name(path: Path) -> str:
@@ -193,6 +182,6 @@ def _root(variable: str, default: str) -> Path:
     value = os.environ.get(variable)
     if value and is_address(value):
         raise VisaError(
-            f"{variable} is {value!r}: it must be a local folder; VISA_ROOT and VISA_RUNS may be addresses."
+            f"{variable} is {value!r}: it must be a local folder; copy what is in it with a tool of your own."
         )
     return Path(value).expanduser().resolve() if value else CHECKOUT / default

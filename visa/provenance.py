@@ -15,18 +15,7 @@ from typing import Any
 import visa
 from visa.paths import CHECKOUT, written_whole
 
-PACKAGE = Path(__file__).resolve().parent
-_LIBRARIES = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "scikit-learn",
-    "scipy",
-    "numba",
-    "pillow",
-    "opencv-python-headless",
-    "timm",
-)
+_LIBRARIES = ("torch", "torchvision", "numpy", "scikit-learn", "scipy", "pillow", "opencv-python-headless", "timm")
 
 
 def digest(value: Any) -> str:
@@ -39,14 +28,6 @@ def file_digest(path: Path) -> str:
     """SHA-256 (64 hexadecimal digits) of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def code_digest(*parts: str) -> str:
-    """Digest of the package's source below `parts` (`"data"`, `"backbone.py"`), so that changed code makes new keys."""
-    if absent := [part for part in parts if not _sources(PACKAGE / part)]:
-        raise ValueError(f"there is no code at {absent[0]}: its changes would go unseen")
-    files = sorted(f for part in parts for f in _sources(PACKAGE / part))
-    return digest([(str(f.relative_to(PACKAGE)), file_digest(f)) for f in files])
 
 
 def folder_fingerprint(folder: Path, times: bool = True) -> str:
@@ -111,10 +92,6 @@ def read_sidecar(output: Path) -> dict[str, Any] | None:
 def sidecar_of(output: Path) -> Path:
     """The path of an output's sidecar."""
     return output.with_name(output.name + ".json")
-
-
-def _sources(path: Path) -> list[Path]:
-    return [path] if path.is_file() else list(path.rglob("*.py"))
 
 
 def _version(distribution: str) -> str | None:

@@ -12,8 +12,8 @@ from visa.data.splits import PLAIN_NAME, RESERVED
 from visa.errors import VisaError
 from visa.paths import existing_folder, runs_root
 from visa.provenance import write_text
-from visa.storage import RunStore
 
+FORMAT = 2  # of a run's files; visa 0.1 wrote none into run.json
 _PARTS = ("train", "val", "images")  # names of folders that say nothing of the data
 _TAKEN = (*OBJECTS, *RESERVED)
 
@@ -95,16 +95,17 @@ def _opened(name: str, dataset: str, synthetic: bool, make: bool = True) -> tupl
     if name and not re.fullmatch(PLAIN_NAME, name):
         raise VisaError(f"run {name!r} is no plain folder name: use at most 60 letters, digits, '.', '+', '-' and '_'.")
     run = Run(runs_root() / (name or dataset.lower()))
-    about, store = run.root / "run.json", RunStore.of(run.root)
-    if store and not about.is_file():
-        store.fetch_file(about)
-    made_from: dict[str, object] = {"dataset": dataset, "synthetic": synthetic}
+    about = run.root / "run.json"
+    made_from: dict[str, object] = {"dataset": dataset, "synthetic": synthetic, "format": FORMAT}
     if about.is_file():
         made_from = json.loads(about.read_text(encoding="utf-8"))
+        if made_from.get("format") != FORMAT:
+            raise VisaError(
+                f"{run.root} holds results of visa 0.1, which this version cannot go on with: delete it, or give "
+                "another name (visa run --name, parameter `run`)."
+            )
     elif make:
         write_text(about, json.dumps(made_from, indent=1) + "\n")
-        if store:
-            store.push_file(about)
     return run, made_from
 
 

@@ -1,30 +1,78 @@
-"""Sphinx extension: fills book/notebooks and book/generated before every build, and keeps the book offline."""
+"""Sphinx extension: notebooks, the defect browser and result files into the book, and nothing from outside."""
 
 import json
 import re
 import shutil
 import sys
+from html import escape
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this clone's visa, whatever else bears that name
+
+from visa.errors import VisaError
+from visa.paths import runs_root
+from visa.provenance import folder_fingerprint
 
 UNFINISHED = ".unfinished"  # in the built book, while it is being built
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1]), str(HERE)]  # this clone's visa, whatever else bears that name
+BROWSER = "_static/browser"  # below the built book
+MAKERS = {  # module: its functions, each the Markdown of the directive of its name
+    "results": ("results", "plot", "run"),
+    "ledger": ("ledger",),
+    "package": ("objects", "classes", "api", "mini_sheets"),
+}
+NO_BROWSER = """:::{note}
+No run with a browser was found when this page was built: `make reproduce` makes one, and so does any `visa run`.
+:::
+"""
+EMBEDDED = """```{{raw}} html
+<p><a href="{copy}/index.html">Open the browser of the run {run} in a window of its own</a></p>
+<iframe class="defect-browser" src="{copy}/index.html" title="Defect browser of the run {run}" loading="lazy"></iframe>
+```
+"""
+
+
+class FromFiles(SphinxDirective):
+    """A directive of MAKERS; its page is read again when one of the files that it used changes."""
+
+    maker: tuple[str, str]
+
+    optional_arguments, final_argument_whitespace, has_content = 1, True, True
+    option_spec = dict.fromkeys(("where", "show", "rows", "columns", "value", "minus", "digits", "alt"), str)
+
+    def run(self) -> list[nodes.Node]:
+        """The nodes of the Markdown that the function makes; raises ExtensionError for a file that does not fit."""
+        self.file(f"_ext/{self.maker[0]}.py")
+        make = getattr(import_module(self.maker[0]), self.maker[1])
+        try:
+            return self.parse_text_to_nodes(make(self))
+        except VisaError as error:
+            raise ExtensionError(f"{self.env.docname}, {{{self.name}}}: {error}") from error
+
+    def file(self, name: str) -> Path:
+        """A file below book/ that the page depends on; while it is absent, the page is read at every build."""
+        path = Path(self.env.srcdir) / name
+        self.env.note_dependency(str(path))
+        return path
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect before Sphinx looks for source files, scripts and the table of contents."""
+    for module, functions in MAKERS.items():
+        for name in functions:
+            app.add_directive(name, type(name, (FromFiles,), {"maker": (module, name)}))
     app.connect("config-inited", begin, priority=0)
     app.connect("config-inited", prepare, priority=0)
     app.connect("html-page-context", drop_scripts, priority=999)
     app.connect("html-page-context", mend_markup)
-    app.connect("build-finished", empty_icon_script)
-    app.connect("build-finished", copy_browser)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -33,39 +81,37 @@ def begin(app: Sphinx, config: Config) -> None:
     """Mark the build as unfinished, and begin anew after one that was: a page cut off by a kill looks finished."""
     folders = Path(app.outdir), Path(app.doctreedir)
     mark = folders[0] / UNFINISHED
-    if mark.is_file():
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
     for folder in folders:
+        if mark.is_file():
+            shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
     mark.touch()
 
 
-def finish(app: Sphinx, error: Exception | None) -> None:
-    """Take the mark away from a build that came to its end."""
-    if error is None:
-        (Path(app.outdir) / UNFINISHED).unlink(missing_ok=True)
-
-
 def prepare(app: Sphinx, config: Config) -> None:
-    """Write every page and part of a page that is made from files; untouched where nothing changed."""
+    """Write the pages that are notebooks, and the browser's part; untouched where nothing changed."""
     # jupyter-book loads each script of _static on each page; Sphinx itself adds MathJax where there is mathematics
     config.html_js_files = [f for f in config.html_js_files if not str(f).startswith("mathjax/")]
-    import_module("papermill.engines")  # it loads visa.kernel itself; the other way round is a circular import
-    names = ("notebook_pages", "fragments", "browser_page")
-    notebook_pages, fragments, browser_page = map(import_module, names)
-    from visa.errors import VisaError
-    from visa.paths import runs_root
+    book, runs = Path(app.srcdir), runs_root()
+    texts = book / "reference" / "notebook_figures.csv"
+    pages = import_module("pages").pages(book.parent / "notebooks", runs / "book", texts)
+    write(book / "notebooks", {name: json.dumps(page, indent=1) + "\n" for name, page in pages.items()})
+    folder = browser_of(runs)
+    part = EMBEDDED.format(copy=BROWSER, run=escape(folder.parent.name)) if folder else NO_BROWSER
+    write(book / "generated", {"browser.md": part})
 
-    book = Path(app.srcdir)
-    try:
-        figures = book / "reference" / "notebook_figures.csv"
-        pages = notebook_pages.pages(book.parent / "notebooks", runs_root() / "book", figures)
-        _write(book / "notebooks", {name: json.dumps(page, indent=1) + "\n" for name, page in pages.items()})
-        _write(book / "generated", fragments.fragments(book) | {"browser.md": browser_page.part(runs_root())})
-        import_module("mini_pages").write_pictures(book / "generated" / "sheets")
-    except VisaError as error:
-        raise ExtensionError(str(error)) from error
+
+def finish(app: Sphinx, error: Exception | None) -> None:
+    """Add the defect browser, empty what is not needed, and take the mark away from a build that came to its end."""
+    if error is not None:
+        return
+    built = Path(app.outdir)
+    script = built / "_static" / "scripts" / "fontawesome.js"
+    if script.is_file():  # it draws icons, a third of a page's weight: the style sheet's fonts have them too
+        script.write_text("// icons come from the fonts of the style sheet\n", encoding="utf-8")
+    if app.builder.format == "html":
+        copy_browser(browser_of(runs_root()), built / BROWSER)
+    (built / UNFINISHED).unlink(missing_ok=True)
 
 
 def drop_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
@@ -86,36 +132,33 @@ def mend_markup(app: Sphinx, page: str, template: str, context: dict[str, Any], 
     if "body" in context:
         body = context["body"].replace(' aria-label="Toggle hidden content"', "")  # its own words name a folded cell
         body = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
-        context["body"] = re.sub(r"<dl>\s*((?:<dd>.*?</dd>\s*)+)</dl>", _signature_lines, body, flags=re.S)
+        for lines in re.findall(r"<dl>\s*(?:<dd>.*?</dd>\s*)+</dl>", body, flags=re.S):  # of a long signature
+            spans = re.sub("<(/?)d[ld]>", r"<\1span>", lines.replace("<dd>", '<span class="sig-line">'))
+            body = body.replace(lines, spans)
+        context["body"] = body
 
 
-def _signature_lines(match: re.Match[str]) -> str:
-    """Lines of a long signature as what they are: no list of definitions."""
-    lines = match.group(1).replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
-    return f'<span class="sig-lines">{lines}</span>'
+def browser_of(runs: Path) -> Path | None:
+    """The browser's folder of the run that the executed copy of notebook 04 is of; None where there is none."""
+    try:
+        notebook = json.loads((runs / "book" / "04_score.ipynb").read_text(encoding="utf-8"))
+        folder = runs / notebook["metadata"]["papermill"]["parameters"]["run"] / "browser"
+    except (OSError, ValueError, KeyError):
+        return None
+    return folder if (folder / "index.html").is_file() else None
 
 
-def empty_icon_script(app: Sphinx, error: Exception | None) -> None:
-    """Empty the theme's script that draws icons, a third of a page's weight: its style sheet's fonts have them too."""
-    script = Path(app.outdir) / "_static" / "scripts" / "fontawesome.js"
-    if script.is_file():
-        script.write_text("// icons come from the fonts of the style sheet\n", encoding="utf-8")
+def copy_browser(source: Path | None, target: Path) -> None:
+    """Make `target` a copy of the browser's folder; without one it goes."""
+    if not (source and target.is_dir() and folder_fingerprint(source) == folder_fingerprint(target)):
+        shutil.rmtree(target, ignore_errors=True)
+        if source:
+            shutil.copytree(source, target)
 
 
-def copy_browser(app: Sphinx, error: Exception | None) -> None:
-    """Put the defect browser of the run that the book shows beside the pages."""
-    from visa.paths import runs_root
-
-    if error is None and app.builder.format == "html":
-        import_module("browser_page").copy(runs_root(), Path(app.outdir))
-
-
-def _write(folder: Path, files: dict[str, str]) -> None:
-    """Make `folder` hold exactly `files`; a file that is the same keeps its time, and its page is not built again."""
+def write(folder: Path, files: dict[str, str]) -> None:
+    """Make `folder` hold `files`; a file that is the same keeps its time, and its page is not built again."""
     folder.mkdir(exist_ok=True)
-    for old in folder.iterdir():
-        if old.name not in files and old.is_file():
-            old.unlink()
     for name, text in files.items():
         path = folder / name
         if not path.is_file() or path.read_text(encoding="utf-8") != text:

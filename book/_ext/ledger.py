@@ -1,26 +1,16 @@
 """The ledger of claims: what the paper says, what this companion measured, and how to measure it again."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import result_files
+from results import commands, commits, long_table
 
-from visa.errors import VisaError, check_choice
+from visa.errors import check_choice
 from visa.report import tables
 
-STATUSES = {
-    "reproduced at full scale": "on the same data, in full, with the same result",
-    "shown at small scale": "it holds on one object, or with small networks",
-    "needs ImageNet": "pre-training at the paper's size, on GPUs",
-    "needs all of VisA": "the images of all twelve objects",
-}
-COMMANDS = {  # of the results that have no page of their own
-    "data": "python benchmarks/count_visa.py --root /data/VisA --objects fryum --out book/results/data",
-    "similarity": "python benchmarks/similarity.py --root /data/VisA --run runs/NAME --arch resnet18_half --out DIR",
-}
+SPACED = ",\N{NO-BREAK SPACE}"
 HOW = "\n::::{{dropdown}} Sources, commands and runs of these claims\n{table}::::\n"
 
 
@@ -32,37 +22,55 @@ class Ours(NamedTuple):
     seeds: str = ""
 
 
-def ledger(book: Path, commands: Mapping[str, str]) -> dict[str, str]:
-    """The body of ledger.md, from reference/claims.csv and the files in results/; `commands` makes these, by folder."""
-    published = pd.read_csv(book / "reference" / "published.csv", dtype=str, keep_default_na=False)
-    claims = load_claims(book / "reference" / "claims.csv", published)
-    longs = {run: result_files.long_table(book / "results" / run) for run in claims["run"].unique()}
-    ours = [measured(claim, longs[claim["run"]]) for _, claim in claims.iterrows()]
-    claims = claims.assign(
-        number=range(1, len(claims) + 1),
-        ours=[o.cell for o in ours],
-        holds=[o.holds for o in ours],
-        made=[_made(book, claim["run"], o) for (_, claim), o in zip(claims.iterrows(), ours, strict=True)],
-        command=claims["command"].where(claims["command"] != "", claims["run"].map(COMMANDS | dict(commands))),
-    )
-    parts = [f"## {part}\n\n{_table(rows)}{_how(rows)}" for part, rows in claims.groupby("part", sort=False)]
-    return {"ledger.md": "\n".join(parts), "ledger_statuses.md": _statuses(claims["status"])}
+def ledger(page: Any) -> str:
+    """The claims of one part of the paper (`{ledger} The data`), or how many have each status (`{ledger} statuses`)."""
+    book, part = Path(page.env.srcdir), page.arguments[0]
+    for file in [*book.glob("reference/*.csv"), *book.glob("results/*/*")]:
+        page.file(str(file.relative_to(book)))
+    claims = load_claims(book)
+    if part == "statuses":  # a claim that needs two things counts in both
+        counts = claims["status"].str.split("; ").explode().value_counts()
+        table = read(book, "statuses")
+        return tables.to_markdown(table.assign(claims=table["status"].map(counts).fillna(0).astype(int)))
+    check_choice("part of the ledger", part, claims["part"].unique())
+    return section(book, claims[claims["part"] == part])
 
 
-def load_claims(file: Path, published: pd.DataFrame) -> pd.DataFrame:
-    """The rows of claims.csv, with the paper's figures filled in from `published`.
+def load_claims(book: Path) -> pd.DataFrame:
+    """The rows of reference/claims.csv, numbered, with the paper's values filled in from published.csv.
 
-    Raises VisaError for a status that does not exist, and for a published figure that does not.
+    Raises VisaError for a status that statuses.csv lacks, and for a published value that published.csv lacks.
     """
-    claims = pd.read_csv(file, dtype=str, keep_default_na=False)
-    figures = {"; ".join(row[:4]): row for row in published.itertuples(index=False, name=None)}
+    claims, published = (read(book, name) for name in ("claims", "published"))
+    values = {"; ".join(row[:4]): row[4:6] for row in published.itertuples(index=False, name=None)}
     for claim in claims.itertuples():
         for status in claim.status.split("; "):
-            check_choice(f"status of {claim.claim!r}", status, STATUSES)
-        if claim.published and claim.published not in figures:
-            raise VisaError(f"{file.name} names the published figure {claim.published!r}, which published.csv lacks.")
-    cells = [_change(figures[key][4], figures[key][5]) if key else "" for key in claims["published"]]
-    return claims.assign(paper=np.where(claims["paper"] == "", cells, claims["paper"]))
+            check_choice(f"status of {claim.claim!r}", status, read(book, "statuses")["status"])
+        if claim.published:
+            check_choice(f"published value of {claim.claim!r}", claim.published, values)
+            without, with_spd = values[claim.published]
+            claims.loc[claim.Index, "paper"] = f"{without} → {with_spd}, {float(with_spd) - float(without):+.1f}"
+    return claims.assign(number=range(1, len(claims) + 1))
+
+
+def read(book: Path, name: str) -> pd.DataFrame:
+    """A table of reference/, all text."""
+    return pd.read_csv(book / "reference" / f"{name}.csv", dtype=str, keep_default_na=False)
+
+
+def section(book: Path, claims: pd.DataFrame) -> str:
+    """The tables of some claims: what was measured is read from the files in results/."""
+    longs = {run: long_table(book / "results" / run) for run in claims["run"].unique()}
+    ours = [measured(claim, longs[claim["run"]]) for _, claim in claims.iterrows()]
+    made_by = claims["run"].map(commands(book / "reference" / "runs.csv")).fillna("")
+    claims = claims.assign(
+        ours=[f"{o.cell} {claim.label}" if o.cell else "" for o, claim in zip(ours, claims.itertuples(), strict=True)],
+        holds=[o.holds for o in ours],
+        made=[_made(book, run, o) for run, o in zip(claims["run"], ours, strict=True)],
+        command=claims["command"].where(claims["command"] != "", made_by),
+    )
+    shown = {"number": "nr", "claim": "claim", "paper": "paper", "ours": "here", "holds": "holds", "status": "status"}
+    return tables.to_markdown(claims[list(shown)].rename(columns=shown)) + _how(claims)
 
 
 def measured(claim: "pd.Series[str]", long: pd.DataFrame) -> Ours:
@@ -72,65 +80,41 @@ def measured(claim: "pd.Series[str]", long: pd.DataFrame) -> Ours:
     """
     if claim["run"].startswith("tests/"):
         return Ours("a test compares", "yes")
-    chosen = long[long["measure"].isin(claim["measure"].split(" / "))]
+    names = claim["measure"].split(" / ")
+    found = long[long["measure"].isin(names)]
     if not claim["without"]:
-        values = [chosen.loc[chosen["measure"] == m, "value"].sum() for m in claim["measure"].split(" / ")]
-        if chosen.empty:
+        if found.empty:
             return Ours()
-        cell = " / ".join(f"{value:,.0f}" for value in values)
+        cell = " / ".join(f"{found.loc[found['measure'] == name, 'value'].sum():,.0f}" for name in names)
         return Ours(cell, "" if not claim["wants"] else "yes" if cell == claim["wants"] else "no")
-    chosen = chosen[chosen["variant"].isin([claim["with"], claim["without"]])]
-    if chosen["variant"].nunique() < 2:
+    found = found[found["variant"].isin([claim["with"], claim["without"]])]
+    if found["variant"].nunique() < 2:
         return Ours()
-    line = tables.differences_to(chosen, claim["without"]).iloc[0]
+    line = tables.differences_to(found, claim["without"]).iloc[0]
     sign = -1 if claim["wants"] == "-" else 1
     low, high = sorted((sign * line["low"], sign * line["high"]))
     holds = "yes" if low > 0 else "no" if high < 0 else "open"
-    return Ours(_points(line), holds, f"{line['n']} seeds" if line["n"] > 1 else f"{line['draws']} draws")
-
-
-def _points(line: "pd.Series[float]") -> str:
-    mean, low, high = (f"{100 * line[c]:+.1f}".replace("-", "−") for c in ("mean", "low", "high"))
-    return mean if np.isnan(line["low"]) else f"{mean} [{low},\N{NO-BREAK SPACE}{high}]"
-
-
-def _change(without: str, with_spd: str) -> str:
-    return f"{without} → {with_spd}, {float(with_spd) - float(without):+.1f}"
+    mean, *ends = (f"{100 * line[c]:+.1f}".replace("-", "−") for c in ("mean", "low", "high"))
+    cell = mean if np.isnan(low) else f"{mean} [{SPACED.join(ends)}]"
+    return Ours(cell, holds, f"{line['n']} seeds" if line["n"] > 1 else f"{line['draws']} draws")
 
 
 def _made(book: Path, run: str, ours: Ours) -> str:
-    """The run behind a number: its folder or test, commit and seeds."""
-    if run.startswith("tests/"):
-        return f"`{run}`"
-    if not ours.cell:
-        return ""
-    commits = ", ".join(f"`{c}`" for c in result_files.commits(book / "results" / run))
-    return ", ".join(filter(None, [f"`{run}`", f"commit {commits}", ours.seeds]))
+    """The run behind a number: its folder or test, commit and seeds; empty where there is no number."""
+    named = ", ".join(f"`{c}`" for c in commits(book / "results" / run))
+    parts = [f"`{run}`", f"commit {named}" if named else "", ours.seeds]
+    return ", ".join(filter(None, parts)) if ours.cell else ""
 
 
-def _statuses(statuses: "pd.Series[str]") -> str:
-    """How many claims have each status; a claim that needs two things counts in both."""
-    found = statuses.str.split("; ").explode().value_counts()
-    rows = [(name, means, found.get(name, 0)) for name, means in STATUSES.items()]
-    return tables.to_markdown(pd.DataFrame(rows, columns=["status", "meaning", f"of {len(statuses)} claims"]))
-
-
-def _table(rows: pd.DataFrame) -> str:
-    ours = rows["ours"].where(rows["ours"] == "", rows["ours"] + " " + rows["label"])
-    shown = {"nr": rows["number"], "claim": rows["claim"], "paper": rows["paper"], "here": ours, "holds": rows["holds"]}
-    return tables.to_markdown(pd.DataFrame(shown | {"status": rows["status"]}))
-
-
-def _how(rows: pd.DataFrame) -> str:
+def _how(claims: pd.DataFrame) -> str:
     """Claims that share a source, a command and a run share a line."""
-    table = pd.DataFrame(
-        {
-            "nr": rows["number"].astype(str),
-            "source and check": rows["source"] + "; " + rows["checked"],
-            "command": ("`" + rows["command"] + "`").where(rows["command"] != "", ""),
-            "made by": rows["made"],
-            "note": rows["note"],
-        }
-    )
-    grouped = table.groupby(list(table.columns[1:]), sort=False)["nr"].agg(", ".join).reset_index()
-    return HOW.format(table=tables.to_markdown(grouped[table.columns]))
+    columns = {
+        "nr": claims["number"].astype(str),
+        "source and check": claims["source"] + "; " + claims["checked"],
+        "command": ("`" + claims["command"] + "`").where(claims["command"] != "", ""),
+        "made by": claims["made"],
+        "note": claims["note"],
+    }
+    table = pd.DataFrame(columns)
+    grouped = table.groupby(list(columns)[1:], sort=False)["nr"].agg(", ".join).reset_index()
+    return HOW.format(table=tables.to_markdown(grouped[list(columns)]))

@@ -22,9 +22,7 @@ from visa.provenance import machine
 
 BOOK = Path(__file__).resolve().parents[1]
 HTML, OUT = BOOK / "_build" / "html", BOOK / "_build" / "pdf"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DROPPED = ("a.headerlink", "script", "button", ".prev-next-footer", ".viewcode-link", ".sd-summary-icon")
-SCREEN_ONLY = ("api",)  # long, and of use beside the code alone
 COVER = """<section class="cover"><p class="title">{title}</p>
 <p>{made}</p><p>{footer}</p><p>The API's pages are in the HTML book.</p><ol>{contents}</ol></section>"""
 PRINT = (  # no header; the style sheet numbers the pages
@@ -34,27 +32,36 @@ PRINT = (  # no header; the style sheet numbers the pages
 
 
 def main() -> None:
-    """Write one HTML document of all chapters, then print it."""
+    """Write one HTML document of all chapters, then print it with Chromium, once formulas and pictures are there.
+
+    Raises VisaError where the book is not built, and where Chromium is absent or fails.
+    """
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not browser:
+        raise VisaError("a PDF needs Chromium on the PATH (apt-get install chromium).")
     if not (HTML / "index.html").is_file():
         raise VisaError("there is no built book: jupyter-book build book/ first (make pdf does both).")
-    document = OUT / "visa.html"
+    document, pdf = OUT / "visa.html", OUT / "visa.pdf"
     OUT.mkdir(parents=True, exist_ok=True)
     document.write_text(one_document(HTML, chapters()), encoding="utf-8")
-    print_document(document, OUT / "visa.pdf")
-    print(OUT / "visa.pdf")
+    with tempfile.TemporaryDirectory() as profile, written_whole(pdf) as partial:
+        command = [browser, *PRINT, f"--user-data-dir={profile}", f"--print-to-pdf={partial}", document.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode or not partial.is_file():
+            raise VisaError(f"{browser} made no PDF: {done.stderr.strip()[-500:]}")
+    print(pdf)
 
 
 def chapters() -> list[str]:
-    """Pages in the order of the table of contents, without those for a screen alone."""
+    """Pages in the order of the table of contents, without the API: long, and of use beside the code alone."""
     toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
     files = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
-    return [file for file in files if file not in SCREEN_ONLY]
+    return [file for file in files if file != "api"]
 
 
 def one_document(html: Path, names: list[str]) -> str:
     """All pages below each other; ids bear their page's name, and links between pages stay in the document."""
-    first = BeautifulSoup((html / f"{names[0]}.html").read_text(encoding="utf-8"), "html.parser")
-    math = BeautifulSoup((html / "method.html").read_text(encoding="utf-8"), "html.parser")
+    first, math = (_parsed(html / f"{name}.html") for name in (names[0], "method"))
     config = yaml.safe_load((BOOK / "_config.yml").read_text(encoding="utf-8"))
     articles = [article(html, name, names) for name in names]
     titles = [a.find("h1").get_text() for a in articles]
@@ -74,8 +81,7 @@ def one_document(html: Path, names: list[str]) -> str:
 
 def article(html: Path, name: str, names: list[str]) -> Tag:
     """The text of a page, without what only a screen needs, everything unfolded."""
-    page = BeautifulSoup((html / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
-    found = page.select_one("article.bd-article")
+    found = _parsed(html / f"{name}.html").select_one("article.bd-article")
     assert found is not None, name
     for tag in found.select(", ".join(DROPPED)):
         tag.decompose()
@@ -109,20 +115,12 @@ def _point(tag: Tag, name: str, names: list[str] = ()) -> None:  # type: ignore[
             tag[attribute] = f"../html{target}"
 
 
+def _parsed(page: Path) -> BeautifulSoup:
+    return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+
+
 def _slug(name: str) -> str:
     return name.replace("/", "-")
-
-
-def print_document(document: Path, pdf: Path) -> None:
-    """Print with Chromium, once formulas and pictures are there; raises VisaError where it is absent or fails."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not browser:
-        raise VisaError("a PDF needs Chromium on the PATH (apt-get install chromium).")
-    with tempfile.TemporaryDirectory() as profile, written_whole(pdf) as partial:
-        command = [browser, *PRINT, f"--user-data-dir={profile}", f"--print-to-pdf={partial}", document.as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode or not partial.is_file():
-            raise VisaError(f"{browser} made no PDF: {done.stderr.strip()[-500:]}")
 
 
 if __name__ == "__main__":

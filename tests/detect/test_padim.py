@@ -1,4 +1,4 @@
-"""PaDiM against NumPy, on inputs whose answer is known, and through a file."""
+"""PaDiM against NumPy, and on inputs whose answer is known."""
 
 import weakref
 
@@ -104,54 +104,29 @@ def test_a_planted_patch_is_the_top_of_its_map():
     np.testing.assert_array_equal(scores, maps.max(axis=(1, 2)))
 
 
-def test_the_seed_decides_the_channels():
-    def fit(seed):
-        return PaDiM(extract, n_channels=4, seed=seed).fit([noise(5)])
-
-    torch.testing.assert_close(fit(0).cholesky, fit(0).cholesky, rtol=0, atol=0)
-    assert len({tuple(fit(s).channels.tolist()) for s in range(5)}) > 1
-    assert len(set(fit(0).channels.tolist())) == 4
-
-
-def test_fitting_again_forgets_the_first_fit():
+def test_the_seed_decides_the_channels_and_fitting_again_forgets_the_first_fit():
     detector = PaDiM(extract, n_channels=4).fit([noise(8, seed=1)])
-    again = detector.fit([noise(8)]).mean
-    torch.testing.assert_close(again, PaDiM(extract, n_channels=4).fit([noise(8)]).mean, rtol=0, atol=0)
-    with pytest.raises(VisaError, match="at least two"):
-        detector.fit([noise(1)])
-    with pytest.raises(VisaError, match="fit it"):
-        detector.score(noise(1))
+    again, new = detector.fit([noise(8)]), PaDiM(extract, n_channels=4).fit([noise(8)])
+    torch.testing.assert_close(again.cholesky, new.cholesky, rtol=0, atol=0)
+    assert len({tuple(PaDiM(extract, 4, seed).fit([noise(5)]).channels.tolist()) for seed in range(5)}) > 1
+    assert len(set(new.channels.tolist())) == 4
 
 
-def test_a_saved_detector_scores_the_same(tmp_path):
-    detector = PaDiM(extract, n_channels=4, seed=2).fit([noise(6)])
-    detector.save(tmp_path / "padim.safetensors")
-    loaded = PaDiM.load(tmp_path / "padim.safetensors", extract)
-    assert (loaded.n_channels, loaded.seed) == (4, 2)
-    for mine, theirs in zip(detector.score(noise(2, 9)), loaded.score(noise(2, 9)), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-    assert [p.name for p in tmp_path.iterdir()] == ["padim.safetensors"]
+@pytest.mark.parametrize(("available", "drawn"), [(448, 100), (1792, 550), (9, 9)])
+def test_the_papers_number_of_channels_is_drawn_unless_another_is_given(available, drawn):
+    assert len(PaDiM(extract)._draw_channels(available)) == drawn
 
 
-def test_mistakes_are_told_in_one_sentence(tmp_path):
-    with pytest.raises(VisaError, match="n_channels is 10"):
-        PaDiM(extract, n_channels=10).fit([noise(4)])
-    with pytest.raises(VisaError, match="at least two"):
-        PaDiM(extract, n_channels=3).fit([noise(1)])
-    with pytest.raises(VisaError, match="at least two"):
-        PaDiM(extract).fit([])
-    with pytest.raises(VisaError, match="raise epsilon"):
-        PaDiM(extract, n_channels=3, epsilon=0).fit([noise(2)])
-    with pytest.raises(VisaError, match="look for NaN"):
-        PaDiM(extract, n_channels=3).fit([noise(4) * torch.nan])
-    with pytest.raises(VisaError, match="fit it"):
-        PaDiM(extract).score(noise(1))
-    with pytest.raises(VisaError, match="fit the detector first"):
-        PaDiM(extract).save(tmp_path / "empty.safetensors")
-    with pytest.raises(VisaError, match="keep one image size"):
-        PaDiM(extract, n_channels=3).fit([noise(4)]).score(noise(1, size=32))
-    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
-    with pytest.raises(VisaError, match="no fitted detector"):
-        PaDiM.load(tmp_path / "broken.safetensors", extract)
-    with pytest.raises(VisaError, match="no fitted detector"):
-        PaDiM.load(tmp_path / "absent.safetensors", extract)
+@pytest.mark.parametrize(
+    ("settings", "images", "sentence"),
+    [
+        ({"n_channels": 10}, [noise(4)], "n_channels is 10"),
+        ({"n_channels": 3}, [noise(1)], "at least two"),
+        ({}, [], "at least two"),
+        ({"n_channels": 3, "epsilon": 0}, [noise(2)], "raise epsilon"),
+        ({"n_channels": 3}, [noise(4) * torch.nan], "look for NaN"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(settings, images, sentence):
+    with pytest.raises(VisaError, match=sentence):
+        PaDiM(extract, **settings).fit(images)

@@ -1,21 +1,21 @@
-"""The figures against scikit-learn, closed forms, slow re-derivations and the reference tool's recorded outputs."""
+"""The metrics against scikit-learn, closed forms, slow re-derivations and the reference tool's recorded outputs."""
 
-import copy
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.ndimage import label
 from sklearn.metrics import auc, average_precision_score, f1_score, precision_recall_curve, roc_auc_score
 
 from visa.errors import VisaError
 from visa.metrics import (
-    ExactPixelMetrics,
     compute_classification_metrics,
     compute_localization_metrics,
     image_metrics,
     pixel_metrics,
-    tally,
 )
 
 
@@ -65,70 +65,26 @@ def test_pixel_metrics_agree_with_scikit_learn_and_a_slow_au_pro(seed, levels, m
         assert pixel_metrics(maps, masks, max_fpr)["au_pro"] == pytest.approx(slow_au_pro(maps, masks, max_fpr))
 
 
-@pytest.mark.parametrize("levels", [None, 2])
-def test_cells_of_any_size_count_alike(levels, maps_and_masks, monkeypatch):
-    maps, masks = maps_and_masks(4, levels, size=(6, 40, 60))
-    maps[0, 3, 3], maps[1, 3, 3] = 1e6, -1e6
-    expected = pixel_metrics(maps, masks)
-    monkeypatch.setattr(tally, "_CHUNK", 999)
-    for cells, crowded in (((8, 10), 10**6), ((8, 2**22), 10**6), ((2000, 2**22), 10**6), ((8, 2**22), 0)):
-        monkeypatch.setattr(tally, "_CELLS", cells)
-        monkeypatch.setattr(tally, "_CROWDED", crowded)
-        assert pixel_metrics(maps, masks) == expected
-    assert pixel_metrics(np.where(masks == 1, np.inf, maps), masks)["ap"] == 1
+SCORES = arrays(np.float32, (2, 3, 4), elements=st.sampled_from([-2, -0.0, 0, 0.5, 0.5 + 2**-24, 3]))
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
-def test_two_passes_in_three_processes_are_one(order, maps_and_masks):
-    """Collect in parts, merge, count in parts elsewhere, merge."""
-    maps, masks = maps_and_masks(2, 3, size=(6, 16, 20))
-    parts = []
-    for i in order:
-        part = ExactPixelMetrics()
-        part.collect(maps[i::3], masks[i::3])
-        parts.append(part)
-    for part in parts[1:]:
-        parts[0].merge(part)
-    counting = [copy.deepcopy(parts[0]) for _ in order]
-    for i, part in zip(order, counting, strict=True):
-        part.count(maps[i::3])
-    for part in counting[1:]:
-        counting[0].merge(part)
-    assert counting[0].compute() == pytest.approx(pixel_metrics(maps, masks), abs=1e-12)
-
-
-def test_two_passes_that_do_not_fit_are_refused(maps_and_masks):
-    maps, masks = maps_and_masks(2)
-    first = ExactPixelMetrics()
-    first.collect(maps, masks)
-    second = copy.deepcopy(first)
-    first.count(maps[:-1])
-    with pytest.raises(VisaError, match="read the same twice"):
-        first.compute()
-    with pytest.raises(VisaError, match="has begun"):
-        first.collect(maps, masks)
-    with pytest.raises(VisaError, match=r"max_fpr is 0\.3 here and 1 there"):
-        first.merge(ExactPixelMetrics(max_fpr=1))
-    second.collect(maps[:1], masks[:1] + 0)
-    second.count(maps)
-    other = ExactPixelMetrics()
-    other.collect(maps + 1, masks)
-    other.count(maps)
-    with pytest.raises(VisaError, match="different anomalous pixels"):
-        second.merge(other)
-    with pytest.raises(VisaError, match="no anomalous pixels"):
-        ExactPixelMetrics().compute()
-
-
-def test_a_process_without_an_image_to_count_is_merged(maps_and_masks):
-    maps, masks = maps_and_masks(2)
-    busy = ExactPixelMetrics()
-    busy.collect(maps, masks)
-    idle = copy.deepcopy(busy)
-    busy.count(maps)
-    for one, other in ((copy.deepcopy(busy), copy.deepcopy(idle)), (idle, busy)):
-        one.merge(other)
-        assert one.compute() == pixel_metrics(maps, masks)
+@settings(max_examples=60, deadline=None)
+@given(SCORES, arrays(np.uint8, (2, 3, 4), elements=st.integers(0, 1)), st.sampled_from([0.01, 0.3, 1.0]))
+def test_any_maps_have_the_metrics_of_a_sweep_over_all_their_scores(maps, masks, max_fpr):
+    assume(0 < masks.sum() < masks.size)
+    called = [maps >= t for t in np.unique(maps)[::-1]]
+    recall, fpr = ([np.mean(c[masks == kind]) for c in called] for kind in (1, 0))
+    precision = [np.mean(masks[c]) for c in called]
+    f1 = [2 * np.sum(c & (masks == 1)) / (c.sum() + masks.sum()) for c in called]
+    expected = {
+        "auroc": np.trapezoid([0, *recall], [0, *fpr]),
+        "au_pr": np.trapezoid([1, *precision], [0, *recall]),
+        "ap": np.sum(precision * np.diff(recall, prepend=0)),
+        "f1_max": max(f1),
+        "f1_threshold": np.unique(maps)[::-1][np.argmax(f1)],
+        "au_pro": slow_au_pro(maps, masks, max_fpr),
+    }
+    assert pixel_metrics(maps, masks, max_fpr) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("end", [np.inf, -np.inf])
@@ -264,31 +220,17 @@ def test_replacements_return_what_the_reference_tool_returned(case, reference):
         np.testing.assert_allclose(value, r[f"image_{key}"], rtol=0, atol=1e-12, err_msg=key)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_regions_that_are_found_before_all_else_are_one_and_not_a_rounding_above_it(seed, maps_and_masks):
-    _, masks = maps_and_masks(seed)
-    scores = masks + np.random.default_rng(seed).random(masks.shape) / 2
-    assert 1 - 1e-12 < pixel_metrics(scores, masks)["au_pro"] <= 1
-
-
 def test_of_two_thresholds_of_the_greatest_f1_the_higher_is_given():
-    figures = image_metrics([4, 3, 2, 1], [1, 0, 0, 1])
-    assert (figures["f1_max"], figures["f1_threshold"]) == (pytest.approx(2 / 3), 4)
+    metrics = image_metrics([4, 3, 2, 1], [1, 0, 0, 1])
+    assert (metrics["f1_max"], metrics["f1_threshold"]) == (pytest.approx(2 / 3), 4)
 
 
-def test_two_passes_over_different_scores_are_refused(maps_and_masks):
-    maps, masks = maps_and_masks(3)
-    for other in (maps * (1 + 1e-7), maps.astype(np.float16), maps - masks):
-        exact = ExactPixelMetrics(np.float16(0.3))
-        exact.collect(maps, masks)
-        exact.count(other)
-        with pytest.raises(VisaError, match="are not those that were collected: read the same twice"):
-            exact.compute()
-
-
-@pytest.mark.parametrize("positives", range(1, 60))
-def test_a_perfect_score_is_one_and_not_a_rounding_above_it(positives):
-    labels = np.arange(positives + 50) >= 50
-    figures = image_metrics(np.arange(len(labels), dtype=np.float64), labels)
-    assert max(figures[name] for name in ("auroc", "au_pr", "ap", "f1_max")) <= 1
-    assert min(figures[name] for name in ("auroc", "au_pr", "ap", "f1_max")) == pytest.approx(1)
+def test_perfect_metrics_are_one_and_not_a_rounding_above_it(maps_and_masks):
+    for positives in range(1, 60):
+        labels = np.arange(positives + 50) >= 50
+        metrics = image_metrics(np.arange(len(labels), dtype=np.float64), labels)
+        assert all(1 - 1e-12 < metrics[name] <= 1 for name in ("auroc", "au_pr", "ap", "f1_max"))
+    for seed in range(20):
+        _, masks = maps_and_masks(seed)
+        scores = masks + np.random.default_rng(seed).random(masks.shape) / 2
+        assert 1 - 1e-12 < pixel_metrics(scores, masks)["au_pro"] <= 1

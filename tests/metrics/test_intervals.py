@@ -1,4 +1,4 @@
-"""Bootstrap intervals: each draw is what the figures of the drawn images are, and intervals cover."""
+"""Bootstrap intervals: each draw is what the metrics of the drawn images are, and intervals cover."""
 
 import numpy as np
 import pytest
@@ -11,16 +11,16 @@ def drawn_images(positive, resamples, seed):
     """Each draw as a list of images, from the weights that `resample` passes."""
     seen = []
 
-    def figures(times):
+    def metrics(times):
         seen.extend(times.astype(int))
         return {"n": times.sum(axis=1)}
 
-    intervals.resample(figures, positive, resamples, seed)
+    intervals.resample(metrics, positive, resamples, seed)
     return [np.repeat(np.arange(positive.size), times) for times in seen]
 
 
 @pytest.mark.parametrize("levels", [None, 1])
-def test_each_draw_of_images_has_the_figures_of_these_images(levels):
+def test_each_draw_of_images_has_the_metrics_of_these_images(levels):
     rng = np.random.default_rng(0)
     labels = np.repeat([False, True], [20, 15])
     scores = rng.normal(size=35) + labels
@@ -32,7 +32,7 @@ def test_each_draw_of_images_has_the_figures_of_these_images(levels):
         assert {k: v[i] for k, v in got.items()} == pytest.approx({k: expected[k] for k in got})
 
 
-def test_each_draw_of_maps_has_the_figures_of_these_maps(maps_and_masks):
+def test_each_draw_of_maps_has_the_metrics_of_these_maps(maps_and_masks):
     maps, masks = maps_and_masks(0, size=(8, 16, 20))
     positive = masks.any(axis=(1, 2))
     got = intervals.resample(intervals.pixels_drawn(maps, masks, 0.3), positive, 30, seed=1)

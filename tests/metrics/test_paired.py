@@ -80,6 +80,13 @@ def test_the_paired_bootstrap_agrees_with_delong():
         assert got.p == pytest.approx(expected.p, abs=0.08)
 
 
+def test_draws_without_a_difference_speak_for_neither_run():
+    labels = np.repeat([0, 1], [30, 20])
+    first = np.random.default_rng(0).normal(size=50)
+    metrics = compare_images(first, 3 * first, labels, resamples=50)
+    assert {difference.p for difference in metrics.values()} == {1.0}
+
+
 def test_pairs_are_judged_more_sharply_than_single_runs(maps_and_masks):
     """Two runs that differ little: their intervals overlap widely, the interval of the difference leaves out 0."""
     maps, masks = maps_and_masks(0, size=(40, 16, 20))

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from copy import copy
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +17,11 @@ import pytest
 import torch
 from torch import nn
 
-from visa.pretrain import methods, train
-from visa.pretrain.fabric import make_fabric
-from visa.pretrain.input.loader import Batch
-from visa.pretrain.settings import METHODS, PretrainSettings
+from visa.pretrain import METHODS, settings, simsiam
+from visa.pretrain.fabric import gathered, make_fabric
+from visa.pretrain.images import ImagesInMemory
+from visa.pretrain.settings import PretrainSettings
+from visa.pretrain.simclr import nt_xent
 from visa.pretrain.spd import SpdSettings
 from visa.pretrain.train import pretrain
 
@@ -29,37 +31,25 @@ TINY = PretrainSettings(arch="resnet18", epochs=2, batch_size=4, image_size=32, 
 class TinyNet(nn.Module):
     """A ResNet's parts, with one small convolution a stage."""
 
-    num_features = 16
+    num_features = 12
 
     def __init__(self):
         super().__init__()
-        self.conv1, self.bn1, self.relu = nn.Conv2d(3, 8, 5, 4), nn.BatchNorm2d(8), nn.ReLU()
-        self.maxpool = self.layer1 = self.layer2 = self.layer3 = nn.Identity()
-        self.layer4 = nn.Sequential(nn.Conv2d(8, 16, 3, 2), nn.BatchNorm2d(16), nn.ReLU())
+        self.conv1, self.bn1, self.relu = nn.Conv2d(3, 8, 5, 4, 2), nn.BatchNorm2d(8), nn.ReLU()
+        self.maxpool = self.layer1 = self.layer2 = nn.Identity()
+        self.layer3 = nn.Sequential(nn.Conv2d(8, 10, 3, 1, 1), nn.BatchNorm2d(10), nn.ReLU())
+        self.layer4 = nn.Sequential(nn.Conv2d(10, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU())
 
     def forward(self, x):
-        return self.layer4(self.relu(self.bn1(self.conv1(x)))).mean((2, 3))
+        return self.layer4(self.layer3(self.relu(self.bn1(self.conv1(x))))).mean((2, 3))
 
 
-class TinyImages:
-    """Sixteen smooth images of 36 x 36 pixels, each a class of its own."""
-
-    classes = 16
-
-    def __init__(self):
-        base = torch.rand(16, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-        self.images = (nn.functional.interpolate(base, 36, mode="bilinear") * 255).to(torch.uint8)
-        self.skipped = ["corrupt.jpg: no JPEG"]
-
-    def __len__(self):
-        return len(self.images)
-
-    def epoch(self, generator):
-        return torch.randperm(len(self), generator=generator)
-
-    def batches(self, order):
-        for indices in order:
-            yield Batch(self.images[indices], torch.as_tensor(indices))
+def tiny_images(skipped="corrupt.jpg: no JPEG"):
+    """Sixteen smooth images of 36 x 36 pixels, each a class of its own, and a corrupt one."""
+    base = torch.rand(16, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    images = ImagesInMemory((nn.functional.interpolate(base, 36, mode="bilinear") * 255).to(torch.uint8))
+    images.skipped = [skipped]
+    return images
 
 
 def create_tiny(arch, seed):
@@ -74,14 +64,16 @@ def tiny_method(method, **changes):
     return PretrainSettings(method=method, batch_size=8, image_size=32, spd=SpdSettings(), **given)
 
 
-SMALL_PARTS = {"create_backbone": create_tiny, "SimSiam": partial(methods.SimSiam, width=32, hidden=16)}
+SMALL_PARTS = {settings: {"create_backbone": create_tiny}}
+SMALL_PARTS[simsiam] = {"SimSiam": partial(simsiam.SimSiam, width=32, hidden=16)}
 
 
 @pytest.fixture
 def tiny(monkeypatch):
     """Settings of a training in which every backbone is a TinyNet, and SimSiam's heads are narrow."""
-    for name, part in SMALL_PARTS.items():
-        monkeypatch.setattr(methods, name, part)
+    for module, parts in SMALL_PARTS.items():
+        for name, part in parts.items():
+            monkeypatch.setattr(module, name, part)
     return TINY
 
 
@@ -98,8 +90,13 @@ def stopping_at():
 
 
 @pytest.fixture
+def embedded():
+    return embedded_views()
+
+
+@pytest.fixture
 def images():
-    return TinyImages()
+    return tiny_images()
 
 
 @pytest.fixture(scope="session")
@@ -128,44 +125,54 @@ def killed(path, where):
             os.fsync = then_die(os.fsync)
         case "between two names":
             Path.replace = then_die(Path.replace)  # the newest has become the one before, the new one is not in place
-    pretrain(TinyImages(), TINY, Path(path), make_fabric("cpu"), save_every=0.0)
+    pretrain(tiny_images(), TINY, Path(path), make_fabric("cpu"), save_every=0.0)
 
 
 def member(folder):
-    """Train every method in a group of processes; rank 0 writes what it saw. SimSiam stops after 3 of its 4 steps."""
+    """Train every method in a group of processes; each writes what it saw. SimSiam stops after 3 of its 4 steps."""
     folder, rank, size = Path(folder), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
     fabric = make_fabric("cpu")
-    vars(train).update(MEASURED_FROM=1, fastest=None)  # several processes never measure
-    found = {}
+    found = {"gradient": gradient_of_gathered(rank, size)}
     for method in METHODS:
-        images = TinyImages()
-        images.skipped = [f"{rank}.jpg: no JPEG"]
-        result = pretrain(images, tiny_method(method), folder / f"{method}.pt", fabric)
+        result = pretrain(tiny_images(f"{rank}.jpg: no JPEG"), tiny_method(method), folder / f"{method}.pt", fabric)
         found[method] = {"curves": result.curves, "skipped": result.skipped}
-        if rank == 0:
-            torch.save(result.method.state_dict(), folder / f"{method}.weights")
-    if rank == 0:
-        (folder / "found.json").write_text(json.dumps(found))
+        torch.save(result.method.state_dict(), folder / f"{method}.weights{rank}")
+    (folder / f"found{rank}.json").write_text(json.dumps(found))
     with suppress(KeyboardInterrupt):
-        pretrain(interrupted_at(TinyImages(), 3), tiny_method("simsiam"), folder / "stopped.pt", fabric, save_every=0.0)
+        pretrain(
+            interrupted_at(tiny_images(), 3), tiny_method("simsiam"), folder / "stopped.pt", fabric, save_every=0.0
+        )
     torch.distributed.destroy_process_group()
 
 
+def gradient_of_gathered(rank, size):
+    """The gradient of NT-Xent in this process's rows of two views, as the processes' mean hands it to the weights."""
+    views = [v.chunk(size)[rank].clone().requires_grad_() for v in embedded_views()]
+    nt_xent(*(gathered(v) for v in views), 0.5).backward()
+    return [(v.grad / size).tolist() for v in views]
+
+
+def embedded_views():
+    return torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(1)).unbind()
+
+
 def interrupted_at(images, step):
-    """Images of the kind of `images` that are interrupted before batch `step`."""
+    """The images, interrupted before batch `step`."""
 
-    class Stopping(type(images)):
-        def batches(self, order):
-            for i, batch in enumerate(super().batches(order)):
-                if i == step:
-                    raise KeyboardInterrupt
-                yield batch
+    def batches(order):
+        for i, batch in enumerate(images.batches(order)):
+            if i == step:
+                raise KeyboardInterrupt
+            yield batch
 
-    return Stopping()
+    stopping = copy(images)
+    stopping.batches = batches
+    return stopping
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    vars(methods).update(SMALL_PARTS)
+    for module, parts in SMALL_PARTS.items():
+        vars(module).update(parts)
     {"killed": killed, "member": member}[sys.argv[1]](*sys.argv[2:])

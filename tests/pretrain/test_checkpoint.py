@@ -8,23 +8,24 @@ import pytest
 import torch
 
 from visa.errors import VisaError
-from visa.pretrain.checkpoint import checkpoint_path, is_finite, load, previous, save, save_final
+from visa.pretrain import checkpoint
+from visa.pretrain.checkpoint import is_finite, load, previous, save, save_final, training_key
 from visa.pretrain.settings import PretrainSettings
 from visa.pretrain.spd import SpdSettings
 
 
 def content(step):
-    return {"key": "k", "step": step, "method": {"w": torch.full((3,), float(step))}}
+    return {"step": step, "method": {"w": torch.full((3,), float(step))}}
 
 
 def test_the_last_two_are_kept_and_the_final_one_stands_alone(tmp_path):
     file = tmp_path / "c.pt"
-    assert load(file, "k") is None
+    assert load(file) is None
     for step in (1, 2, 3):
         save(file, content(step))
-    assert load(file, "k")["step"] == 3 and torch.load(previous(file))["step"] == 2
+    assert load(file)["step"] == 3 and torch.load(previous(file))["step"] == 2
     save_final(file, content(4))
-    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"] and load(file, "k")["step"] == 4
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"] and load(file)["step"] == 4
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "other", "absent"])
@@ -37,9 +38,9 @@ def test_a_broken_newest_gives_way_to_the_one_before_and_never_displaces_it(tmp_
         file.unlink()
     else:
         file.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "other": b"no checkpoint"}[damage])
-    assert load(file, "k")["step"] == 1
+    assert load(file)["step"] == 1
     assert "step 1" in capsys.readouterr().out
-    assert load(file, "k")["step"] == 1 and capsys.readouterr().out == ""
+    assert load(file)["step"] == 1 and capsys.readouterr().out == ""
     save(file, content(5))
     assert torch.load(previous(file))["step"] == 1
 
@@ -49,16 +50,10 @@ def test_nothing_readable_is_told_in_a_sentence(tmp_path):
     file.write_bytes(b"")
     previous(file).write_bytes(b"no checkpoint")
     with pytest.raises(VisaError, match=r"c\.pt and .*c\.pt\.previous cannot be read: delete"):
-        load(file, "k")
+        load(file)
     previous(file).unlink()
     with pytest.raises(VisaError, match=r"c\.pt cannot be read: delete"):
-        load(file, "k")
-
-
-def test_another_key_is_refused(tmp_path):
-    save(tmp_path / "c.pt", content(1))
-    with pytest.raises(VisaError, match="other settings"):
-        load(tmp_path / "c.pt", "another")
+        load(file)
 
 
 def test_code_in_a_checkpoint_is_never_executed(tmp_path):
@@ -66,23 +61,25 @@ def test_code_in_a_checkpoint_is_never_executed(tmp_path):
         def __reduce__(self):
             return Path.touch, (tmp_path / "executed",)
 
-    torch.save({"key": "k", "step": 1, "bomb": Bomb()}, tmp_path / "zip.pt")
-    (tmp_path / "pickle.pt").write_bytes(pickle.dumps({"key": "k", "bomb": Bomb()}))
+    torch.save({"step": 1, "bomb": Bomb()}, tmp_path / "zip.pt")
+    (tmp_path / "pickle.pt").write_bytes(pickle.dumps({"bomb": Bomb()}))
     for name in ("zip.pt", "pickle.pt"):
         with pytest.raises(VisaError, match="cannot be read"):
-            load(tmp_path / name, "k")
+            load(tmp_path / name)
     assert not (tmp_path / "executed").exists()
 
 
-def test_other_settings_data_or_weights_have_another_name(tmp_path):
+def test_other_settings_data_weights_or_version_have_another_name(tmp_path, monkeypatch):
     weights = tmp_path / "w.safetensors"
     weights.write_bytes(b"1")
     base = PretrainSettings()
     every = (base, replace(base, spd=SpdSettings()), replace(base, spd=SpdSettings(eta=1.0)), replace(base, seed=1))
-    names = {checkpoint_path(tmp_path, s, d) for s in (*every, replace(base, weights=str(weights))) for d in "ab"}
+    names = {training_key(s, d) for s in (*every, replace(base, weights=str(weights))) for d in "ab"}
     weights.write_bytes(b"2")
-    names.add(checkpoint_path(tmp_path, replace(base, weights=str(weights)), "a"))
-    assert len(names) == 11
+    names.add(training_key(replace(base, weights=str(weights)), "a"))
+    monkeypatch.setattr(checkpoint, "VERSION", checkpoint.VERSION + 1)
+    names.add(training_key(base, "a"))
+    assert len(names) == 12
 
 
 def test_finite_means_every_value():

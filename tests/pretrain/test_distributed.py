@@ -1,4 +1,4 @@
-"""Two processes train as one does with the same global batch: losses, weights, and checkpoints handed over."""
+"""Two CPU processes train together: equal weights, gradients as of one process, and checkpoints handed over."""
 
 import json
 import os
@@ -6,18 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import papermill  # noqa: F401  (visa.kernel extends it, and needs it imported first)
 import pytest
 import torch
-from torch import nn
 
 import visa
 from visa.errors import VisaError
-from visa.kernel import loopback_is_up
-from visa.pretrain.batch_norm import sync_batch_norm
+from visa.pretrain import METHODS
 from visa.pretrain.fabric import _started, check_shareable, make_fabric
-from visa.pretrain.input.loader import default_workers
-from visa.pretrain.settings import METHODS
+from visa.pretrain.images import default_workers
+from visa.pretrain.simclr import nt_xent
 from visa.pretrain.train import pretrain
 
 SCRIPT = Path(__file__).parent / "conftest.py"
@@ -27,8 +24,6 @@ SIZE = 2
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
     """The folder in which two processes have trained every method; they meet at a file, then talk over loopback."""
-    if not loopback_is_up():
-        pytest.skip("processes talk over the loopback interface, and it is down")
     folder = tmp_path_factory.mktemp("two")
     started = [subprocess.Popen(**member(folder, rank)) for rank in range(SIZE)]
     errors = [process.communicate(timeout=180)[1] for process in started]
@@ -49,39 +44,49 @@ def member(folder, rank):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_losses_and_weights_are_those_of_one_process(two_processes, tiny, images, cpu, tmp_path, of_method, method):
-    found = json.loads((two_processes / "found.json").read_text())[method]
-    alone = pretrain(images, of_method(method), tmp_path / "c.pt", cpu)
-    assert len(found["curves"]) == len(alone.curves) == 4 and found["skipped"] == ["0.jpg: no JPEG", "1.jpg: no JPEG"]
-    for both, one in zip(found["curves"], alone.curves, strict=True):
+def test_all_processes_hold_the_same_weights_and_curves(two_processes, method):
+    found = [json.loads((two_processes / f"found{rank}.json").read_text())[method] for rank in range(SIZE)]
+    assert len(found[0]["curves"]) == 4 and not found[1]["curves"], "the first process keeps them"
+    assert all(f["skipped"] == ["0.jpg: no JPEG", "1.jpg: no JPEG"] for f in found)
+    one, other = (torch.load(two_processes / f"{method}.weights{rank}", weights_only=True) for rank in range(SIZE))
+    for name, value in one.items():
+        assert torch.equal(value, other[name]) or "running_" in name, name
+
+
+@pytest.mark.slow
+def test_moco_trains_as_one_process_does(two_processes, tiny, images, cpu, tmp_path, of_method):
+    """Its batch norms work on groups of images, whichever process has them."""
+    both = json.loads((two_processes / "found0.json").read_text())["mocov2"]["curves"]
+    alone = pretrain(images, of_method("mocov2"), tmp_path / "c.pt", cpu)
+    for two, one in zip(both, alone.curves, strict=True):
         for term in ("loss", "base", "spd", "lr"):
-            assert both[term] == pytest.approx(one[term], abs=1e-4), (term, one["step"])
-    weights = torch.load(two_processes / f"{method}.weights", weights_only=True)
+            assert two[term] == pytest.approx(one[term], abs=1e-4), (term, one["step"])
+    weights = torch.load(two_processes / "mocov2.weights0", weights_only=True)
     for name, value in alone.method.state_dict().items():
-        if method == "mocov2" and "running" in name:
-            continue  # each process keeps statistics of its own groups
-        assert torch.allclose(weights[name].float(), value.float(), atol=1e-3), name
+        if "running_" not in name:  # the mean over a process's own groups
+            assert torch.allclose(weights[name].float(), value.float(), atol=1e-3), name
 
 
-def test_one_process_goes_on_where_two_have_stopped(two_processes, tiny, images, cpu, tmp_path, of_method):
-    whole = pretrain(images, of_method("simsiam"), tmp_path / "c.pt", cpu)
+@pytest.mark.slow
+def test_the_gradient_through_gathered_negatives_is_that_of_one_process(two_processes, embedded):
+    views = [v.clone().requires_grad_() for v in embedded]
+    nt_xent(*views, 0.5).backward()
+    for rank in range(SIZE):
+        found = json.loads((two_processes / f"found{rank}.json").read_text())["gradient"]
+        for view, own in zip(views, found, strict=True):
+            torch.testing.assert_close(torch.tensor(own), view.grad.chunk(SIZE)[rank], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_where_two_have_stopped(two_processes, tiny, images, cpu, of_method):
+    stopped = torch.load(two_processes / "stopped.pt", weights_only=True)
+    assert stopped["step"] == 3
     resumed = pretrain(images, of_method("simsiam"), two_processes / "stopped.pt", cpu)
-    assert torch.load(two_processes / "stopped.pt", weights_only=True)["step"] == len(resumed.curves) == 4
-    for a, b in zip(resumed.curves, whole.curves, strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
-    assert resumed.curves[:3] != whole.curves[:3]  # the first three steps are the two processes'
-
-
-def test_synced_norms_keep_names_weights_and_what_they_do_in_evaluation():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Sequential(nn.Flatten(), nn.LazyBatchNorm1d()))
-    x = torch.rand(5, 3, 6, 6)
-    model(x)
-    before, expected = {k: v.clone() for k, v in model.state_dict().items()}, model.eval()(x)
-    synced = sync_batch_norm(model, torch.device("cpu"))
-    assert [*synced.state_dict()] == [*before] and not any(type(m) is nn.BatchNorm2d for m in synced.modules())
-    assert torch.equal(synced(x), expected)
+    before = json.loads((two_processes / "found0.json").read_text())["simsiam"]["curves"]
+    assert resumed.curves[:3] == before[:3] and len(resumed.curves) == 4
+    assert resumed.curves[3]["loss"] == pytest.approx(before[3]["loss"], abs=0.1)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(cpu):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from visa.pretrain.losses import info_nce, negative_cosine, nt_xent, simsiam_loss, spd_cross_entropy, spd_loss
-from visa.pretrain.methods import feature_std
+from visa.pretrain.mocov2 import info_nce
+from visa.pretrain.simclr import nt_xent
+from visa.pretrain.simsiam import feature_std, negative_cosine, simsiam_loss
+from visa.pretrain.spd import spd_cross_entropy, spd_loss
 
 
 def naive_cosine(a, b):
@@ -73,37 +75,28 @@ def test_closed_forms():
     assert float(spd_cross_entropy(sure.flip(1), sure)) == pytest.approx(50)
 
 
-def test_simsiam_stops_the_gradient_of_z():
+def test_gradients_stop_where_the_papers_stop_them(queue):
     p1, p2, z1, z2 = (t.requires_grad_() for t in embeddings(4))
     simsiam_loss(p1, p2, z1, z2).backward()
-    assert z1.grad is None and z2.grad is None
+    assert z1.grad is None and z2.grad is None, "SimSiam's projections"
     assert p1.grad.abs().sum() > 0 and p2.grad.abs().sum() > 0
-
-
-def test_no_gradient_reaches_moco_s_keys(queue):
     q, k = (t.requires_grad_() for t in embeddings(2))
-    queue.requires_grad_()
-    info_nce(q, k, queue, 0.2).backward()
-    assert k.grad is None and queue.grad is None and q.grad.abs().sum() > 0
-    after = (q - 0.1 * q.grad).detach()
-    assert naive_cosine(after, k.detach()) > naive_cosine(q.detach(), k.detach())
+    info_nce(q, k, queue.requires_grad_(), 0.2).backward()
+    assert k.grad is None and queue.grad is None and q.grad.abs().sum() > 0, "MoCo's keys"
 
 
-def test_simclr_pulls_both_views_together():
-    z1, z2 = (t.requires_grad_() for t in embeddings(2))
-    nt_xent(z1, z2, 0.5).backward()
-    after = [(z - z.grad).detach() for z in (z1, z2)]
-    assert naive_cosine(*after) > naive_cosine(z1.detach(), z2.detach())
+def test_a_step_down_a_loss_moves_embeddings_where_it_should(queue):
+    def stepped(loss, count, rate):
+        before = [t.requires_grad_() for t in embeddings(count, seed=2)]
+        loss(*before).backward()
+        assert all(t.grad.abs().sum() > 0 for t in before)
+        return [t.detach() for t in before], [(t - rate * t.grad).detach() for t in before]
 
-
-def test_a_step_down_spd_moves_anchor_from_negative_and_towards_positive():
-    anchor, negative, positive = (t.requires_grad_() for t in embeddings(3, seed=2))
-    spd_loss(anchor, negative, positive).backward()
-    for t in (anchor, negative, positive):
-        assert t.grad.abs().sum() > 0, "the gradient flows through all three"
-    after = (anchor - 0.1 * anchor.grad).detach()
-    assert naive_cosine(after, negative) < naive_cosine(anchor.detach(), negative)
-    assert naive_cosine(after, positive) > naive_cosine(anchor.detach(), positive)
+    (z1, z2), (after1, after2) = stepped(lambda a, b: nt_xent(a, b, 0.5), 2, 1.0)
+    assert naive_cosine(after1, after2) > naive_cosine(z1, z2), "SimCLR pulls views together"
+    (anchor, negative, positive), (moved, _, _) = stepped(spd_loss, 3, 0.1)
+    assert naive_cosine(moved, negative) < naive_cosine(anchor, negative)
+    assert naive_cosine(moved, positive) > naive_cosine(anchor, positive)
 
 
 def test_the_order_of_the_batch_does_not_matter(queue):

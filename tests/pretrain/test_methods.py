@@ -1,51 +1,32 @@
 """The interface of the methods and what sets each apart: heads, stop-gradients, MoCo's queue and keys, the SPD term."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from visa.backbone import stage_maps
+from visa.backbone import create_backbone, normalize, stage_maps
 from visa.errors import VisaError
-from visa.pretrain import methods
-from visa.pretrain.augment import Draws
-from visa.pretrain.losses import spd_cross_entropy, spd_loss
-from visa.pretrain.methods import MoCoV2, SimCLR, SimSiam, Supervised, build
-from visa.pretrain.settings import METHODS, PretrainSettings, published
-from visa.pretrain.spd import SpdSettings
-from visa.pretrain.views import Views, draw_views
+from visa.pretrain import METHODS
+from visa.pretrain import settings as settings_module
+from visa.pretrain.augment import Draws, Views
+from visa.pretrain.mocov2 import MoCoV2, info_nce, split_batch_norm
+from visa.pretrain.settings import PretrainSettings, build, configured, published
+from visa.pretrain.simclr import SimCLR
+from visa.pretrain.simsiam import SimSiam
+from visa.pretrain.spd import SpdSettings, spd_cross_entropy, spd_loss, spd_views
+from visa.pretrain.supervised import Supervised
+from visa.pretrain.train import draw_views
 
 SIDE = 16
 
 
-class SmallNet(nn.Module):
-    """A ResNet-like net of four small stages, so that a test takes a fraction of a second."""
-
-    num_features = 12
-
-    def __init__(self):
-        super().__init__()
-        self.conv1, self.bn1, self.relu, self.maxpool = (
-            nn.Conv2d(3, 8, 3, 2, 1),
-            nn.BatchNorm2d(8),
-            nn.ReLU(),
-            nn.Identity(),
-        )
-        self.layer1 = self.layer2 = nn.Identity()
-        self.layer3 = nn.Sequential(nn.Conv2d(8, 10, 3, 2, 1), nn.BatchNorm2d(10), nn.ReLU())
-        self.layer4 = nn.Sequential(nn.Conv2d(10, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU())
-
-    def forward(self, x):
-        return self.layer4(self.layer3(self.relu(self.bn1(self.conv1(x))))).mean((2, 3))
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
-@pytest.fixture(autouse=True)
-def small_backbone(monkeypatch):
-    def create(arch, seed):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return SmallNet()
-
-    monkeypatch.setattr(methods, "create_backbone", create)
+def small_net():
+    return settings_module.create_backbone("resnet18", 0)
 
 
 def settings(method, **changes):
@@ -82,29 +63,17 @@ def test_with_and_without_spd_start_from_the_same_weights(method):
     assert any(not torch.equal(v, other.state_dict()[k]) for k, v in plain.state_dict().items())
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_order_of_the_batch_does_not_matter(method):
-    order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
-    v = views()
-    shuffled = Views(v.first[order], v.second[order], v.labels[order], tuple(x[order] for x in v.spd), v.shuffle)
-    one, two = (build(settings(method, spd=SpdSettings()), 4).train()(x) for x in (v, shuffled))
-    for name in ("loss", "base", "spd"):
-        assert torch.isclose(one[name], two[name], atol=1e-5), name
-
-
 def test_the_published_heads():
-    simsiam = SimSiam(SmallNet())
-    assert [type(m).__name__ for m in simsiam.projector] == ["Linear", "BatchNorm1d", "ReLU"] * 2 + [
-        "Linear",
-        "BatchNorm1d",
-    ]
+    def kinds(head):
+        return [type(m).__name__.removesuffix("1d") for m in head]
+
+    simsiam, moco, simclr = SimSiam(small_net()), MoCoV2(small_net(), queue=10), SimCLR(small_net())
+    assert kinds(simsiam.projector) == ["Linear", "BatchNorm", "ReLU"] * 2 + ["Linear", "BatchNorm"]
     assert not simsiam.projector[-1].affine and simsiam.embed(torch.rand(2, 3, SIDE, SIDE)).shape == (2, 2048)
     assert [m.out_features for m in simsiam.predictor if isinstance(m, nn.Linear)] == [512, 2048]
-    moco = MoCoV2(SmallNet(), queue=10)
-    assert [type(m).__name__ for m in moco.projector] == ["Linear", "ReLU", "Linear"]
+    assert kinds(moco.projector) == ["Linear", "ReLU", "Linear"]
     assert moco.projector[0].out_features == 12 and moco.projector[2].out_features == 128
-    simclr = SimCLR(SmallNet())
-    assert [type(m).__name__ for m in simclr.projector] == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d"]
+    assert kinds(simclr.projector) == ["Linear", "BatchNorm", "ReLU", "Linear", "BatchNorm"]
     assert not simclr.projector[-1].bias.requires_grad and simclr.projector[-1].weight.requires_grad
 
 
@@ -116,16 +85,18 @@ def test_the_published_settings_are_each_paper_s():
 
 
 def test_moco_s_queue_holds_the_newest_keys_around_its_end():
-    moco = MoCoV2(SmallNet(), queue=20, dim=6).train()
+    moco = MoCoV2(small_net(), queue=20, dim=6).train()
     kept = list(moco.queue.clone())
     at = 0
     for step in range(7):
-        v = views(8, seed=step, spd=False)
-        moco(v)
+        v, before = views(8, seed=step, spd=False), torch.stack(kept)
+        base = moco(v)["base"]
         with torch.no_grad():  # the key encoder as it is after its step, in training mode as in the forward pass
             keys = nn.functional.normalize(
-                moco.key_projector(moco.key_backbone(methods.normalize(v.second, moco.backbone))), dim=1
+                moco.key_projector(moco.key_backbone(normalize(v.second, moco.backbone))), dim=1
             )
+            expected = info_nce(moco.embed(v.first), keys, before, moco.temperature)
+        assert torch.isclose(base, expected, atol=1e-5), "compared with the queue as it was before the batch"
         for key in keys:
             kept[at % 20], at = key, at + 1
         assert torch.allclose(moco.queue, torch.stack(kept), atol=1e-5)
@@ -133,21 +104,8 @@ def test_moco_s_queue_holds_the_newest_keys_around_its_end():
     assert torch.allclose(moco.queue.norm(dim=1), torch.ones(20), atol=1e-5)
 
 
-def test_moco_compares_with_the_queue_as_it_was_before_the_batch():
-    moco = MoCoV2(SmallNet(), queue=20).train()
-    before = moco.queue.clone()
-    v = views(spd=False)
-    base = moco(v)["base"]
-    fresh = MoCoV2(SmallNet(), queue=20)
-    fresh.load_state_dict(moco.state_dict())
-    with torch.no_grad():
-        q = fresh.train().embed(v.first)
-        k = fresh.key_projector(fresh.key_backbone(methods.normalize(v.second, fresh.backbone)))
-    assert torch.isclose(base, methods.info_nce(q, k, before, moco.temperature), atol=1e-5)
-
-
 def test_the_key_encoder_follows_by_its_momentum_and_gets_no_gradient():
-    moco = MoCoV2(SmallNet(), queue=20, momentum=0.9).train()
+    moco = MoCoV2(small_net(), queue=20, momentum=0.9).train()
     with torch.no_grad():
         for p in (*moco.backbone.parameters(), *moco.projector.parameters()):
             p.add_(1.0)
@@ -172,7 +130,7 @@ def test_the_spd_term_is_the_loss_of_z_in_one_joint_pass(method):
 
 def test_joint_pass_shares_batch_statistics():
     v = views()
-    joint, apart = (SimSiam(SmallNet(), SpdSettings(joint_pass=j)).train() for j in (True, False))
+    joint, apart = (SimSiam(small_net(), SpdSettings(joint_pass=j)).train() for j in (True, False))
     apart.load_state_dict(joint.state_dict())
     together, one_by_one = (m.embed(torch.cat(v.spd)).chunk(3) for m in (joint, apart))
     assert torch.isclose(joint(v)["spd"], spd_loss(together[0], together[2], together[1]), atol=1e-5)
@@ -183,7 +141,7 @@ def test_joint_pass_shares_batch_statistics():
 def test_supervised_spd_is_an_auxiliary_classifier_on_a_layer(layer):
     learner = build(settings("supervised", spd=SpdSettings(head_layer=layer)), 4).eval()
     v = views()
-    maps = stage_maps(learner.backbone, methods.normalize(torch.cat(v.spd[1:]), learner.backbone), (layer,))
+    maps = stage_maps(learner.backbone, normalize(torch.cat(v.spd[1:]), learner.backbone), (layer,))
     logits = learner.spd.head(maps[layer].mean((2, 3)))
     assert torch.isclose(learner(v)["spd"], spd_cross_entropy(*logits.chunk(2)), atol=1e-5)
     learner(v)["spd"].backward()
@@ -191,28 +149,30 @@ def test_supervised_spd_is_an_auxiliary_classifier_on_a_layer(layer):
     assert (learner.backbone.layer4[0].weight.grad is None) is (layer == "layer3")
 
 
-def test_one_class_is_no_task():
-    with pytest.raises(VisaError, match="2 classes"):
-        Supervised(SmallNet(), None, classes=1)
-
-
 @pytest.mark.parametrize(
-    "setting", [{"epochs": 0}, {"batch_size": 1}, {"image_size": 4}, {"seed": -1}, {"temperature": 0.0}]
+    ("wrong", "said"),
+    [
+        (lambda: PretrainSettings(epochs=0), "epochs is 0: give 1 or more"),
+        (lambda: PretrainSettings(batch_size=1), "batch_size is 1"),
+        (lambda: PretrainSettings(image_size=4), "image_size is 4"),
+        (lambda: PretrainSettings(seed=-1), "seed is -1"),
+        (lambda: PretrainSettings(temperature=0.0), "temperature is 0"),
+        (lambda: published("moco"), "unknown method 'moco'.*mocov2"),
+        (lambda: published("simsiam", epoch=3), "Did you mean 'epochs'"),
+        (lambda: published("mocov2", batch_size=64, queue=32), "queue is 32: give 64"),
+        (lambda: SpdSettings(form="crossentropy"), "cross-entropy"),
+        (lambda: SpdSettings(eta=-1.0), "eta is -1"),
+        (lambda: Supervised(small_net(), None, classes=1), "2 classes"),
+        (lambda: configured("simsiam", True, {"epoch": 3}), "Did you mean 'epochs'"),
+        (lambda: configured("simsiam", True, {"epochs": "three"}), "give int"),
+        (lambda: configured("simsiam", True, {"epochs": True}), "give int"),
+        (lambda: configured("simsiam", True, {"joint_pass": 1}), "give bool"),
+        (lambda: configured("simsiam", True, {"strong": "x"}), "unknown setting 'strong'"),
+    ],
 )
-def test_settings_that_make_no_sense_are_refused(setting):
-    with pytest.raises(VisaError, match=next(iter(setting))):
-        PretrainSettings(**setting)
-
-
-def test_unknown_names_are_refused_with_the_choices():
-    with pytest.raises(VisaError, match="mocov2"):
-        published("moco")
-    with pytest.raises(VisaError, match="epochs"):
-        published("simsiam", epoch=3)
-    with pytest.raises(VisaError, match="queue"):
-        published("mocov2", batch_size=64, queue=32)
-    with pytest.raises(VisaError, match="cross-entropy"):
-        SpdSettings(form="crossentropy")
+def test_settings_that_make_no_sense_are_refused_in_a_sentence(wrong, said):
+    with pytest.raises(VisaError, match=said):
+        wrong()
 
 
 def test_strong_views_are_the_same_with_and_without_spd():
@@ -225,25 +185,17 @@ def test_strong_views_are_the_same_with_and_without_spd():
 
 
 def test_the_negative_differs_from_its_clean_view_in_a_patch_only():
-    images = torch.rand(4, 3, 20, 20)
-    anchor, positive, negative = draw_views(
-        images,
-        torch.arange(4),
-        SIDE,
-        PretrainSettings().strong,
-        True,
-        SpdSettings(negative_of="anchor"),
-        Draws(torch.Generator().manual_seed(0)),
-    ).spd
+    draws = Draws(torch.Generator().manual_seed(0))
+    anchor, positive, negative = spd_views(torch.rand(4, 3, 20, 20), SIDE, SpdSettings(negative_of="anchor"), draws)
     share = ((negative - anchor).abs().amax(1) > 1e-3).float().mean((1, 2))
     assert ((share > 0) & (share < 0.5)).all()
     assert ((positive - anchor).abs().amax(1) > 1e-3).float().mean() > 0.5
 
 
 def test_moco_s_keys_share_no_group_with_their_queries():
-    moco = MoCoV2(SmallNet(), queue=20, bn_group=2).train()
+    moco = MoCoV2(small_net(), queue=20, bn_group=2).train()
     v = views(spd=False)
-    normed = methods.normalize(v.second[v.shuffle], moco.backbone)
+    normed = normalize(v.second[v.shuffle], moco.backbone)
     with torch.no_grad():
         expected = torch.cat([moco.key_projector(moco.key_backbone(part)) for part in normed.split(2)])
     keys = moco._keys(v.second, v.shuffle)
@@ -258,3 +210,46 @@ def test_residual_branches_start_at_zero_where_the_paper_says_so(monkeypatch, me
     blocks = build(settings(method, arch="resnet18"), 4).backbone.layer3
     for block in blocks:
         assert bool((block.bn2.weight == 0).all()) is zeros and bool((block.bn1.weight == 1).all())
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4)
+    nn.init.uniform_(norm.weight)
+    nn.init.normal_(norm.bias)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU()).train()
+
+
+def test_split_batch_norm_normalises_each_group_alone(net):
+    x = torch.randn(6, 3, 8, 8)
+    alone = [copy.deepcopy(net) for _ in range(3)]
+    split = split_batch_norm(copy.deepcopy(net), group=2)
+    expected = torch.cat([one(part) for one, part in zip(alone, x.split(2), strict=True)])
+    assert torch.allclose(split(x), expected, atol=1e-5)
+    means = torch.stack([one[1].running_mean for one in alone])
+    assert torch.allclose(split[1].running_mean, means.mean(0), atol=1e-6)
+    assert torch.allclose(split.eval()(x[:1]), split(x)[:1], atol=1e-6), "in evaluation mode images stand alone"
+    five = torch.randn(5, 3, 8, 8)
+    assert torch.equal(split_batch_norm(copy.deepcopy(net), group=2)(five), net(five)), "indivisible: one group"
+
+
+def test_split_batch_norm_has_the_groups_gradients_over_several_passes(net):
+    """A query of one group and SPD's images in several, as in MoCo with a batch of the group's size."""
+    split = split_batch_norm(copy.deepcopy(net), group=2)
+    one, several = torch.randn(2, 3, 8, 8), torch.randn(6, 3, 8, 8)
+    (split(one).pow(2).sum() + split(several).pow(2).sum()).backward()
+    for part in (one, *several.split(2)):
+        net(part).pow(2).sum().backward()
+    for own, theirs in zip(split.parameters(), net.parameters(), strict=True):
+        assert torch.allclose(own.grad, theirs.grad, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "timm/tf_efficientnet_lite0"])
+def test_split_batch_norm_keeps_weights_names_and_activations(arch):
+    plain = create_backbone(arch)
+    split = split_batch_norm(create_backbone(arch), group=2)
+    assert plain.state_dict().keys() == split.state_dict().keys()
+    split.load_state_dict(plain.state_dict())
+    x = torch.rand(2, 3, 64, 64)
+    assert torch.allclose(plain.train()(x), split.train()(x), atol=1e-5)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from visa.pretrain.optim import build_optimizer, learning_rate, set_lr
 from visa.pretrain.settings import PretrainSettings
+from visa.pretrain.train import build_optimizer, learning_rate, set_lr
 
 LARS = PretrainSettings(optimizer="lars", batch_size=256, base_lr=0.3, weight_decay=1e-2, epochs=10)
 

@@ -1,3 +1,5 @@
+"""Means, spreads and paired differences against numbers worked out by hand; the paper's tables and their files."""
+
 import csv
 import math
 import re
@@ -9,16 +11,19 @@ from visa.errors import VisaError
 from visa.report.tables import (
     COLUMNS,
     balanced,
+    defect_tables,
     differences_to,
-    intervals,
+    lay_out,
     load_metrics,
     overall,
     paired_difference,
+    paper_tables,
     spd_pairs,
-    spread,
     summary_table,
+    to_html,
     to_latex,
     to_markdown,
+    write_tables,
 )
 
 
@@ -26,236 +31,231 @@ def row(pretraining, seed, value, object="fryum", metric="auroc", dataset="VisA"
     return (dataset, object, "1cls", draw, pretraining, seed, detector, defect, "image", metric, value)
 
 
-def write(path, rows):
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([COLUMNS, *rows])
-    return path
+def table(*rows):
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def plain(cells):
+    return [[str(value).replace("\N{NO-BREAK SPACE}", " ") for value in row] for row in cells.to_numpy().tolist()]
 
 
 @pytest.fixture
-def metrics(tmp_path):
+def seeds():
     values = {"simsiam": (0.80, 0.82, 0.84), "simsiam_spd": (0.81, 0.84, 0.87)}
-    rows = [row(name, seed, v) for name, three in values.items() for seed, v in enumerate(three)]
-    return load_metrics([write(tmp_path / "metrics.csv", rows)])
+    return table(*(row(name, seed, v) for name, three in values.items() for seed, v in enumerate(three)))
 
 
 @pytest.fixture
-def drawn(tmp_path):
+def drawn():
     """Two pre-trainings, two seeds, two draws: differences 0.1 and 0.3 for seed 0, 0.4 and 0.6 for seed 1."""
     base = {(0, 0): 0.1, (0, 1): 0.2, (1, 0): 0.3, (1, 1): 0.3}
     gain = {(0, 0): 0.1, (0, 1): 0.3, (1, 0): 0.4, (1, 1): 0.6}
     rows = [row("simsiam", s, v, draw=d) for (s, d), v in base.items()]
-    rows += [row("simsiam+spd", s, v + gain[s, d], draw=d) for (s, d), v in base.items()]
-    return load_metrics([write(tmp_path / "drawn.csv", rows)])
+    return table(*rows, *(row("simsiam+spd", s, v + gain[s, d], draw=d) for (s, d), v in base.items()))
 
 
-def test_a_file_without_draws_and_defects_is_of_one_draw_and_all_anomalies(tmp_path):
-    columns = [c for c in COLUMNS if c not in ("draw", "defect")]
+def test_files_are_read_and_what_cannot_be_read_is_named(tmp_path):
+    def write(*rows, columns=COLUMNS):
+        file = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([columns, *rows])
+        return file
+
     short = ["VisA", "fryum", "1cls", "random", "0", "padim", "image", "auroc", "0.5"]
-    (tmp_path / "metrics.csv").write_text(f"{','.join(columns)}\n{','.join(short)}\n", encoding="utf-8")
-    line = load_metrics([tmp_path / "metrics.csv"]).iloc[0]
-    assert (line["draw"], line["defect"], line["value"]) == (0, "", 0.5)
+    (line,) = load_metrics([write(short, columns=[c for c in COLUMNS if c not in ("draw", "defect")])]).to_dict(
+        "records"
+    )
+    assert (line["draw"], line["defect"], line["value"]) == (0, "", 0.5), "of one draw and all anomalies"
+    refused = {
+        re.escape(str(tmp_path / "none.csv")): [tmp_path / "none.csv"],
+        "run the notebooks": [],
+        "lacks the columns dataset": [write(("fryum", 1), columns=("object", "value"))],
+        "line 2: the value is no number": [write(row("simsiam", 0, "high"))],
+        "a metric is given twice": [write(row("simsiam", 0, 0.5), row("simsiam", 0, 0.6))],
+        "mix the data sets VisA, mini": [write(row("a", 0, 0.5, dataset=d)) for d in ("VisA", "mini-VisA")],
+    }
+    for sentence, files in refused.items():
+        with pytest.raises(VisaError, match=sentence):
+            load_metrics(files)
 
 
-def test_draws_are_averaged_before_seeds(drawn):
+def test_summary_is_mean_and_sample_deviation_over_seeds_draws_averaged_first(seeds, drawn):
+    line = summary_table(seeds).iloc[0]
+    assert (line["pretraining"], line["n"]) == ("simsiam", 3)
+    assert (line["mean"], line["sd"]) == pytest.approx((0.82, 0.02))
     line = summary_table(drawn).iloc[0]
     assert (line["mean"], line["n"], line["draws"]) == (pytest.approx(0.225), 2, 2)
     assert line["sd"] == pytest.approx((0.3 - 0.15) / math.sqrt(2)), "of the seeds' means, 0.15 and 0.3"
     assert line["sd_draws"] == pytest.approx(math.sqrt((0.1**2 / 2 + 0) / 2)), "root mean square of the seeds' own"
 
 
-def test_differences_pair_seed_and_draw_and_then_average_each_seed(drawn):
-    line = paired_difference(drawn, "simsiam+spd", "simsiam").iloc[0]
-    half = 12.706205 * 0.3 / 2  # t(0.975, 1), the seeds' mean differences 0.2 and 0.5
-    assert (line["mean"], line["low"], line["high"]) == pytest.approx((0.35, 0.35 - half, 0.35 + half), abs=1e-5)
-    assert (line["n"], line["draws"], line["over"]) == (2, 2, "seeds")
+def test_what_is_left_out_is_averaged_before_seeds_and_must_be_complete():
+    rows = [row("a", s, v, object=o) for s, o, v in ((0, "x", 0.2), (0, "y", 0.8), (1, "x", 0.4), (1, "y", 0.8))]
+    by = ("pretraining", "level", "metric")
+    found = summary_table(table(*rows), by)
+    assert (found["mean"][0], found["sd"][0]) == pytest.approx((0.55, 0.1 / math.sqrt(2)))
+    with pytest.raises(VisaError, match="do not cover the same"):
+        summary_table(table(*rows[:3]), by)
+    values = {("a", "x"): 0.2, ("a+spd", "x"): 0.3, ("a", "y"): 0.6, ("a+spd", "y"): 0.9}
+    metrics = table(*(row(p, 0, v, object=o) for (p, o), v in values.items()))
+    assert paired_difference(metrics, "a+spd", "a", ["metric"])["mean"].tolist() == pytest.approx([0.2])
 
 
-def test_draws_that_only_one_side_has_are_no_pairs(drawn):
-    less = drawn[(drawn["pretraining"] == "simsiam") | (drawn["draw"] == 1)]
-    line = paired_difference(less, "simsiam+spd", "simsiam").iloc[0]
-    assert (line["mean"], line["draws"]) == (pytest.approx((0.3 + 0.6) / 2), 1)
-
-
-def test_of_one_seed_the_interval_is_over_draws_and_says_so(drawn):
-    one = drawn[drawn["seed"] == 0]
-    table = paired_difference(one, "simsiam+spd", "simsiam")
-    half = 12.706205 * 0.1  # differences 0.1 and 0.3
-    assert (table["low"][0], table["high"][0]) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-5)
-    assert (table["n"][0], table["draws"][0], table["over"][0]) == (1, 2, "draws")
-    cells = spread(summary_table(one), ["pretraining"])
-    assert cells.iloc[0].tolist() == ["simsiam", 1, 2, "0.150\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.071"]
-
-
-def test_single_defect_classes_stay_out_of_the_main_figures(tmp_path):
+def test_single_defect_classes_stay_out_of_the_main_metrics():
     rows = [row(p, 0, 0.5 + k / 10) for k, p in enumerate(("a", "a+spd"))]
-    rows += [row(p, 0, 0.1 + k / 2, defect="burnt") for k, p in enumerate(("a", "a+spd"))]
-    metrics = load_metrics([write(tmp_path / "m.csv", rows)])
+    metrics = table(*rows, *(row(p, 0, 0.1 + k / 2, defect="burnt") for k, p in enumerate(("a", "a+spd"))))
     assert list(overall(metrics)["value"]) == [0.5, 0.6] and list(summary_table(metrics)["mean"]) == [0.5, 0.6]
     assert paired_difference(metrics, "a+spd", "a")["mean"].tolist() == pytest.approx([0.1])
     by_class = summary_table(metrics, ["pretraining", "defect"]).set_index(["pretraining", "defect"])["mean"]
     assert by_class["a", "burnt"] == 0.1 and by_class["a", ""] == 0.5
 
 
-def test_pairs_are_found_among_the_names():
-    assert spd_pairs(["random", "simsiam+spd", "simsiam", "mocov2+spd"]) == {"simsiam+spd": "simsiam"}
-
-
-def test_the_mean_difference_over_objects_averages_them_first(tmp_path):
-    values = {("a", "x"): 0.2, ("a+spd", "x"): 0.3, ("a", "y"): 0.6, ("a+spd", "y"): 0.9}
-    rows = [row(p, 0, v, object=o) for (p, o), v in values.items()]
-    metrics = load_metrics([write(tmp_path / "m.csv", rows)])
-    assert paired_difference(metrics, "a+spd", "a", ["metric"])["mean"].tolist() == pytest.approx([0.2])
-
-
-def test_summary_is_mean_and_sample_deviation_over_seeds(metrics):
-    first = summary_table(metrics).iloc[0]
-    assert (first["pretraining"], first["n"]) == ("simsiam", 3)
-    assert first["mean"] == pytest.approx(0.82)
-    assert first["sd"] == pytest.approx(0.02)
-
-
-def test_one_seed_has_no_spread(metrics):
-    table = summary_table(metrics[metrics["seed"] == 0])
-    assert math.isnan(table["sd"][0])
-    assert list(spread(table, ["pretraining"])["image AU-ROC"]) == ["0.800", "0.810"]
-
-
-def test_leaving_out_the_object_averages_objects_before_seeds(tmp_path):
-    rows = [
-        row("simsiam", seed, v, object=o) for seed, o, v in ((0, "a", 0.2), (0, "b", 0.8), (1, "a", 0.4), (1, "b", 0.8))
-    ]
-    table = summary_table(load_metrics([write(tmp_path / "m.csv", rows)]), by=("pretraining", "level", "metric"))
-    assert table["mean"][0] == pytest.approx(0.55)
-    assert table["sd"][0] == pytest.approx(0.1 / math.sqrt(2))
-
-
-def test_an_object_that_one_seed_lacks_is_refused(tmp_path):
-    rows = [row("simsiam", 0, 0.2, object="a"), row("simsiam", 0, 0.8, object="b"), row("simsiam", 1, 0.4, object="a")]
-    with pytest.raises(VisaError, match="do not cover the same"):
-        summary_table(load_metrics([write(tmp_path / "m.csv", rows)]), by=("pretraining", "level", "metric"))
-
-
-def test_balanced_keeps_all_objects_while_one_of_them_is_a_seed_ahead(tmp_path):
-    rows = [row(name, 0, 0.5, object=f"o{i}") for name in ("a", "b") for i in range(12)]
-    rows += [row(name, 1, 0.9, object="o0") for name in ("a", "b")]
-    kept = balanced(load_metrics([write(tmp_path / "m.csv", rows)]))
-    assert kept["object"].nunique() == 12 and set(kept["seed"]) == {0}
-
-
-def test_balanced_keeps_what_every_pretraining_has(tmp_path):
+def test_balanced_keeps_what_every_pretraining_has():
     rows = [row("a", seed, 0.5, object=o) for o in ("fryum", "pcb1") for seed in (0, 1)]
     rows += [row("b", 0, 0.6, object="fryum"), row("b", 0, 0.7, object="pcb1"), row("b", 1, 0.7, object="pcb1")]
-    kept = balanced(load_metrics([write(tmp_path / "m.csv", rows)]))
+    kept = balanced(table(*rows))
     assert set(kept["object"]) == {"pcb1"} and set(kept["seed"]) == {0, 1} and len(kept) == 4
-    summary_table(kept, ["pretraining", "metric"])
-    other = [row("a", 0, 0.5, object="fryum", detector="unet")]
-    both = balanced(load_metrics([write(tmp_path / "o.csv", [*rows, *other])]))
+    both = balanced(table(*rows, row("a", 0, 0.5, detector="unet")))
     assert set(both.loc[both["detector"] == "unet", "object"]) == {"fryum"}, "only a was scored with it"
-    assert balanced(load_metrics([write(tmp_path / "n.csv", [row("a", 0, 0.5), row("b", 1, 0.5)])])).empty
+    assert balanced(table(row("a", 0, 0.5), row("b", 1, 0.5))).empty
+    ahead = [row(name, 0, 0.5, object=f"o{i}") for name in ("a", "b") for i in range(12)]
+    kept = balanced(table(*ahead, *(row(name, 1, 0.9, object="o0") for name in ("a", "b"))))
+    assert kept["object"].nunique() == 12 and set(kept["seed"]) == {0}, "one object is a seed ahead"
 
 
-def test_paired_difference_uses_the_t_interval_of_the_pairs(metrics):
-    line = paired_difference(metrics, "simsiam_spd", "simsiam").iloc[0]
+def test_differences_are_paired_by_seed_and_draw_with_the_t_interval_over_seeds(seeds, drawn):
+    line = paired_difference(seeds, "simsiam_spd", "simsiam").iloc[0]
     half = 4.302653 * 0.01 / math.sqrt(3)  # t(0.975, 2 degrees of freedom), differences 0.01, 0.02, 0.03
     assert (line["mean"], line["low"], line["high"]) == pytest.approx((0.02, 0.02 - half, 0.02 + half), abs=1e-6)
+    line = paired_difference(drawn, "simsiam+spd", "simsiam").iloc[0]
+    half = 12.706205 * 0.3 / 2  # t(0.975, 1), the seeds' mean differences 0.2 and 0.5
+    assert (line["mean"], line["low"], line["high"]) == pytest.approx((0.35, 0.35 - half, 0.35 + half), abs=1e-5)
+    assert (line["n"], line["draws"], line["over"]) == (2, 2, "seeds")
+    less = drawn[(drawn["pretraining"] == "simsiam") | (drawn["draw"] == 1)]
+    line = paired_difference(less, "simsiam+spd", "simsiam").iloc[0]
+    assert (line["mean"], line["draws"]) == (pytest.approx((0.3 + 0.6) / 2), 1), "what one side lacks is no pair"
 
 
-def test_seeds_that_repeat_each_other_make_no_interval(drawn):
-    """As those of a probe on given weights do, whatever the number of seeds."""
+def test_where_seeds_are_one_or_agree_the_interval_is_over_draws_or_absent(drawn):
     one = drawn[drawn["seed"] == 0]
-    repeated = pd.concat([one.assign(seed=seed) for seed in range(3)])
-    line, alone = (paired_difference(t, "simsiam+spd", "simsiam").iloc[0] for t in (repeated, one))
-    assert (line["n"], line["over"]) == (3, "draws")
-    assert (line["low"], line["high"]) == pytest.approx((alone["low"], alone["high"]))
-    single = repeated[repeated["draw"] == 0]
-    assert math.isnan(paired_difference(single, "simsiam+spd", "simsiam")["low"].iloc[0])
+    half = 12.706205 * 0.1  # differences 0.1 and 0.3
+    repeated = pd.concat([one.assign(seed=seed) for seed in range(3)])  # as a probe on given weights does
+    for metrics, n in ((one, 1), (repeated, 3)):
+        line = paired_difference(metrics, "simsiam+spd", "simsiam").iloc[0]
+        assert (line["low"], line["high"]) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-5)
+        assert (line["n"], line["draws"], line["over"]) == (n, 2, "draws")
+    single = paired_difference(repeated[repeated["draw"] == 0], "simsiam+spd", "simsiam")
+    assert math.isnan(single["low"][0]) and lay_out(single, ["detector"])["image AU-ROC"][0] == "+0.100"
+    assert plain(lay_out(summary_table(one), ["pretraining"]))[0] == ["simsiam", "1", "2", "0.150 ± 0.071"]
 
 
-def test_pairs_need_a_common_seed(metrics):
-    apart = metrics[(metrics["pretraining"] == "simsiam") ^ (metrics["seed"] == 0)]
-    one = metrics[~((metrics["pretraining"] == "simsiam") & (metrics["seed"] > 0))]
-    line = paired_difference(one, "simsiam_spd", "simsiam").iloc[0]
-    assert line["n"] == 1
-    assert math.isnan(line["low"])
-    assert intervals(paired_difference(one, "simsiam_spd", "simsiam"), ["detector"])["image AU-ROC"][0] == "+0.010"
+def test_pairs_need_known_names_and_a_common_seed(seeds):
+    assert spd_pairs(["random", "simsiam+spd", "simsiam", "mocov2+spd"]) == {"simsiam+spd": "simsiam"}
     with pytest.raises(VisaError, match="no seed in common"):
-        paired_difference(apart, "simsiam_spd", "simsiam")
-
-
-def test_an_unknown_pretraining_lists_the_known(metrics):
+        paired_difference(seeds[(seeds["pretraining"] == "simsiam") ^ (seeds["seed"] == 0)], "simsiam_spd", "simsiam")
     with pytest.raises(VisaError, match="simsiam, simsiam_spd"):
-        paired_difference(metrics, "simsiam+spd", "simsiam")
-
-
-def test_data_sets_are_not_mixed(tmp_path):
-    files = [write(tmp_path / f"{d}.csv", [row("simsiam", 0, 0.5, dataset=d)]) for d in ("VisA", "mini-VisA")]
-    with pytest.raises(VisaError, match="mix the data sets VisA, mini-VisA"):
-        load_metrics(files)
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([row("simsiam", 0, "high")], "line 2: the value is no number"),
-        ([row("simsiam", 0, 0.5), row("simsiam", 0, 0.6)], "given twice"),
-    ],
-)
-def test_what_cannot_be_read_is_named(tmp_path, rows, message):
-    with pytest.raises(VisaError, match=message):
-        load_metrics([write(tmp_path / "metrics.csv", rows)])
-
-
-def test_an_absent_file_or_column_is_named(tmp_path):
-    with pytest.raises(VisaError, match=re.escape(str(tmp_path / "none.csv"))):
-        load_metrics([tmp_path / "none.csv"])
-    (tmp_path / "short.csv").write_text("object,value\nfryum,1\n", encoding="utf-8")
-    with pytest.raises(VisaError, match="lacks the columns dataset"):
-        load_metrics([tmp_path / "short.csv"])
-    with pytest.raises(VisaError, match="run the notebooks"):
-        load_metrics([])
-
-
-def test_a_figure_that_was_not_measured_shows_as_a_dash(tmp_path):
-    rows = [row("random", 0, 0.5), row("simsiam", 0, 0.6), row("simsiam", 0, 0.7, metric="ap")]
-    table = spread(summary_table(load_metrics([write(tmp_path / "m.csv", rows)])), ["pretraining", "detector"])
-    assert to_markdown(table).splitlines() == [
-        "| pretraining | detector | seeds | image AU-ROC | image AP |",
-        "| --- | --- | --- | --- | --- |",
-        "| random | padim | 1 | 0.500 | – |",
-        "| simsiam | padim | 1 | 0.600 | 0.700 |",
-    ]
-
-
-def test_rows_are_grouped_in_the_order_of_their_first_appearance(tmp_path):
-    pairs = [("random", "patchcore"), ("random", "padim"), ("simsiam", "patchcore"), ("simsiam", "padim")]
-    rows = [row(p, 0, 0.5, detector=d) for p, d in pairs]
-    table = spread(summary_table(load_metrics([write(tmp_path / "m.csv", rows)])), ["detector", "pretraining"])
-    assert list(table["detector"]) == ["patchcore", "patchcore", "padim", "padim"]
-    assert list(table["pretraining"]) == ["random", "simsiam"] * 2
-
-
-def test_latex_escapes_names_and_keeps_the_sign(metrics):
-    text = to_latex(spread(summary_table(metrics), ["pretraining"]), "Fryum, 1-class.", "tab:fryum")
-    assert r"simsiam\_spd" in text
-    assert r"0.840~$\pm$~0.030" in text
-    assert r"\toprule" in text
-    assert r"{95 \% of \_ \& \#.}" in to_latex(pd.DataFrame({"a": [1]}), "95 % of _ & #.", "tab:a"), "no comment"
-
-
-def test_markdown_survives_a_bar_in_a_name():
-    assert to_markdown(pd.DataFrame({"a|b": [1]})).startswith("| a\\|b |")
+        paired_difference(seeds, "simsiam+spd", "simsiam")
 
 
 def test_differences_to_a_reference_pair_the_seeds():
     values = {("reference", 0): 0.1, ("reference", 1): 0.3, ("b", 0): 0.2, ("b", 1): 0.6, ("a", 1): 0.5}
     rows = [{"variant": v, "seed": s, "measure": "triplet", "value": value} for (v, s), value in values.items()]
-    table = differences_to(pd.DataFrame(rows), "reference")
-    assert list(table["variant"]) == ["b", "a"] and list(table["n"]) == [2, 1]
-    half = 12.706205 * 0.1 * math.sqrt(2) / math.sqrt(2)  # t(0.975, 1), differences 0.1 and 0.3
-    assert tuple(table.loc[0, ["mean", "low", "high"]]) == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-5)
-    assert table.loc[1, "mean"] == pytest.approx(0.2) and math.isnan(table.loc[1, "low"])
+    found = differences_to(pd.DataFrame(rows), "reference")
+    assert list(found["variant"]) == ["b", "a"] and list(found["n"]) == [2, 1]
+    half = 12.706205 * 0.1  # t(0.975, 1), differences 0.1 and 0.3
+    assert tuple(found.loc[0, ["mean", "low", "high"]]) == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-5)
+    assert found.loc[1, "mean"] == pytest.approx(0.2) and math.isnan(found.loc[1, "low"])
     with pytest.raises(VisaError, match="reference"):
         differences_to(pd.DataFrame(rows), "refrence")
     drawn = [r | {"draw": d, "value": r["value"] + (d if r["variant"] == "b" else 0)} for r in rows for d in (0, 1)]
     assert differences_to(pd.DataFrame(drawn), "reference")["mean"][0] == pytest.approx(0.7)
+    assert differences_to(pd.DataFrame(rows[:2]), "reference").empty
+
+
+def test_rows_keep_their_order_and_what_was_not_measured_is_a_dash():
+    pairs = [("random", "patchcore"), ("random", "padim"), ("simsiam", "patchcore"), ("simsiam", "padim")]
+    rows = [row(p, 0, 0.5, detector=d) for p, d in pairs]
+    found = lay_out(summary_table(table(*rows, row("simsiam", 0, 0.7, metric="ap"))), ["detector", "pretraining"])
+    assert to_markdown(found).splitlines() == [
+        "| detector | pretraining | seeds | image AU-ROC | image AP |",
+        "| --- | --- | --- | --- | --- |",
+        "| patchcore | random | 1 | 0.500 | – |",
+        "| patchcore | simsiam | 1 | 0.500 | – |",
+        "| padim | random | 1 | 0.500 | – |",
+        "| padim | simsiam | 1 | 0.500 | 0.700 |",
+    ]
+
+
+def test_names_become_no_markup(seeds, metrics):
+    text = to_latex(lay_out(summary_table(seeds), ["pretraining"]), "95 % of _ & #.", "tab:fryum")
+    assert r"simsiam\_spd" in text and r"0.840~$\pm$~0.030" in text and r"\toprule" in text
+    assert r"{95 \% of \_ \& \#.}" in text, "no comment"
+    assert to_markdown(pd.DataFrame({"a|b": [1]})).startswith("| a\\|b |")
+    odd, own = "<script>alert(1)</script>", metrics[metrics["object"] == "fryum"]
+    made = defect_tables(pd.concat([own, own[own["defect"] == "other"].assign(defect=odd)]), {}, odd)
+    text = "".join(map(to_html, made))
+    assert made and "<script" not in text and "&lt;script&gt;" in text
+
+
+def test_the_papers_tables_stand_in_its_order_with_objects_down_and_pretrainings_across(metrics):
+    made = {made.name: made for made in paper_tables(metrics, "Rendered images.")}
+    assert [name for name in made if not name.endswith("_difference")] == [
+        *("1cls_classification_au_pr", "1cls_classification_auroc"),
+        *("1cls_segmentation_au_pr", "1cls_segmentation_auroc"),
+        *("2cls_10shot_classification_au_pr", "2cls_10shot_classification_auroc"),
+    ]
+    cells = made["1cls_classification_au_pr"].cells
+    assert list(cells.columns) == ["detector", "object", "random", "simsiam", "simsiam+spd"]
+    assert plain(cells) == [
+        ["PaDiM", "fryum", "0.200 ± 0.000", "0.300 ± 0.000", "0.450 ± 0.071"],
+        ["PaDiM", "pcb1", "0.400 ± 0.000", "0.500 ± 0.000", "0.650 ± 0.071"],
+        ["PaDiM", "mean", "0.300 ± 0.000", "0.400 ± 0.000", "0.550 ± 0.071"],
+    ]
+    difference = plain(made["1cls_classification_au_pr_difference"].cells)
+    assert difference[-1] == ["PaDiM", "mean", "+0.150 [−0.485, +0.785]"]
+    captions = [table.caption for table in made.values()]
+    assert all(c.startswith("mini-VisA, ") and c.endswith("Rendered images.") for c in captions)
+    assert "over 2 seeds. " in made["1cls_segmentation_au_pr"].caption
+    few_shot = made["2cls_10shot_classification_au_pr"]
+    assert "2-class 10-shot, image classification: AU-PR" in few_shot.caption
+    assert "over 3 draws where seeds are one or agree" in few_shot.caption
+    assert plain(few_shot.cells)[0][2] == "0.210 ± 0.010"
+
+
+def test_means_and_differences_are_of_what_both_sides_have(metrics):
+    lacking = metrics[(metrics["object"] == "fryum") | (metrics["pretraining"] != "random")]
+    assert plain(paper_tables(lacking[lacking["setup"] == "1cls"])[0].cells)[1:] == [
+        ["PaDiM", "pcb1", "–", "0.500 ± 0.000", "0.650 ± 0.071"],
+        ["PaDiM", "mean", "0.200 ± 0.000", "0.300 ± 0.000", "0.450 ± 0.071"],
+    ]
+    apart = metrics[((metrics["pretraining"] == "simsiam") ^ (metrics["seed"] == 0)) & (metrics["setup"] == "1cls")]
+    for part in (metrics[metrics["pretraining"] != "simsiam"], apart):
+        made = paper_tables(part)
+        assert made and not [table for table in made if table.name.endswith("_difference")]
+
+
+def test_defect_classes_are_rows_with_their_images_and_all_anomalies_last(metrics):
+    images = {("fryum", "1cls"): {"burnt": 7, "": 12}}
+    made = {table.name: table for table in defect_tables(metrics, images)}
+    assert len(made) == 8 and not [name for name in made if "10shot" in name], "the probe knows no single classes"
+    table = made["fryum_1cls_classification_au_pr_by_defect"]
+    assert "fryum by defect class" in table.caption
+    assert [row[:4] for row in plain(table.cells)] == [
+        ["PaDiM", "burnt", "7", "0.250 ± 0.000"],
+        ["PaDiM", "other", "–", "0.250 ± 0.000"],
+        ["PaDiM", "all anomalies", "12", "0.200 ± 0.000"],
+    ]
+    assert defect_tables(metrics[metrics["defect"] == ""], images) == []
+
+
+def test_tables_become_csv_latex_and_one_page_that_needs_nothing_else(metrics, tmp_path):
+    made = paper_tables(metrics.replace({"object": {"pcb1": "a<b"}}))
+    files = write_tables(tmp_path, made, "Results on mini-VisA")
+    assert len(files) == 2 * len(made) + 1 == len(list(tmp_path.iterdir()))
+    read = pd.read_csv(tmp_path / "1cls_segmentation_au_pr.csv")
+    assert list(read.columns[:3]) == ["dataset", "detector", "object"] and set(read["dataset"]) == {"mini-VisA"}
+    latex = (tmp_path / "1cls_segmentation_au_pr_difference.tex").read_text(encoding="utf-8")
+    assert r"\toprule" in latex and r"95 \% t-interval" in latex and r"\caption{mini-VisA" in latex
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert page.count("<table") == page.count("<figcaption>mini-VisA") == len(made)
+    assert "color-scheme: light dark" in page and "a&lt;b" in page and "http" not in page

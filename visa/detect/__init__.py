@@ -7,9 +7,12 @@ from dataclasses import dataclass
 class DetectorEntry:
     """A row of DETECTORS.
 
-    `module`: its file, imported when it is used, so that planning and help start without torch. `one_class`: it trains
-    on normal images alone (setup 1cls), else on both classes. `version`: raise it when the same backbone, data and
-    settings give other scores; scores of an earlier version are then made anew. `default`: runs where nobody chooses.
+    `module`: its file, imported when it is used, so that planning and help start without torch. It offers
+    `settings(chosen)`, the part of `visa.detect.shared.ScoreSettings` that its scores depend on, and
+    `score_split(context, split)`, the scores (N,) and maps (N, h, w), or None, of the split's test images.
+    `one_class`: it trains on normal images alone (setup 1cls), else on both classes; one that does can be deployed,
+    too (see `visa.detect.shared.OneClass`). `version`: raise it when the same backbone, data and settings give other
+    scores; scores of an earlier version are then made anew. `default`: it runs where nobody chooses.
     """
 
     module: str

@@ -1,5 +1,9 @@
 """Image classification: the whole backbone fine-tuned under a linear head, with binary cross-entropy."""
 
+import copy
+from dataclasses import asdict
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -7,8 +11,24 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from visa.backbone import feature_width, normalize
-from visa.detect.finetune import Labelled, fine_tune, predict
-from visa.detect.two_class import TwoClass
+from visa.data.setups import Split
+from visa.detect.finetune import Labelled, TwoClass, fine_tune, predict
+from visa.detect.shared import Context, ScoreSettings, is_anomaly
+
+
+def settings(chosen: ScoreSettings) -> dict[str, Any]:
+    """The settings that the scores of notebook 04 depend on."""
+    return {"seed": chosen.seed, **asdict(chosen.two_class)}
+
+
+def score_split(context: Context, split: Split) -> tuple[NDArray[np.float32], None]:
+    """Fine-tune on a split's training images and score its test images: logits (N,)."""
+    chosen, labels = context.settings.two_class, torch.from_numpy(is_anomaly(split.train)).long()
+    images = context.images(split.train, chosen.size)
+    backbone = copy.deepcopy(context.backbone)
+    model = fit_classifier(backbone, images, labels, chosen, context.settings.seed, context.progress)
+    test = context.images(split.test, chosen.size)
+    return predict(model, test, chosen.precision, context.progress).numpy(), None
 
 
 class Classifier(nn.Module):
@@ -18,9 +38,8 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone = backbone
         device = next(backbone.parameters()).device
-        self.head = nn.Linear(feature_width(backbone), 1).to(
-            device
-        )  # drawn on the CPU: a seed means the same everywhere
+        # Drawn on the CPU: a seed means the same everywhere.
+        self.head = nn.Linear(feature_width(backbone), 1).to(device)
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
@@ -31,7 +50,7 @@ class Classifier(nn.Module):
 def fit_classifier(
     backbone: nn.Module, images: Tensor, labels: Tensor, settings: TwoClass, seed: int = 0, progress: bool = False
 ) -> Classifier:
-    """A classifier on `backbone`, which it changes, from images uint8 N,3,H,W and labels (N,), 1 for an anomaly.
+    """Train a classifier on `backbone`, which it changes, from images uint8 N,3,H,W and labels (N,), 1 for an anomaly.
 
     Raises VisaError as `fine_tune`.
     """
@@ -41,13 +60,6 @@ def fit_classifier(
     whole = labels[:, None, None].expand(-1, *images.shape[2:])  # an image is defective everywhere, or nowhere
     fine_tune(model, _binary_cross_entropy, Labelled(images, whole, labels), settings, seed, progress)
     return model
-
-
-def score_images(
-    model: Classifier, images: Tensor, precision: str = "32-true", progress: bool = False
-) -> NDArray[np.float32]:
-    """Logits (N,) of images uint8 N,3,H,W; higher is more anomalous."""
-    return predict(model, images, precision, progress).numpy()
 
 
 def _binary_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:

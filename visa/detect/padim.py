@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import cv2
 import torch
@@ -11,31 +10,37 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
+from visa.backbone import FeatureMaps
+from visa.data.setups import Split
 from visa.detect.shared import (
     ANY_SEED,
+    Bounds,
+    Context,
     Extract,
     Scored,
-    State,
+    ScoreSettings,
     anomaly_maps,
     check_memory,
-    check_settings,
-    check_tensors,
-    load_state,
-    need_fit,
-    save_state,
+    fit_and_score,
     seeded,
 )
 from visa.errors import VisaError
 
 LAYERS = ("layer1", "layer2", "layer3")
-BOUNDS = {"n_channels": (1, 2**20), "seed": ANY_SEED, "epsilon": (0.0, 1e6), "sigma": (0.0, 1e3)}
-OPTIONAL = ()  # no setting may be None
-_STATE = {
-    "channels": (torch.int64, 1),
-    "mean": (torch.float32, 2),
-    "cholesky": (torch.float32, 3),
-    "shape": (torch.int64, 1),
-}
+BOUNDS: Bounds = {"n_channels": (1, 2**20), "seed": ANY_SEED, "epsilon": (0.0, 1e6), "sigma": (0.0, 1e3)}
+OPTIONAL = ("n_channels",)
+STATE = ("channels", "mean", "cholesky", "shape")
+
+
+def settings(chosen: ScoreSettings) -> dict[str, Any]:
+    """The settings that the scores of notebook 04 depend on."""
+    return {"seed": chosen.seed}
+
+
+def score_split(context: Context, split: Split) -> Scored:
+    """Fit PaDiM on a split's normal images and score its test images: (N,) and maps of the context's size."""
+    detector = PaDiM(FeatureMaps(context.backbone, LAYERS), **settings(context.settings))
+    return fit_and_score(detector, context, split)
 
 
 @dataclass
@@ -43,8 +48,9 @@ class PaDiM:
     """Mahalanobis distance to the Gaussian of the normal images' features, position by position.
 
     `extract` gives the maps of a tuple of stages, the paper's being LAYERS. `n_channels` of all their channels are
-    drawn from `seed`: the paper takes 100 of ResNet-18's 448 and 550 of Wide ResNet-50's 1792 (section 4.3); 550 serve
-    a ResNet-50, which has as many. `epsilon` is the paper's 0.01 I (section 3.2), `sigma` its smoothing in pixels.
+    drawn from `seed`. Without a number they are 550 where there are more than 1000, and 100 where there are fewer, or
+    else all: the paper takes 100 of ResNet-18's 448 and 550 of Wide ResNet-50's 1792 (section 4.3), and a ResNet-50
+    has as many. `epsilon` is the paper's 0.01 I (section 3.2), `sigma` its smoothing in pixels.
     Fitted state, with P = h * w positions of the largest map: `channels` (C), `mean` (P, C), `cholesky` (P, C, C),
     the lower Cholesky factor of each covariance, and `shape` (h, w).
 
@@ -54,7 +60,7 @@ class PaDiM:
     """
 
     extract: Extract
-    n_channels: int = 100
+    n_channels: int | None = None
     seed: int = 0
     epsilon: float = 0.01
     sigma: float = 4.0
@@ -75,7 +81,7 @@ class PaDiM:
         for x in self._groups(tqdm(batches, "PaDiM", disable=not progress)):
             if not count:
                 center, total = x.mean(1, keepdim=True), torch.zeros_like(x[:, 0])
-                moment = x.new_zeros(len(x), self.n_channels, self.n_channels)
+                moment = x.new_zeros(len(x), x.shape[2], x.shape[2])
             # Sums are taken about the first images' mean (Chan et al. 1983), as large sums' differences lose digits.
             x -= center
             moment.baddbmm_(x.mT, x)
@@ -94,40 +100,10 @@ class PaDiM:
 
         The map is the Mahalanobis distance (equation 2), bilinear to the images' size and smoothed with a Gaussian of
         `sigma` pixels; the image score is its maximum (section 3.3).
-        Raises VisaError if the detector is not fitted, or was fitted at another image size.
+        Raises VisaError if the detector was fitted at another image size.
         """
-        need_fit(self.mean)
         maps = anomaly_maps(self._distances(images), (images.shape[2], images.shape[3]), self.sigma)
         return maps.max(axis=(1, 2)), maps
-
-    def state(self) -> State:
-        """Fitted tensors and settings, for `restore`."""
-        return {name: getattr(self, name) for name in _STATE}, {name: getattr(self, name) for name in BOUNDS}
-
-    @classmethod
-    def restore(cls, state: State, extract: Extract) -> Self:
-        """The detector of a `state`, on features of the same backbone; VisaError if the parts do not fit together."""
-        tensors, settings = state
-        check_tensors("PaDiM", tensors, _STATE)
-        check_settings("PaDiM", settings, BOUNDS)
-        p, c = tensors["mean"].shape
-        fits = tensors["cholesky"].shape == (p, c, c) and len(tensors["channels"]) == c == settings["n_channels"]
-        h, w = tensors["shape"].tolist() if len(tensors["shape"]) == 2 else (0, 0)
-        if not fits or h < 1 or w < 1 or h * w != p or tensors["channels"].min() < 0:
-            raise VisaError("the file holds no PaDiM: its tensors' shapes do not fit together.")
-        detector = cls(extract, **settings)
-        for name, tensor in tensors.items():
-            setattr(detector, name, tensor)
-        return detector
-
-    def save(self, path: Path) -> None:
-        """Write the fitted detector, without its backbone, as safetensors."""
-        save_state(path, self.state())
-
-    @classmethod
-    def load(cls, path: Path, extract: Extract, device: str = "cpu") -> Self:
-        """The detector that `save` wrote, on features of the same backbone; VisaError if the file is no such one."""
-        return cls.restore(load_state(path, device), extract)
 
     def _distances(self, images: Tensor) -> Tensor:
         """Mahalanobis distances (N, h, w), by solving with the factors."""
@@ -171,8 +147,8 @@ class PaDiM:
         h, w = max((m.shape[2], m.shape[3]) for m in maps)
         if self.channels.numel() == 0:
             self.channels = self._draw_channels(sum(m.shape[1] for m in maps)).to(images.device)
-            what = f"PaDiM's {h} x {w} covariances of {self.n_channels} channels"
-            check_memory(h * w * self.n_channels**2, images.device, what)
+            count = len(self.channels)
+            check_memory(h * w * count**2, images.device, f"PaDiM's {h} x {w} covariances of {count} channels")
         chosen, first = [], 0
         for m in maps:
             inside = self.channels[(self.channels >= first) & (self.channels < first + m.shape[1])] - first
@@ -183,9 +159,10 @@ class PaDiM:
         return (torch.cat(chosen, dim=1) if len(chosen) > 1 else chosen[0]).flatten(2), (h, w)
 
     def _draw_channels(self, available: int) -> Tensor:
-        if not 1 <= self.n_channels <= available:
-            raise VisaError(f"n_channels is {self.n_channels}, but the backbone's maps have {available}: take fewer.")
-        return torch.randperm(available, generator=seeded(self.seed))[: self.n_channels].sort().values
+        count = self.n_channels or min(available, 550 if available > 1000 else 100)
+        if count > available:
+            raise VisaError(f"n_channels is {count}, but the backbone's maps have {available}: take fewer.")
+        return torch.randperm(available, generator=seeded(self.seed))[:count].sort().values
 
     def _factors(self, moment: Tensor, count: int) -> Tensor:
         """Centred second moments (P, C, C), turned in place and a few at a time into lower Cholesky factors."""
@@ -201,9 +178,7 @@ class PaDiM:
         return moment
 
 
-def default_channels(available: int) -> int:
-    """Channels to draw of so many: the paper's 550 of a ResNet-50's 1792, 100 of a ResNet-18's 448, or else all."""
-    return min(available, 550 if available > 1000 else 100)
+Detector = PaDiM  # the name by which visa.detect.deploy finds it
 
 
 def _by_position(x: Tensor, into: Tensor) -> Tensor:

@@ -1,36 +1,37 @@
-"""PatchCore (Roth et al. 2022): distance to the nearest of a coreset of normal patches."""
+"""PatchCore (Roth et al. 2022): distance to the nearest of a coreset of normal patches.
+
+The coreset is the greedy k-centre selection (Sener and Savarese 2018; PatchCore's algorithm 1), found lazily with the
+same picks. Nearest neighbours are found by matrix products, and their distances do not suffer from their cancellation.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool1d, avg_pool2d, interpolate, unfold
 from tqdm import tqdm
 
-from visa.detect.coreset import greedy_coreset
-from visa.detect.neighbors import distances, nearest_patches
+from visa.backbone import FeatureMaps
+from visa.data.setups import Split
 from visa.detect.shared import (
     ANY_SEED,
+    Bounds,
+    Context,
     Extract,
     Scored,
-    State,
+    ScoreSettings,
     anomaly_maps,
     check_memory,
-    check_settings,
-    check_tensors,
-    load_state,
-    need_fit,
-    save_state,
+    fit_and_score,
     seeded,
 )
 from visa.errors import VisaError
 
 LAYERS = ("layer2", "layer3")
 _MOST = 2**40
-BOUNDS = {
+BOUNDS: Bounds = {
     "ratio": (0.0, 1.0),
     "count": (1, _MOST),
     "seed": ANY_SEED,
@@ -38,10 +39,25 @@ BOUNDS = {
     "neighbors": (0, _MOST),
     "sigma": (0.0, 1e3),
     "pooled": (0, 2**14),
-    "limit": (1, _MOST),
 }
-OPTIONAL = ("count", "limit")  # may be None
-_STATE = {"bank": (torch.float32, 2), "picks": (torch.int64, 1), "projection": (torch.float32, 2)}
+OPTIONAL = ("count",)
+STATE = ("bank", "picks", "projection")
+
+_ACTIVE = 2**14  # points that the coreset keeps up to date; on a GPU all of them are
+_TOGETHER = 512  # points that it brings up to date together
+_ROWS, _COLUMNS = 784, 1024  # of products at a time: they stay near the processor
+_ROUNDING = 3e-5  # of |x|^2 + |c|^2, above a float32 product's error in up to thousands of dimensions
+
+
+def settings(chosen: ScoreSettings) -> dict[str, Any]:
+    """The settings that the scores of notebook 04 depend on."""
+    return {"seed": chosen.seed, "ratio": chosen.coreset_ratio}
+
+
+def score_split(context: Context, split: Split) -> Scored:
+    """Fit PatchCore on a split's normal images and score its test images: (N,) and maps of the context's size."""
+    detector = PatchCore(FeatureMaps(context.backbone, LAYERS), **settings(context.settings))
+    return fit_and_score(detector, context, split)
 
 
 @dataclass
@@ -55,7 +71,6 @@ class PatchCore:
     has it. `sigma` is the map's smoothing in pixels (section 3.3).
     Patches are means over 3 x 3, of all channels. With `pooled` (1024 in the authors' code) the 3 x 3 neighbourhoods
     are instead averaged to that many dimensions, layer by layer, and then together.
-    `limit`, if given, bounds the memory of `fit`: of more patches a uniform random sample stands for all.
     Fitted state: `bank` (M, D), `picks` (M) their places among all patches, `projection` (D, projected).
     """
 
@@ -67,22 +82,20 @@ class PatchCore:
     neighbors: int = 9
     sigma: float = 4.0
     pooled: int = 0
-    limit: int | None = None
     bank: Tensor = field(init=False, default_factory=lambda: torch.empty(0))
     picks: Tensor = field(init=False, default_factory=lambda: torch.empty(0))
     projection: Tensor = field(init=False, default_factory=lambda: torch.empty(0))
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor], progress: bool = False) -> Self:
-        """Fill the bank from batches N,3,H,W of normal images in [0,1].
+        """Fill the bank from batches N,3,H,W of normal images in [0,1]; holds all patches' features until it is done.
 
-        Holds all patches' features until it is done, or up to twice `limit` of them.
         Raises VisaError without images, for a coreset that is empty or larger than the patches, or if the patches
         exceed the device's memory.
         """
         if self.count is None and not 0 < self.ratio <= 1:
             raise VisaError(f"PatchCore's coreset ratio is {self.ratio}: give a share above 0 and up to 1.")
-        x, places = self._patches(tqdm(batches, "PatchCore features", disable=not progress))
+        x = self._patches(tqdm(batches, "PatchCore features", disable=not progress))
         count = self.count if self.count is not None else max(1, round(self.ratio * len(x)))
         if not 1 <= count <= len(x):
             raise VisaError(f"a coreset of {count} patches cannot come from {len(x)}: set ratio in (0, 1] or count.")
@@ -90,8 +103,8 @@ class PatchCore:
         scale = self.projected**-0.5
         self.projection = (torch.randn(x.shape[1], self.projected, generator=generator) * scale).to(x.device)
         start = int(torch.randint(len(x), (), generator=generator))
-        picks = greedy_coreset(x @ self.projection, count, start, progress)
-        self.bank, self.picks = x[picks], places[picks.to(places.device)]
+        self.picks = greedy_coreset(x @ self.projection, count, start, progress)
+        self.bank = x[self.picks]
         return self
 
     @torch.no_grad()
@@ -100,9 +113,7 @@ class PatchCore:
 
         The map is the distance to the nearest patch of the bank, bilinear to the images' size and smoothed with a
         Gaussian of `sigma` pixels; the image score is the largest distance, weighted (equations 6 and 7).
-        Raises VisaError if the detector is not fitted.
         """
-        need_fit(self.bank)
         x, (h, w) = self._embed(images)
         to_bank, nearest = nearest_patches(x, self.bank)
         to_bank, nearest = to_bank.view(-1, h * w), nearest.view(-1, h * w)
@@ -112,60 +123,16 @@ class PatchCore:
         maps = anomaly_maps(to_bank.view(-1, h, w), (images.shape[2], images.shape[3]), self.sigma)
         return scores.float().cpu().numpy(), maps
 
-    def state(self) -> State:
-        """Fitted tensors and settings, for `restore`."""
-        return {name: getattr(self, name) for name in _STATE}, {name: getattr(self, name) for name in BOUNDS}
-
-    @classmethod
-    def restore(cls, state: State, extract: Extract) -> Self:
-        """The detector of a `state`, on features of the same backbone; VisaError if the parts do not fit together."""
-        tensors, settings = state
-        check_tensors("PatchCore", tensors, _STATE)
-        check_settings("PatchCore", settings, BOUNDS, OPTIONAL)
-        bank, picks, projection = (tensors[name] for name in _STATE)
-        if len(bank) != len(picks) or projection.shape != (bank.shape[1], settings["projected"]):
-            raise VisaError("the file holds no PatchCore: its tensors' shapes do not fit together.")
-        detector = cls(extract, **settings)
-        detector.bank, detector.picks, detector.projection = bank, picks, projection
-        return detector
-
-    def save(self, path: Path) -> None:
-        """Write the fitted detector, without its backbone, as safetensors."""
-        save_state(path, self.state())
-
-    @classmethod
-    def load(cls, path: Path, extract: Extract, device: str = "cpu") -> Self:
-        """The detector that `save` wrote, on features of the same backbone; VisaError if the file is no such one."""
-        return cls.restore(load_state(path, device), extract)
-
-    def _patches(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-        """All patches (N, D), or a uniform sample of `limit`, and their places (N) among all, ascending."""
-        draw, seen = seeded(self.seed + 1), 0
+    def _patches(self, batches: Iterable[Tensor]) -> Tensor:
+        """All patches (N, D)."""
         held: list[Tensor] = []
-        keys, places = torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.long)
         for images in batches:
-            x, _ = self._embed(images)
-            held.append(x)
-            total = sum(map(len, held))
-            places = torch.cat([places, torch.arange(seen, seen + len(x))])
-            seen += len(x)
-            if self.limit is not None:
-                # Each patch draws a key; the lowest ones stay: a uniform sample whatever number is still to come.
-                keys = torch.cat([keys, torch.rand(len(x), generator=draw, dtype=torch.float64)])
-                if total > 2 * self.limit:
-                    held, keys, places = self._thinned(held, keys, places)
-                    total = len(keys)
-            what = f"{total} patches of {x.shape[1]} dimensions (PatchCore's `limit` bounds their number)"
-            check_memory(2 * total * x.shape[1], x.device, what)
+            held.append(self._embed(images)[0])
+            total, width = sum(map(len, held)), held[0].shape[1]
+            check_memory(2 * total * width, held[0].device, f"{total} patches of {width} dimensions (PatchCore)")
         if not held:
             raise VisaError("PatchCore got no training images: check the object and the split.")
-        if self.limit is not None and len(places) > self.limit:
-            held, keys, places = self._thinned(held, keys, places)
-        return torch.cat(held), places
-
-    def _thinned(self, held: list[Tensor], keys: Tensor, places: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        kept = keys.argsort()[: self.limit].sort().values
-        return [torch.cat(held).index_select(0, kept.to(held[0].device))], keys[kept], places[kept]
+        return torch.cat(held)
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Locally aware patches (N * h * w, D), each of 3 x 3, at the first map's resolution, and its (h, w)."""
@@ -192,3 +159,115 @@ class PatchCore:
         to_crowd = (patch[:, None] - self.bank[crowd]).norm(dim=2)
         weight: Tensor = 1 - to_crowd.softmax(1)[:, 0]
         return weight
+
+
+Detector = PatchCore  # the name by which visa.detect.deploy finds it
+
+
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """Distances of the rows of `a` (..., N, D) and `b` (..., M, D) from their differences, never from products."""
+    result: Tensor = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+    return result
+
+
+def nearest_patches(x: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the row of the bank (M, D) nearest to each row of x (N, D): its distance (N) and its index (N).
+
+    A matrix product of centred rows finds all that rounding could let win, and `distances` decides among them: the
+    result is exactly the minimum of `distances`, of equal ones the first.
+    """
+    center = bank.mean(0)
+    right = bank - center
+    squares = right.square().sum(1)
+    found = [_nearest(part, part - center, bank, right, squares) for part in torch.split(x, _ROWS)]
+    distance, index = zip(*found, strict=True)
+    return torch.cat(distance), torch.cat(index)
+
+
+def _nearest(x: Tensor, left: Tensor, bank: Tensor, right: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
+    """As `nearest_patches`, for few rows x; `left` and `right` are x and the bank centred, `squares` right's."""
+    own = left.square().sum(1)
+    margin = 2 * _ROUNDING * (own + squares.amax())
+    best, index = x.new_full((len(x),), torch.inf), torch.zeros(len(x), dtype=torch.long, device=x.device)
+    for start in range(0, len(bank), _COLUMNS):
+        columns = slice(start, start + _COLUMNS)
+        products = torch.addmm(squares[columns], left, right[columns].T, alpha=-2)  # |x - c|^2 - |x|^2
+        lows = products.amin(1)
+        level = torch.minimum(lows, best.square() - own) + margin
+        open_rows = (lows <= level).nonzero()[:, 0]  # where a column may be nearer than the best so far
+        ties = (products[open_rows] <= level[open_rows, None]).nonzero()
+        for pairs in torch.split(ties, 2**16):
+            row, column = open_rows[pairs[:, 0]], pairs[:, 1] + start
+            measured = distances(x.index_select(0, row)[:, None], bank.index_select(0, column)[:, None])[:, 0, 0]
+            lowest = best.scatter_reduce(0, row, measured, "amin")
+            index[lowest < best] = len(bank)  # to be replaced by the first of the new lowest
+            best = lowest
+            first = measured == best[row]
+            index.scatter_reduce_(0, row[first], column[first], "amin")
+    return best, index
+
+
+def greedy_coreset(x: Tensor, count: int, start: int = 0, progress: bool = False) -> Tensor:
+    """Indices (count) of the greedy k-centre selection from x (N, D): each pick lies farthest from all before it.
+
+    The picks are those of the plain algorithm, which updates every distance at every pick (ties: the first index; 0
+    once every distance is 0). As distances only shrink, one that was not updated is still an upper bound. So only
+    points whose bound is above a level are kept up to date; once all have sunk to it, the level is lowered, and the
+    next points make up for the picks that they missed, by a matrix product.
+    """
+    with tqdm(total=count, desc="PatchCore coreset", disable=not progress, initial=1) as bar:
+        return _Selection(x, count, start).run(bar)
+
+
+class _Selection:
+    """Picks so far, each point's upper bound of its distance to them, and to how many of them the bound applies."""
+
+    def __init__(self, x: Tensor, count: int, start: int) -> None:
+        self.x, self.done = x, 1
+        self.picks = torch.zeros(count, dtype=torch.long, device=x.device)
+        self.picks[0] = start
+        self.bound = distances(x[start : start + 1], x)[0]
+        self.seen = torch.ones(len(x), dtype=torch.int32, device=x.device)
+
+    def run(self, bar: "tqdm[Any]") -> Tensor:
+        level = 0.0
+        while self.done < len(self.picks) and level >= 0:  # below 0, every point that is left coincides with a pick
+            level = self._level()
+            active = (self.bound > level).nonzero()[:, 0]
+            self._update(active)
+            self._pick(active[self.bound.index_select(0, active) > level], level, bar)
+        return self.picks
+
+    def _level(self) -> float:
+        """The _ACTIVE-th highest bound; -1 where all points are to be kept up to date."""
+        if len(self.x) <= _ACTIVE or self.x.is_cuda:
+            return -1.0
+        level = self.bound.kthvalue(len(self.x) - _ACTIVE).values
+        return float(level) if level < self.bound.max() else -1.0
+
+    def _update(self, active: Tensor) -> None:
+        """Lower the active points' bounds to their distances to all picks."""
+        missed, centres = self.seen.index_select(0, active), self.x.index_select(0, self.picks[: self.done])
+        for part in torch.split(missed.argsort(), _TOGETHER):
+            first, rows = int(missed[part[0]]), active.index_select(0, part)
+            if first < self.done:
+                nearer, _ = nearest_patches(self.x.index_select(0, rows), centres[first:])
+                self.bound[rows] = torch.minimum(self.bound.index_select(0, rows), nearer)
+        self.seen[active] = self.done
+
+    def _pick(self, active: Tensor, level: float, bar: "tqdm[Any]") -> None:
+        """Pick from the active points, all up to date, until none of them is above the level."""
+        x, bound = self.x.index_select(0, active), self.bound.index_select(0, active)
+        while self.done < len(self.picks) and len(bound):
+            farthest = int(bound.argmax())
+            if bound[farthest] <= max(level, 0.0):
+                break
+            self.picks[self.done] = active[farthest]
+            torch.minimum(bound, distances(x[farthest : farthest + 1], x)[0], out=bound)
+            self.done += 1
+            bar.update()
+            if self.done % 16 == 0:
+                self.bound[active], self.seen[active] = bound, self.done
+                above = (bound > level).nonzero()[:, 0]
+                active, x, bound = (t.index_select(0, above) for t in (active, x, bound))
+        self.bound[active], self.seen[active] = bound, self.done

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from visa.errors import VisaError
 from visa.paths import written_whole
 
-EVALUATION_SIZE = (224, 224)  # height, width: pixel figures, AU-PRO above all, depend on it; images are squashed to it
+EVALUATION_SIZE = (224, 224)  # height, width: pixel metrics, AU-PRO above all, depend on it; images are squashed to it
 _LEVELS = 65535
 
 
@@ -101,19 +101,27 @@ def save_full_maps(
     if not np.isfinite(high - low):
         raise VisaError(f"the maps for {folder} hold NaN or infinite values: look for a diverged model.")
     (folder / "scale.json").unlink(missing_ok=True)
-    grey = _LEVELS / (high - low) if high > low else 0.0
+    scale = _LEVELS / (high - low) if high > low else 0.0
 
     def write(index: int) -> None:
         height, width = sizes[index]
         full = cv2.resize(maps[index], (width, height), interpolation=cv2.INTER_LINEAR)
-        pixels = np.rint((full - low) * grey).clip(0, _LEVELS).astype(np.uint16)
-        with written_whole(files[index]) as partial:
-            partial.write_bytes(cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())
+        write_png(files[index], np.rint((full - low) * scale).clip(0, _LEVELS).astype(np.uint16))
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(write, range(len(maps))))
     with written_whole(folder / "scale.json") as partial:
         partial.write_text(json.dumps({"low": low, "high": high}) + "\n", encoding="utf-8")
+
+
+def write_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+    """Write grey (H, W) or RGB (H, W, 3) pixels as PNG, whole or not at all."""
+    turned = pixels[..., ::-1] if pixels.ndim == 3 else pixels
+    done, content = cv2.imencode(".png", turned, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise VisaError(f"{path} cannot be encoded as PNG: its image is {pixels.shape[1]} x {pixels.shape[0]}.")
+    with written_whole(path) as partial:
+        partial.write_bytes(content.tobytes())
 
 
 def load_full_map(folder: Path, path: str) -> NDArray[np.float32]:

@@ -1,31 +1,94 @@
-"""What the detectors share: feature maps in, smoothed anomaly maps out, and their state on disk."""
+"""What the detectors share: what they score with, anomaly maps from distances, and a check of memory."""
 
-import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from visa.data.dataset import load_images
+from visa.data.setups import Split
+from visa.data.splits import Sample
+from visa.detect.finetune import TwoClass
+from visa.detect.scores import EVALUATION_SIZE
 from visa.errors import VisaError
-from visa.paths import written_whole
 
 # Images N,3,H,W in [0,1] to one N,C,h,w map for each stage: `visa.backbone.FeatureMaps`.
 Extract = Callable[[Tensor], list[Tensor]]
-Scored = tuple[NDArray[np.float32], NDArray[np.float32]]
-State = tuple[dict[str, Tensor], dict[str, Any]]
+Scored = tuple[NDArray[np.float32], NDArray[np.float32]]  # image scores (N,) and anomaly maps (N, H, W)
 # The least and the greatest value of a setting: two ints where it is an int. A seed may be any.
-Bounds = Mapping[str, tuple[float, float]]
+Bounds = dict[str, tuple[float, float]]
 ANY_SEED = (-(2**63), 2**63 - 1)
+
+
+class OneClass(Protocol):
+    """A detector that learns from normal images alone, so that `visa.detect.deploy` can fit it for new parts.
+
+    Its module has the class as `Detector`, the paper's stages as LAYERS, its settings as BOUNDS (OPTIONAL ones may be
+    None), and as STATE the names of the tensors that `fit` sets and `score` reads.
+    """
+
+    seed: int
+
+    def fit(self, batches: Iterable[Tensor], progress: bool = False) -> Self:
+        """Learn from batches N,3,H,W of normal images in [0,1]."""
+
+    def score(self, images: Tensor) -> Scored:
+        """Score images N,3,H,W in [0,1]."""
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What scores depend on beside backbone and data, as notebook 04 asks for it; each detector takes its own part."""
+
+    seed: int = 0
+    coreset_ratio: float = 0.01
+    two_class: TwoClass = field(default_factory=TwoClass)
+
+
+@dataclass
+class Context:
+    """What a detector scores with: a backbone, which stays as it is, images below `root`, and settings.
+
+    Maps and masks have `size` = (height, width). `kept` is for what a detector computes once for several splits.
+    """
+
+    backbone: nn.Module
+    root: Path
+    settings: ScoreSettings = field(default_factory=ScoreSettings)
+    progress: bool = False
+    size: tuple[int, int] = EVALUATION_SIZE
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    def images(self, samples: Sequence[Sample], size: tuple[int, int]) -> Tensor:
+        """Read the samples' images, resized to `size` = (height, width): uint8 N,3,H,W."""
+        return load_images(self.root, samples, size, progress=self.progress)
+
+    def batches(self, samples: Sequence[Sample], size: tuple[int, int]) -> Iterator[Tensor]:
+        """Read the samples' images in batches of 16, in [0,1], on the backbone's device."""
+        device = next(self.backbone.parameters()).device
+        return (part.to(device).float() / 255 for part in torch.split(self.images(samples, size), 16))
+
+
+def fit_and_score(detector: OneClass, context: Context, split: Split) -> Scored:
+    """Fit a one-class detector on a split's training images and score its test images."""
+    detector.fit(context.batches(split.train, context.size), context.progress)
+    scored = [detector.score(images) for images in context.batches(split.test, context.size)]
+    scores, maps = zip(*scored, strict=True)
+    return np.concatenate(scores), np.concatenate(maps)
+
+
+def is_anomaly(samples: Sequence[Sample]) -> NDArray[np.uint8]:
+    """The samples' labels (N,), 1 for an anomaly."""
+    return np.array([s.label == "anomaly" for s in samples], np.uint8)
 
 
 def anomaly_maps(distances: Tensor, size: tuple[int, int], sigma: float = 4.0) -> NDArray[np.float32]:
@@ -45,70 +108,6 @@ def check_memory(numbers: int, device: torch.device, what: str) -> None:
         raise VisaError(
             f"{what} need {needed / 1e9:.1f} GB, and {device} has {there / 1e9:.1f}: take less, or smaller images."
         )
-
-
-def save_state(path: Path, state: State, name: str = "settings") -> None:
-    """Write tensors as safetensors with the settings as metadata under `name`, whole or not at all."""
-    tensors, settings = state
-    if empty := [key for key, t in tensors.items() if t.numel() == 0]:
-        raise VisaError(f"nothing to save in {path} ({empty[0]} is empty): fit the detector first.")
-    with written_whole(path) as partial:
-        contiguous = {key: t.detach().cpu().contiguous() for key, t in tensors.items()}
-        partial.write_bytes(save(contiguous, {name: json.dumps(settings, sort_keys=True)}))
-
-
-def load_state(path: Path, device: str = "cpu", name: str = "settings") -> State:
-    """The tensors and settings that `save_state` wrote.
-
-    Executes no code in the file. Raises VisaError if it is absent or something else, or holds NaN or infinite values.
-    """
-    if not path.is_file():
-        raise VisaError(f"no fitted detector at {path}: fit one and save it there.")
-    try:
-        with safe_open(path, framework="pt", device=device) as file:
-            settings = json.loads(file.metadata()[name])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, TypeError, KeyError, ValueError, RecursionError, OSError) as error:
-        raise VisaError(f"{path} holds no fitted detector ({error}): fit it again.") from error
-    if not isinstance(settings, dict):
-        raise VisaError(f"{path} holds no fitted detector (settings are no table): fit it again.")
-    for key, t in tensors.items():
-        if t.is_floating_point() and not torch.isfinite(t).all():
-            raise VisaError(f"{path} holds NaN or infinite values in {key}: fit it again.")
-    return tensors, settings
-
-
-def check_settings(detector: str, settings: Mapping[str, Any], bounds: Bounds, optional: tuple[str, ...] = ()) -> None:
-    """Raise VisaError unless the settings are just those of `bounds` and lie within; `optional` ones may be None."""
-    if settings.keys() != bounds.keys():
-        wrong = sorted(settings.keys() ^ bounds.keys())[0]
-        raise VisaError(f"these are no settings of {detector}: {wrong} is absent or unknown.")
-    for name, (low, high) in bounds.items():
-        value = settings[name]
-        whole = isinstance(low, int) and isinstance(high, int)
-        number = isinstance(value, int) if whole else isinstance(value, (int, float))
-        if value is None and name in optional:
-            continue
-        if isinstance(value, bool) or not number or not low <= value <= high:  # NaN is not
-            raise VisaError(
-                f"{detector}'s {name} is {value!r}: it is {'a whole' if whole else 'a'} number, {low} to {high}."
-            )
-
-
-def check_tensors(detector: str, tensors: Mapping[str, Tensor], wanted: Mapping[str, tuple[torch.dtype, int]]) -> None:
-    """Raise VisaError unless the tensors have just these names, types and numbers of dimensions, and none is empty."""
-    if tensors.keys() != wanted.keys():
-        raise VisaError(f"the file holds no {detector}: it has {', '.join(sorted(tensors)) or 'nothing'}.")
-    for name, (dtype, ndim) in wanted.items():
-        t = tensors[name]
-        if t.dtype != dtype or t.ndim != ndim or t.numel() == 0:
-            raise VisaError(f"the file holds no {detector}: {name} is {t.dtype} of shape {tuple(t.shape)}.")
-
-
-def need_fit(state: Tensor) -> None:
-    """Raise VisaError where a detector's state is still empty."""
-    if state.numel() == 0:
-        raise VisaError("the detector holds no training images yet: fit it, or load a fitted one.")
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -1,6 +1,9 @@
 """Segmentation with a U-Net (Ronneberger et al. 2015) whose encoder is a pre-trained backbone."""
 
+import copy
 import math
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +11,32 @@ from torch.nn.functional import interpolate
 from torchvision.ops import sigmoid_focal_loss
 
 from visa.backbone import STAGES, normalize, stage_maps
-from visa.detect.finetune import Labelled, fine_tune, predict
-from visa.detect.shared import Scored
-from visa.detect.two_class import TwoClass
+from visa.data.dataset import is_known, load_masks
+from visa.data.setups import Split
+from visa.detect.finetune import Labelled, TwoClass, fine_tune, predict
+from visa.detect.shared import Context, Scored, ScoreSettings, is_anomaly
 
 _RARE = 0.01  # probability of a defect that the last layer starts from (Lin et al. 2017, section 3.3)
 _GROUPS = 8
+
+
+def settings(chosen: ScoreSettings) -> dict[str, Any]:
+    """The settings that the scores of notebook 04 depend on."""
+    return {"seed": chosen.seed, **asdict(chosen.two_class)}
+
+
+def score_split(context: Context, split: Split) -> Scored:
+    """Train a U-Net on a split's images whose mask is known and score its test images: (N,) and probability maps."""
+    chosen = context.settings.two_class
+    train = [sample for sample in split.train if is_known(sample)]
+    if unusable := len(split.train) - len(train):
+        print(f"{split.object}, {split.setup}: {unusable} anomalies without a mask do not train the U-Net.")
+    masks, _ = load_masks(context.root, train, chosen.size)
+    data = Labelled(context.images(train, chosen.size), masks, torch.from_numpy(is_anomaly(train)).long())
+    backbone = copy.deepcopy(context.backbone)
+    model = fit_unet(backbone, data, chosen, context.settings.seed, context.progress)
+    images = context.images(split.test, chosen.size)
+    return score_unet(model, images, context.size, chosen.precision, context.progress)
 
 
 class UNet(nn.Module):

@@ -1,145 +1,189 @@
-"""AU-ROC, AU-PR, AP, F1-max and AU-PRO, exact, in memory or from a stream that is read twice.
+"""Exact AU-ROC, AU-PR, AP, F1-max and AU-PRO.
 
-All exact figures follow from two counts at each distinct score of a positive: how many negatives score above it, and
-how many at least as high. Positives are few: they are kept, and all scores are counted among them, block by block.
+All of them follow from two counts at each distinct score of a positive: how many negatives score above it, and how
+many at least as high. So all scores are sorted once, and the positives' scores, which are few, are searched for in
+them.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from visa.errors import VisaError
-from visa.metrics import checks
-from visa.metrics.curves import Floats, Steps, figures_and_best
-from visa.metrics.tally import Tally
+
+Floats = NDArray[np.float64]
 
 
 def image_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """Exact image-level figures: `auroc`, `au_pr`, `ap`, `f1_max`, `f1_threshold`.
+    """Compute the exact image-level metrics `auroc`, `au_pr`, `ap`, `f1_max`, `f1_threshold`.
 
     scores: (N,), higher is more anomalous; labels: (N,), bool, 0/1 or 0/255, normal images among them.
     `au_pr` is the trapezoid under the precision-recall curve that starts at recall 0, precision 1 (the paper's
     AU-PR), `ap` the sum of precision times gain in recall (scikit-learn's average precision). `f1_max` is the best
-    over all thresholds, chosen on these very images; one counts as found if `score >= f1_threshold`. Equal scores
-    enter a curve together: constant scores give an AU-ROC of 0.5 and an AP of the prevalence. Nothing is rounded.
+    over all thresholds, chosen on these very images; one counts as found if `score >= f1_threshold`, the highest such
+    threshold of several. Equal scores enter a curve together: constant scores give an AU-ROC of 0.5 and an AP of the
+    prevalence. Nothing is rounded.
     Raises VisaError for unequal shapes, labels other than two values, NaN scores, or labels of one class only.
     """
-    s, positive = checks.labelled(scores, labels)
-    levels, counts = np.unique(s[positive], return_counts=True)
-    tally = Tally(levels)
-    tally.add(s)
-    return _figures(tally, counts)
+    s, positive = labelled(scores, labels)
+    return _exact(s, Positives(s[positive], np.zeros(int(positive.sum())), 0))
 
 
 def pixel_metrics(maps: ArrayLike, masks: ArrayLike, max_fpr: float = 0.3) -> dict[str, float]:
-    """Exact pixel-level figures: those of `image_metrics` over all pixels of all images together, and `au_pro`.
+    """Compute the exact pixel-level metrics: those of `image_metrics` over all pixels of all images, and `au_pro`.
 
     maps: (N, H, W) anomaly scores, higher is more anomalous; masks: (N, H, W), bool, 0/1 or 0/255, where normal
     images, which belong in, have an empty mask. A pixel counts as found if `score >= threshold`.
     `au_pro` (Bergmann et al. 2021, MVTec AD, section 5.3): mean share found of each connected region (8-connectivity,
     inside one image, every region of the data set with equal weight) against the false-positive rate over all normal
     pixels, trapezoid from 0 to `max_fpr` (linear between thresholds), divided by `max_fpr`.
-    It depends on the size of the maps: state it beside the figure.
+    It depends on the size of the maps: state it beside the number. Memory: the maps once more.
     Raises VisaError as `image_metrics` does, and for a `max_fpr` outside (0, 1].
     """
-    s, t = checks.same_shape(maps, masks, ndim=3, what="pixel")
-    exact = ExactPixelMetrics(max_fpr)
-    exact.collect(s, t)
-    exact.count(s)
-    return exact.compute()
+    if not 0 < max_fpr <= 1:
+        raise VisaError(f"max_fpr is {max_fpr}: AU-PRO needs a false-positive rate above 0 and up to 1.")
+    s, t = same_shape(maps, masks, ndim=3, what="pixel")
+    found = [positives(image, mask) for image, mask in zip(s, t, strict=True)]
+    check_values({value for f in found for value in f.values})
+    scores, shares = (np.concatenate([f[i] for f in found] or [np.zeros(0)]) for i in (0, 1))
+    check_both(scores.size, s.size)
+    check_scores(s)
+    return _exact(s, Positives(scores, shares, sum(f.regions for f in found)), max_fpr)
 
 
-class ExactPixelMetrics:
-    """The figures of `pixel_metrics`, same conventions, of a stream that is read twice.
+class Positives(NamedTuple):
+    """The P anomalous pixels of one or more images, or P anomalous images, which have no regions."""
 
-    First `collect(maps, masks)` over all images, then `count(maps)` over the same images in any order, then
-    `compute()`. Memory: some 100 bytes an anomalous pixel.
-    Across processes: each collects its part; `merge` them; a copy of the merged object counts in each process; `merge`
-    those. The result is that of one process.
+    scores: NDArray[Any]  # (P,)
+    shares: Floats  # (P,) 1 / size of the pixel's own region (8-connectivity)
+    regions: int
+    values: tuple[float, ...] = ()  # least and greatest that the mask holds beside 0
+
+
+def positives(scores: NDArray[Any], mask: NDArray[Any]) -> Positives:
+    """Find the anomalous pixels of one image (H, W), from a mask of bool, 0/1 or 0/255 (not checked here)."""
+    binary = mask if mask.dtype == np.uint8 else (mask if mask.dtype == bool else mask != 0).view(np.uint8)
+    x, y, width, height = cv2.boundingRect(np.ascontiguousarray(binary))
+    if not width:
+        return Positives(scores[:0, 0], np.zeros(0), 0)
+    box = np.s_[y : y + height, x : x + width]
+    count, labels = cv2.connectedComponents(np.ascontiguousarray(binary[box]), connectivity=8)
+    inside = labels > 0
+    region = labels[inside]
+    held = mask[box][inside]
+    shares = 1 / np.bincount(region)[region]
+    return Positives(scores[box][inside], shares, count - 1, (held.min().item(), held.max().item()))
+
+
+def _exact(scores: NDArray[Any], positive: Positives, max_fpr: float = 1.0) -> dict[str, float]:
+    """Compute all metrics from all scores, positives' among them; AU-PRO where the positives have regions."""
+    levels, level, counts = np.unique(positive.scores, return_inverse=True, return_counts=True)
+    ranked = np.sort(scores, axis=None)
+    above, at_least = (ranked.size - np.searchsorted(ranked, levels, side)[::-1] for side in ("right", "left"))
+    counts = counts[::-1]  # from high to low, like all that follows
+    found = counts.cumsum()
+    steps = Steps(counts, above - (found - counts), at_least - found, np.array(ranked.size - found[-1]))
+    weights = np.bincount(level, positive.shares)[::-1] / positive.regions if positive.regions else None
+    metrics = curve_metrics(steps, weights, max_fpr)
+    best = int(np.argmax(f1_scores(steps)))
+    return {name: float(value) for name, value in metrics.items()} | {"f1_threshold": float(levels[::-1][best])}
+
+
+class Steps(NamedTuple):
+    """K groups of scores, from high to low; leading axes (`...`) are independent test sets.
+
+    A group is all scores of one value, and metrics are exact; or of a range, whose scores count as equal. Groups
+    without positives may be left out.
     """
 
-    def __init__(self, max_fpr: float = 0.3) -> None:
-        checks.check_max_fpr(max_fpr)
-        self.max_fpr = max_fpr
-        self._scores: list[NDArray[Any]] = []
-        self._shares: list[Floats] = []
-        self._regions = self._pixels = 0
-        self._values: frozenset[float] = frozenset()
-        self._tally: Tally | None = None  # at the distinct scores of the positives; made by the first `count`
-        self._positives: NDArray[Any] = np.zeros(0, np.int64)  # at each
-        self._weights: Floats = np.zeros(0)
-
-    def collect(self, maps: ArrayLike, masks: ArrayLike) -> None:
-        """Take the anomalous pixels of maps (N, H, W) and masks (N, H, W).
-
-        Raises VisaError for unequal shapes, masks other than bool, 0/1 or 0/255, or once counting has begun.
-        """
-        if self._tally is not None:
-            raise VisaError("counting has begun: collect the anomalous pixels of all images before the first count.")
-        s, t = checks.same_shape(maps, masks, ndim=3, what="pixel")
-        for image, mask in zip(s, t, strict=True):
-            found = checks.positives(image, mask)
-            self._values |= found.values
-            self._scores.append(found.scores)
-            self._shares.append(found.shares)
-            self._regions += found.regions
-        checks.check_values(self._values)
-        self._pixels += s.size
-
-    def count(self, maps: ArrayLike) -> None:
-        """Count all pixels of maps (N, H, W) among the anomalous ones; VisaError for NaN or nothing collected."""
-        tally = self._close()
-        s, _ = checks.same_shape(maps, maps, ndim=3, what="pixel")
-        checks.check_scores(s)
-        tally.add(s)
-
-    def merge(self, other: "ExactPixelMetrics") -> None:
-        """Add what `other` has collected or, if one of them has begun to count, counted."""
-        if self.max_fpr != other.max_fpr:
-            raise VisaError(f"max_fpr is {self.max_fpr} here and {other.max_fpr} there: merge equals.")
-        if (self._tally is None) != (other._tally is None):  # a process may have no image to count
-            for part in (self, other):
-                part._close()
-        if self._tally is None or other._tally is None:
-            self._values |= other._values
-            checks.check_values(self._values)
-            self._scores += other._scores
-            self._shares += other._shares
-            self._regions += other._regions
-            self._pixels += other._pixels
-        elif not np.array_equal(self._tally.levels, other._tally.levels):
-            raise VisaError("the two count among different anomalous pixels: collect, merge and copy before counting.")
-        else:
-            self._tally.merge(other._tally)
-
-    def compute(self) -> dict[str, float]:
-        """The figures; VisaError if pixels of one kind are missing or the two passes saw different scores."""
-        tally = self._close()
-        if tally.total != self._pixels:
-            raise VisaError(f"{self._pixels} pixels were collected from, {tally.total} counted: read the same twice.")
-        if (tally.equal < self._positives).any():
-            raise VisaError("the scores that were counted are not those that were collected: read the same twice.")
-        return _figures(tally, self._positives, self._weights / self._regions, self.max_fpr)
-
-    def _close(self) -> Tally:
-        """End the collecting: group the positives by score."""
-        if self._tally is None:
-            scores = np.concatenate(self._scores) if self._scores else np.zeros(0)
-            checks.check_both(scores.size, self._pixels)
-            checks.check_scores(scores)
-            self._tally = Tally(np.unique(scores))
-            self._positives, self._weights = self._tally.sums(scores, np.concatenate(self._shares))
-            self._scores, self._shares = [], []
-        return self._tally
+    positives: NDArray[Any]  # (..., K) in each group
+    above: NDArray[Any]  # (..., K) negatives above the group
+    at_least: NDArray[Any]  # (..., K) negatives above the group or in it
+    negatives: NDArray[Any]  # (...,) in all
 
 
-def _figures(
-    tally: Tally, positives: NDArray[Any], weights: Floats | None = None, max_fpr: float = 1.0
-) -> dict[str, float]:
-    """All figures, from the positives at each level, their weights, and the counts of all scores."""
-    negatives = (tally.equal - positives)[::-1]
-    at_least = (tally.between[:0:-1] + negatives).cumsum()
-    steps = Steps(positives[::-1], at_least - negatives, at_least, at_least[-1] + tally.between[0])
-    figures, best = figures_and_best(steps, None if weights is None else weights[::-1], max_fpr)
-    return figures | {"f1_threshold": float(tally.levels[::-1][best])}
+def steps_of_groups(positives: NDArray[Any], negatives: NDArray[Any]) -> Steps:
+    """Sum up the counts (..., K) of positives and negatives in each group, from high to low, none left out."""
+    at_least = negatives.cumsum(-1)
+    return Steps(positives, at_least - negatives, at_least, at_least[..., -1])
+
+
+def curve_metrics(steps: Steps, weights: Floats | None = None, max_fpr: float = 1.0) -> dict[str, Floats]:
+    """Compute `auroc`, `au_pr` (trapezoid), `ap` (step) and `f1_max`, each (...,), as `image_metrics` defines them.
+
+    With `weights` (..., K), each group's share of all regions, also `au_pro` from 0 to `max_fpr`. There must be
+    positives and negatives. As the false-positive rate rises, a group is found on a straight ramp from its first
+    negative to its last: its area has a closed form, and the weighted sum of all is that of the curve.
+    """
+    gain = steps.positives / steps.positives.sum(-1, keepdims=True)  # in recall
+    found = steps.positives.cumsum(-1)
+    start, end = _precision(found - steps.positives, steps.above), _precision(found, steps.at_least)
+    low, high = (counts / steps.negatives[..., None] for counts in (steps.above, steps.at_least))  # FPR
+    metrics = {
+        "auroc": (gain * (1 - (low + high) / 2)).sum(-1),
+        "au_pr": (gain * (start + end) / 2).sum(-1),
+        "ap": (gain * end).sum(-1),
+        "f1_max": f1_scores(steps).max(-1),
+    }
+    if weights is not None:
+        cut = (max_fpr - low).clip(0) ** 2 / (2 * np.where(high > low, high - low, 1))  # of a ramp beyond max_fpr
+        area = np.where(high <= max_fpr, max_fpr - (low + high) / 2, cut)
+        metrics["au_pro"] = (weights * area).sum(-1) / max_fpr
+    return {name: np.minimum(value, 1.0) for name, value in metrics.items()}  # sums may be rounded to above 1
+
+
+def f1_scores(steps: Steps) -> Floats:
+    """Compute F1 (..., K) with the threshold at each group."""
+    found, total = steps.positives.cumsum(-1), steps.positives.sum(-1, keepdims=True)
+    return np.asarray(2 * found / (found + steps.at_least + total))
+
+
+def _precision(tp: NDArray[Any], fp: NDArray[Any]) -> Floats:
+    """Compute tp / (tp + fp), 1 where nothing is predicted: the curve's start."""
+    predicted = np.asarray(tp + fp, np.float64)
+    precision: Floats = np.divide(tp, predicted, out=np.ones_like(predicted), where=predicted > 0)
+    return precision
+
+
+def check_values(values: set[float], what: str = "pixel") -> None:
+    """Refuse masks or labels that hold anything beside 0 but one of 1, True and 255."""
+    found = sorted(values)
+    if len(found) > 1 or sum(found) not in (0, 1, 255):
+        listed = ", ".join(str(v) for v in found[:5])
+        raise VisaError(f"{what} truth holds {listed} beside 0: it must be bool, 0/1 or 0/255 (class ids: mask > 0).")
+
+
+def check_both(count: int, total: int, what: str = "pixel") -> None:
+    """Refuse a test set without any normal or without any anomalous member."""
+    if count in (0, total):
+        absent = "anomalous" if count == 0 else "normal"
+        raise VisaError(f"the test set holds no {absent} {what}s: its metrics need normal and anomalous ones.")
+
+
+def check_scores(scores: NDArray[Any], what: str = "pixel") -> None:
+    """Refuse NaN."""
+    if scores.size and np.isnan(scores.min()):  # the minimum carries a NaN on, without a second array
+        raise VisaError(f"some {what} scores are NaN: look for a diverged model or an empty training set.")
+
+
+def same_shape(scores: ArrayLike, truth: ArrayLike, ndim: int, what: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return scores, as floats, and truth as arrays; VisaError unless they have one shape with `ndim` axes."""
+    s, t = np.asarray(scores), np.asarray(truth)
+    if s.ndim != ndim or s.shape != t.shape:
+        shape = "(N,)" if ndim == 1 else "(N, H, W)"
+        raise VisaError(f"{what} scores are of shape {s.shape}, their truth of {t.shape}: both must be {shape}.")
+    if s.dtype not in (np.float32, np.float64):
+        s = s.astype(np.float32 if s.dtype == np.float16 else np.float64)
+    return s, t
+
+
+def labelled(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return image scores (N,) and labels as bool, checked."""
+    s, t = same_shape(scores, labels, ndim=1, what="image")
+    positive = np.asarray(t != 0)
+    check_values(set(np.unique(t[positive]).tolist()), "image")
+    check_both(int(positive.sum()), t.size, "image")
+    check_scores(s, "image")
+    return s, positive

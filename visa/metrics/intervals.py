@@ -1,4 +1,4 @@
-"""Bootstrap intervals over images: what figures would be on other test images of the same kind.
+"""Bootstrap intervals over images: what metrics would be on other test images of the same kind.
 
 Whole images are drawn, not pixels: those of one image depend on each other. Images are drawn with replacement, normal
 and anomalous ones apart, so that every draw has the test set's numbers of both. Intervals are percentile intervals.
@@ -12,19 +12,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from visa.errors import VisaError
-from visa.metrics import checks
-from visa.metrics.curves import Floats, curve_figures, steps_of_groups
-from visa.metrics.exact import image_metrics, pixel_metrics
-from visa.metrics.tally import Tally
+from visa.metrics.exact import (
+    Floats,
+    curve_metrics,
+    image_metrics,
+    labelled,
+    pixel_metrics,
+    positives,
+    same_shape,
+    steps_of_groups,
+)
 
 CUTS = 2048  # scores at which draws are counted
 _DRAWS = 32  # at once
 
-Drawn = Callable[[Floats], dict[str, Floats]]  # (D, N) how often each image is drawn -> (D,) of each figure
+Drawn = Callable[[Floats], dict[str, Floats]]  # (D, N) how often each image is drawn -> (D,) of each metric
 
 
 class Interval(NamedTuple):
-    """A figure on all images, and the interval around it."""
+    """A metric on all images, and the interval around it."""
 
     value: float
     low: float
@@ -34,12 +40,12 @@ class Interval(NamedTuple):
 def image_intervals(
     scores: ArrayLike, labels: ArrayLike, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> dict[str, Interval]:
-    """`auroc`, `au_pr`, `ap`, `f1_max` of `image_metrics`, exact in each of the `resamples`, with their intervals.
+    """Give `auroc`, `au_pr`, `ap`, `f1_max` of `image_metrics` with intervals, exact in each of the `resamples`.
 
     scores (N,), labels (N,) as there; F1's threshold is chosen anew in each draw. Raises VisaError as there.
     """
-    checks.check_resampling(resamples, confidence)
-    s, positive = checks.labelled(scores, labels)
+    check_resampling(resamples, confidence)
+    s, positive = labelled(scores, labels)
     samples = resample(images_drawn(s, positive), positive, resamples, seed)
     return _intervals(image_metrics(s, positive), samples, confidence)
 
@@ -52,21 +58,27 @@ def pixel_intervals(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """`auroc`, `au_pr`, `ap`, `f1_max`, `au_pro` of `pixel_metrics`, exact, with intervals over images.
+    """Give `auroc`, `au_pr`, `ap`, `f1_max`, `au_pro` of `pixel_metrics`, exact, with intervals over images.
 
     maps, masks (N, H, W) as there. In the draws, scores between neighbours of some 2,048 anomalous pixels' scores,
     equally many anomalous pixels apart, count as equal, which moves an end by some 1e-4. Memory: 100 kB an image.
     Raises VisaError as there, and if a draw holds no normal pixel.
     """
-    checks.check_resampling(resamples, confidence)
-    s, t = checks.same_shape(maps, masks, ndim=3, what="pixel")
+    check_resampling(resamples, confidence)
+    s, t = same_shape(maps, masks, ndim=3, what="pixel")
     exact = pixel_metrics(s, t, max_fpr)
     samples = resample(pixels_drawn(s, t, max_fpr), np.asarray(t.any(axis=(1, 2))), resamples, seed)
     return _intervals(exact, samples, confidence)
 
 
-def resample(figures: Drawn, positive: NDArray[np.bool_], resamples: int, seed: int) -> dict[str, Floats]:
-    """(resamples,) values of each figure; the draws depend on `positive` (N,) and the seed alone."""
+def check_resampling(resamples: int, confidence: float) -> None:
+    """Refuse an interval without draws, or of no confidence."""
+    if resamples < 1 or not 0 < confidence < 1:
+        raise VisaError(f"resamples is {resamples}, confidence {confidence}: give at least 1, and a share like 0.95.")
+
+
+def resample(metrics: Drawn, positive: NDArray[np.bool_], resamples: int, seed: int) -> dict[str, Floats]:
+    """Compute (resamples,) values of each metric; the draws depend on `positive` (N,) and the seed alone."""
     random = np.random.default_rng(seed)
     parts = []
     for start in range(0, resamples, _DRAWS):
@@ -76,61 +88,64 @@ def resample(figures: Drawn, positive: NDArray[np.bool_], resamples: int, seed: 
                 times[:, stratum] = random.multinomial(
                     stratum.size, np.full(stratum.size, 1 / stratum.size), len(times)
                 )
-        parts.append(figures(times))
+        parts.append(metrics(times))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def ends(samples: Floats, confidence: float) -> tuple[float, float]:
-    """The percentile interval of resampled values."""
+    """Find the percentile interval of resampled values."""
     low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
 def images_drawn(scores: NDArray[Any], positive: NDArray[np.bool_]) -> Drawn:
-    """Exact image figures of drawn images."""
+    """Prepare the exact image metrics of drawn images."""
     order = np.argsort(scores)[::-1]
     ranked = scores[order]
     starts = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))  # of each group of equal scores
 
-    def figures(times: Floats) -> dict[str, Floats]:
+    def metrics(times: Floats) -> dict[str, Floats]:
         counts = (np.add.reduceat((times * part)[:, order], starts, axis=1) for part in (positive, ~positive))
-        return curve_figures(steps_of_groups(*counts))
+        return curve_metrics(steps_of_groups(*counts))
 
-    return figures
+    return metrics
 
 
 def pixels_drawn(maps: NDArray[Any], masks: NDArray[Any], max_fpr: float) -> Drawn:
-    """Pixel figures of drawn images, from each image's own counts in groups of scores."""
-    positives, negatives, shares, regions = _counts(maps, masks)
+    """Prepare the pixel metrics of drawn images, from each image's own counts in groups of scores."""
+    inside, outside, shares, regions = _counts(maps, masks)
 
-    def figures(times: Floats) -> dict[str, Floats]:
-        steps = steps_of_groups(times @ positives, times @ negatives)
+    def metrics(times: Floats) -> dict[str, Floats]:
+        steps = steps_of_groups(times @ inside, times @ outside)
         if not steps.negatives.all():
             raise VisaError("some draws of these images hold no normal pixel: intervals need more images that do.")
-        return curve_figures(steps, times @ shares / (times @ regions)[:, None], max_fpr)
+        return curve_metrics(steps, times @ shares / (times @ regions)[:, None], max_fpr)
 
-    return figures
+    return metrics
 
 
 def _counts(maps: NDArray[Any], masks: NDArray[Any]) -> tuple[Floats, Floats, Floats, Floats]:
-    """Of each image: positives, negatives, regions' shares (N, K) in groups from high to low scores; regions (N,)."""
-    found = [checks.positives(image, mask) for image, mask in zip(maps, masks, strict=True)]
+    """Count each image's positives, negatives and regions' shares (N, K), from high to low scores; and regions (N,).
+
+    Group 2k + 1 is level k, group 2k what lies right below it, before their order is turned round.
+    """
+    found = [positives(image, mask) for image, mask in zip(maps, masks, strict=True)]
     levels = _cuts(np.concatenate([f.scores for f in found]))
-    everything, positives, shares = (np.zeros((len(maps), 2 * levels.size + 1)) for _ in range(3))
+    everything, inside, shares = (np.zeros((len(maps), 2 * levels.size + 1)) for _ in range(3))
     for i, (image, f) in enumerate(zip(maps, found, strict=True)):
-        tally = Tally(levels)
-        tally.add(image)
-        everything[i, ::2], everything[i, 1::2] = tally.between, tally.equal
-        place = np.searchsorted(levels, f.scores)  # group 2k + 1 is level k, group 2k what lies right below
+        ranked = np.sort(image, axis=None)
+        edges = np.stack([np.searchsorted(ranked, levels, side) for side in ("left", "right")], axis=1)
+        everything[i] = np.diff(edges.ravel(), prepend=0, append=ranked.size)
+        place = np.searchsorted(levels, f.scores)
         group = 2 * place + (levels.take(place, mode="clip") == f.scores)
-        positives[i] = np.bincount(group, minlength=positives.shape[1])
-        shares[i] = np.bincount(group, f.shares, minlength=positives.shape[1])
+        inside[i] = np.bincount(group, minlength=inside.shape[1])
+        shares[i] = np.bincount(group, f.shares, minlength=inside.shape[1])
     regions = np.array([f.regions for f in found], np.float64)
-    return positives[:, ::-1], (everything - positives)[:, ::-1], shares[:, ::-1], regions
+    return inside[:, ::-1], (everything - inside)[:, ::-1], shares[:, ::-1], regions
 
 
 def _cuts(scores: NDArray[Any]) -> NDArray[Any]:
-    """Up to CUTS of the scores, at equal steps among them: of few, all."""
+    """Choose up to CUTS of the scores, at equal steps among them: of few, all."""
     ranked = np.sort(scores)
     return np.unique(ranked[np.linspace(0, ranked.size - 1, CUTS).astype(np.int64)])
 

@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 
 from visa.errors import VisaError
-from visa.metrics import checks
-from visa.metrics.curves import Floats
-from visa.metrics.exact import image_metrics, pixel_metrics
-from visa.metrics.intervals import ends, images_drawn, pixels_drawn, resample
+from visa.metrics.exact import Floats, image_metrics, labelled, pixel_metrics, same_shape
+from visa.metrics.intervals import check_resampling, ends, images_drawn, pixels_drawn, resample
+
+_ROUNDING = 1e-12  # of the difference of two equal metrics
 
 
 class Difference(NamedTuple):
@@ -43,13 +43,13 @@ class Scored(Protocol):
 
 
 def delong(first: ArrayLike, second: ArrayLike, labels: ArrayLike, confidence: float = 0.95) -> Difference:
-    """DeLong's test for two correlated AU-ROCs at image level (DeLong et al. 1988).
+    """Test the difference of two correlated AU-ROCs at image level (DeLong et al. 1988).
 
     first, second: (N,) scores of the same images; labels (N,). The interval is that of the normal distribution.
     Raises VisaError as `image_metrics` does, and for fewer than two images of a kind.
     """
-    a, positive = checks.labelled(first, labels)
-    b, _ = checks.labelled(second, labels)
+    a, positive = labelled(first, labels)
+    b, _ = labelled(second, labels)
     if min(positive.sum(), (~positive).sum()) < 2:
         raise VisaError("DeLong's test needs at least two normal and two anomalous images.")
     inside, outside = zip(*(_placements(s, positive) for s in (a, b)), strict=True)
@@ -69,14 +69,15 @@ def compare_images(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Difference]:
-    """Paired bootstrap over images of each figure of `image_intervals`: both runs see the same draws.
+    """Compare two runs by a paired bootstrap over images, for each metric of `image_intervals`.
 
-    first, second: (N,) scores of the same images; labels (N,). The p-value is twice the share of draws on the rarer
-    side of 0 (at least 2 / (resamples + 1)). Raises VisaError as `image_metrics` does.
+    first, second: (N,) scores of the same images; labels (N,). Both see the same draws. The p-value is twice the share
+    of draws on the rarer side of 0 (at least 2 / (resamples + 1)), where a draw without a difference is on either.
+    Raises VisaError as `image_metrics` does.
     """
-    checks.check_resampling(resamples, confidence)
-    a, positive = checks.labelled(first, labels)
-    b, _ = checks.labelled(second, labels)
+    check_resampling(resamples, confidence)
+    a, positive = labelled(first, labels)
+    b, _ = labelled(second, labels)
     samples = [resample(images_drawn(s, positive), positive, resamples, seed) for s in (a, b)]
     return _differences([image_metrics(s, positive) for s in (a, b)], samples, confidence)
 
@@ -90,9 +91,9 @@ def compare_pixels(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Difference]:
-    """The same for each figure of `pixel_intervals`, and as exact; first, second, masks: (N, H, W)."""
-    checks.check_resampling(resamples, confidence)
-    pairs = [checks.same_shape(maps, masks, ndim=3, what="pixel") for maps in (first, second)]
+    """Do the same for each metric of `pixel_intervals`, and as exact; first, second, masks: (N, H, W)."""
+    check_resampling(resamples, confidence)
+    pairs = [same_shape(maps, masks, ndim=3, what="pixel") for maps in (first, second)]
     values = [pixel_metrics(s, t, max_fpr) for s, t in pairs]
     positive = np.asarray(pairs[0][1].any(axis=(1, 2)))
     samples = [resample(pixels_drawn(s, t, max_fpr), positive, resamples, seed) for s, t in pairs]
@@ -102,7 +103,7 @@ def compare_pixels(
 def compare_runs(
     first: Scored, second: Scored, resamples: int = 1000, seed: int = 0
 ) -> dict[tuple[str, str], Difference]:
-    """Every figure of two runs' scores: (level, metric) to second minus first, images matched by path.
+    """Compare every metric of two runs: (level, metric) to second minus first, images matched by path.
 
     `("image", "auroc")` and so on by `compare_images`, `("image", "auroc, DeLong")` by `delong` where there are two
     images of each kind, and `("pixel", "au_pro")` and so on by `compare_pixels` over the images whose truth is known,
@@ -115,7 +116,7 @@ def compare_runs(
     pair = first.image_scores, second.image_scores[order]
     images = compare_images(*pair, first.labels, resamples=resamples, seed=seed)
     found = {("image", name): difference for name, difference in images.items()}
-    positive = checks.labelled(pair[0], first.labels)[1]
+    positive = labelled(pair[0], first.labels)[1]
     if min(positive.sum(), (~positive).sum()) > 1:
         found = {("image", "auroc, DeLong"): delong(*pair, first.labels), **found}
     if first.maps is None or second.maps is None or first.masks is None or second.masks is None:
@@ -131,7 +132,7 @@ def compare_runs(
 
 
 def _placements(scores: NDArray[Any], positive: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Of each positive the share of negatives below it, of each negative the share of positives above; ties half."""
+    """Find each positive's share of negatives below it, and each negative's of positives above; ties count half."""
     inside, outside = scores[positive], scores[~positive]
     return _share_below(inside, outside), 1 - _share_below(outside, inside)
 
@@ -142,7 +143,7 @@ def _share_below(scores: NDArray[Any], others: NDArray[Any]) -> Floats:
 
 
 def _matched(first: list[str], second: list[str]) -> NDArray[np.int64]:
-    """Where each path of the first run stands in the second."""
+    """Find where each path of the first run stands in the second."""
     place = {path: i for i, path in enumerate(second)}
     apart = sorted(set(first) ^ set(second))
     if apart or not len(first) == len(second) == len(place):
@@ -157,7 +158,7 @@ def _differences(
     found = {}
     for name in samples[0]:
         drawn = samples[1][name] - samples[0][name]
-        rarer = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
+        rarer = min(np.count_nonzero(drawn <= _ROUNDING), np.count_nonzero(drawn >= -_ROUNDING))
         p = min(1.0, 2 * (1 + rarer) / (1 + drawn.size))
         found[name] = Difference(values[1][name] - values[0][name], *ends(drawn, confidence), float(p))
     return found

@@ -6,18 +6,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import auc, precision_recall_curve, roc_auc_score, roc_curve
 
-from visa.metrics import checks
+from visa.metrics.exact import check_both, check_scores, check_values, labelled, same_shape
 
 
 def compute_classification_metrics(anomaly_scores: ArrayLike, ground_truth_labels: ArrayLike) -> dict[str, Any]:
-    """The reference tool's image figures: `auroc`, `fpr`, `tpr`, `threshold`, `au_pr`.
+    """Compute the reference tool's image metrics: `auroc`, `fpr`, `tpr`, `threshold`, `au_pr`.
 
     anomaly_scores: (N,), higher is more anomalous; ground_truth_labels: (N,), 1 for an anomaly. As in the reference,
     `threshold` belongs to the precision-recall curve although it stands beside `fpr` and `tpr`, and `au_pr` is the
     trapezoid under that curve. An image counts as found if `score >= threshold`.
     Raises VisaError as `image_metrics` does.
     """
-    scores, labels = checks.labelled(anomaly_scores, ground_truth_labels)
+    scores, labels = labelled(anomaly_scores, ground_truth_labels)
     fpr, tpr, _ = roc_curve(labels, scores)
     precision, recall, threshold = precision_recall_curve(labels, scores)
     return {
@@ -30,7 +30,7 @@ def compute_classification_metrics(anomaly_scores: ArrayLike, ground_truth_label
 
 
 def compute_localization_metrics(predicted_masks: ArrayLike, ground_truth_masks: ArrayLike) -> dict[str, Any]:
-    """The reference tool's pixel figures: `fpr`, `tpr`, `precision`, `f1`, `thresholds`, `roc_auc`, `pr_auc`.
+    """Compute the reference tool's pixel metrics: `fpr`, `tpr`, `precision`, `f1`, `thresholds`, `roc_auc`, `pr_auc`.
 
     predicted_masks: (N, H, W) scores; ground_truth_masks: (N, H, W), 0/1 or 0/255 (the reference took only 0/1), all
     images together, normal ones included. The curves hold 202 thresholds from high to low, by `score > threshold`:
@@ -39,11 +39,11 @@ def compute_localization_metrics(predicted_masks: ArrayLike, ground_truth_masks:
     exact.
     Raises VisaError as `pixel_metrics` does.
     """
-    scores, truth = checks.same_shape(predicted_masks, ground_truth_masks, ndim=3, what="pixel")
+    scores, truth = same_shape(predicted_masks, ground_truth_masks, ndim=3, what="pixel")
     positive = truth != 0
-    checks.check_values(np.unique(truth[positive]).tolist())
-    checks.check_both(int(np.count_nonzero(positive)), truth.size)
-    checks.check_scores(scores)
+    check_values(set(np.unique(truth[positive]).tolist()))
+    check_both(int(np.count_nonzero(positive)), truth.size)
+    check_scores(scores)
     inside, outside = np.sort(scores[positive]), np.sort(scores[~positive])
     high, low = inside[-1], inside[0]
     # From high to low: rounding in single precision differs from low to high, and the reference's values are kept.

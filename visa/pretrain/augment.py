@@ -2,22 +2,22 @@
 
 The distribution is that of torchvision's v2 RandomResizedCrop, RandomHorizontalFlip, ColorJitter, RandomGrayscale
 and GaussianBlur, with parameters of its own for each image; with the parameters held fixed the pixels are those of
-torchvision's functional operations. A CPU makes views of bytes in bytes (`visa.pretrain.pixels_cpu`). On a GPU
-nothing here waits for the device: no value is read back to the host.
+torchvision's functional operations. On a GPU nothing here waits for the device: no value is read back to the host.
 """
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from visa.errors import VisaError
-from visa.pretrain.pixels import HUE, Crop, Drawn, Jitter, apply_grey_, apply_jitter_, gaussian_blur_, resized_crop
-from visa.pretrain.pixels_cpu import views_of_bytes
 
-_TRIES = 10
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+_TRIES = 10  # random boxes before the central one is taken
 
 
 @dataclass(frozen=True)
@@ -94,37 +94,42 @@ WEAK = View((0.8, 1.0), (0.1, 0.1, 0.1, 0.02), jitter_p=0.8, grey_p=0.0, blur_p=
 
 
 def random_view(images: Tensor, side: int, view: View, draws: Draws) -> Tensor:
-    """Crop, flip, colour jitter, grey and blur: N,3,H,W, uint8 or float in [0,1], to float N,3,side,side in [0,1].
+    """Crop, flip, jitter, grey and blur N,3,H,W, uint8 or float in [0,1], to float N,3,side,side in [0,1].
 
-    The draws' generator lies on the images' device. On a CPU views of bytes are made in bytes, which is several times
-    as fast and rounds each step to a grey level. Raises VisaError for images of another shape or type.
+    The draws' generator lies on the images' device. Raises VisaError for images of another shape or type.
     """
     check_images(images, bytes_too=True)
-    drawn = _draw(images, side, view, draws)
-    reach = math.ceil(3 * view.blur_sigma[1] * side / 224)
-    if images.dtype == torch.uint8:
-        if images.is_cpu:
-            return views_of_bytes(images, side, drawn, reach)
-        images = images.float() / 255
-    with torch.autocast(images.device.type, enabled=False):
-        x = resized_crop(images, drawn.crop, side)
-        if view.jitter_p:
-            apply_jitter_(x, drawn.jitter)
-        if view.grey_p:
-            apply_grey_(x, drawn.greyed)
-        if view.blur_p:
-            gaussian_blur_(x, drawn.sigma, reach)
-        return x.clamp_(0, 1)
-
-
-def _draw(images: Tensor, side: int, view: View, draws: Draws) -> Drawn:
     n, _, height, width = images.shape
     crop = draw_crop(n, height, width, view, draws)
     jitter = draw_jitter(n, view.jitter, draws, view.jitter_p)
     greyed = draws.chance(n, view.grey_p)
     low, high = (bound * side / 224 for bound in view.blur_sigma)
     sigma = draws.uniform(n, low=low, high=high) * draws.chance(n, view.blur_p)
-    return Drawn(crop, jitter, greyed, sigma)
+    with torch.autocast(images.device.type, enabled=False):
+        x = resized_crop(images.float() / 255 if images.dtype == torch.uint8 else images, crop, side)
+        if view.jitter_p:
+            apply_jitter_(x, jitter)
+        if view.grey_p:
+            x.lerp_(rgb_to_grayscale(x), greyed.to(x)[:, None, None, None])
+        if view.blur_p:
+            gaussian_blur_(x, sigma, reach=math.ceil(3 * view.blur_sigma[1] * side / 224))
+        return x.clamp_(0, 1)
+
+
+@dataclass(frozen=True)
+class Views:
+    """Views of N images for one training step, each N,3,S,S in [0,1].
+
+    `first`, `second`: strong views for the base loss (supervised pre-training has no second); `labels`: N classes;
+    `spd`: anchor, positive and negative of the SPD term (see `visa.pretrain.spd.spd_views`), or None; `shuffle`: a
+    permutation of the images of all processes, in which MoCo encodes its keys.
+    """
+
+    first: Tensor
+    second: Tensor | None
+    labels: Tensor
+    spd: tuple[Tensor, Tensor, Tensor] | None
+    shuffle: Tensor
 
 
 def check_images(images: Tensor, bytes_too: bool = False) -> None:
@@ -133,6 +138,28 @@ def check_images(images: Tensor, bytes_too: bool = False) -> None:
     if images.ndim != 4 or images.shape[1] != 3 or not taken:
         wanted = "uint8, or float in [0,1]" if bytes_too else "float in [0,1]: divide bytes by 255"
         raise VisaError(f"Images are {images.dtype} {','.join(map(str, images.shape))}; give N,3,H,W, {wanted}.")
+
+
+class Crop(NamedTuple):
+    """Boxes of N images in whole pixels, N each, int64, and whether each is mirrored, `flip`: N, bool."""
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+    flip: Tensor
+
+
+class Jitter(NamedTuple):
+    """Drawn colour jitter of N images.
+
+    `factors`: N,3, brightness, contrast and saturation, 1 changes nothing; `hue`: N, turns in [-0.5, 0.5];
+    `order`: N,4, the order in which 0 brightness, 1 contrast, 2 saturation and 3 hue are applied.
+    """
+
+    factors: Tensor
+    hue: Tensor
+    order: Tensor
 
 
 def draw_crop(n: int, height: int, width: int, view: View, draws: Draws) -> Crop:
@@ -160,3 +187,111 @@ def draw_jitter(n: int, jitter: tuple[float, float, float, float], draws: Draws,
     factors = [draws.uniform(n, low=max(0.0, 1 - j), high=1 + j) * used + (1 - used) for j in jitter[:HUE]]
     hue = draws.uniform(n, low=-jitter[HUE], high=jitter[HUE]) * used
     return Jitter(torch.stack(factors, 1), hue, draws.uniform(n, 4).argsort(1))
+
+
+def resized_crop(images: Tensor, crop: Crop, side: int) -> Tensor:
+    """Cut each image's box, resample it (bilinear, antialiased) and mirror it: N,3,H,W to N,3,side,side.
+
+    One product rows @ image @ columns^T an image: the resampling is linear and separable.
+    """
+    _, _, height, width = images.shape
+    rows = _resampling(crop.top, crop.height, height, side)
+    columns = _resampling(crop.left, crop.width, width, side)
+    columns = torch.where(crop.flip[:, None, None], columns.flip(1), columns)
+    return rows[:, None].to(images) @ (images @ columns[:, None].to(images).mT)
+
+
+def _resampling(start: Tensor, extent: Tensor, size: int, side: int) -> Tensor:
+    """Weights that resample `extent` of `size` pixels from `start` to `side` pixels: N,side,size, rows sum to 1.
+
+    A triangle as wide as the output's pixel, but not narrower than the input's, cut at the box.
+    """
+    start, extent = start[:, None, None], extent[:, None, None]
+    pixel = torch.arange(size, device=start.device) - start
+    scale = extent / side
+    centre = (torch.arange(side, device=start.device)[:, None] + 0.5) * scale
+    weight = (1 - (pixel + 0.5 - centre).abs() / scale.clamp(min=1)).clamp(min=0)
+    weight = weight * ((pixel >= 0) & (pixel < extent))
+    return weight / weight.sum(2, keepdim=True)
+
+
+def apply_jitter_(x: Tensor, jitter: Jitter, inside: Tensor | None = None) -> None:
+    """Jitter the colours of N,3,H,W in [0,1] in place, in each image's own order, clamped to [0,1] after each step.
+
+    `inside`: N,1,H,W of 0 and 1, the pixels whose mean contrast is relative to; None: all. Hue has one place for the
+    whole batch: what an image has before its hue runs first, what it has after runs last.
+    """
+    weight = 1 / x[0, 0].numel() if inside is None else inside / inside.sum((2, 3), keepdim=True)
+    steps = _steps(jitter).to(x)
+    _move_(x, steps[:, :3], weight)
+    _turn_hue_(x, jitter.hue)
+    _move_(x, steps[:, 3:], weight)
+
+
+def _steps(jitter: Jitter) -> Tensor:
+    """Three steps before hue and three after: N,6,3, how far from its origin a pixel moves, and which origin.
+
+    The second and third number choose the mean grey (contrast) or the pixel's own (saturation); none: black.
+    """
+    away = 1 - F.pad(jitter.factors, (0, 1), value=1.0).gather(1, jitter.order)
+    steps = torch.stack((away, (jitter.order == CONTRAST).to(away), (jitter.order == SATURATION).to(away)), 2)
+    is_hue = (jitter.order == HUE).to(away)
+    after_hue = is_hue.cumsum(1)[:, :, None]
+    return torch.cat((steps[:, :3] * (1 - after_hue[:, :3]), steps[:, 1:] * after_hue[:, 1:]), 1)
+
+
+def _move_(x: Tensor, steps: Tensor, weight: Tensor | float) -> None:
+    """In place: brightness moves pixels from black, contrast from the mean grey, saturation from their own grey."""
+    for away, contrast, saturation in steps.permute(1, 2, 0)[..., None, None, None]:
+        luma = rgb_to_grayscale(x)
+        mean = (luma * weight).sum((2, 3), keepdim=True)
+        x.lerp_(luma * saturation + mean * contrast, away).clamp_(0, 1)
+
+
+def _turn_hue_(x: Tensor, turns: Tensor) -> None:
+    """Turn the hue in HSV (Smith 1978) in place: N,3,H,W by N turns; value and saturation stay.
+
+    Masks are numbers here: on a CPU `torch.where` takes 25 times as long as a sum.
+    """
+    r, g, b = x.unbind(1)
+    high = torch.maximum(torch.maximum(r, g), b)
+    low = torch.minimum(torch.minimum(r, g), b)
+    chroma = high - low
+    per_chroma = chroma.clamp(min=1e-12).reciprocal_()
+    is_red, is_green = (torch.eq(high, channel, out=torch.empty_like(high)) for channel in (r, g))
+    hue = (r - g).mul_(per_chroma).add_(4)  # in sixths of a turn
+    hue.lerp_((b - r).mul_(per_chroma).add_(2), is_green).lerp_((g - b).mul_(per_chroma), is_red)
+    hue.add_(6 * turns.to(x)[:, None, None])
+    hue.sub_((hue / 6).floor_(), alpha=6)
+    # a channel's share of the chroma is a trapezium over the circle: red is lowest at 3, green highest at 2, blue at 4
+    torch.sub(hue, 3, out=r).abs_().sub_(1)
+    for channel, peak in ((g, 2), (b, 4)):
+        torch.sub(hue, peak, out=channel).abs_().neg_().add_(2)
+    x.clamp_(0, 1).mul_(chroma[:, None]).add_(low[:, None])
+
+
+def gaussian_blur_(x: Tensor, sigma: Tensor, reach: int) -> None:
+    """Separable Gaussian blur in place, a standard deviation for each image: N,C,H,W and N (pixels).
+
+    Where sigma is 0 the image stays. The kernel ends `reach` pixels from its centre; edges are reflected.
+    """
+    kernel = gaussian(sigma, min(reach, x.shape[2] - 1, x.shape[3] - 1)).to(x)
+    rows, columns = (_band(kernel, size) for size in x.shape[2:])
+    x.copy_(rows[:, None] @ (x @ columns[:, None].mT))
+
+
+def gaussian(sigma: Tensor, reach: int) -> Tensor:
+    """Kernels of N standard deviations (pixels), 0 for none: N,2*reach+1, rows sum to 1."""
+    at = torch.arange(-reach, reach + 1, device=sigma.device)
+    kernel = torch.exp(-0.5 * (at / sigma.clamp(min=1e-3)[:, None]) ** 2)
+    return kernel / kernel.sum(1, keepdim=True)
+
+
+def _band(kernel: Tensor, size: int) -> Tensor:
+    """The correlation with each kernel as a matrix, the reflected edges folded in: N,2R+1 to N,size,size."""
+    reach = kernel.shape[1] // 2
+    at = torch.arange(size, device=kernel.device)
+    taken = (at[:, None] + torch.arange(-reach, reach + 1, device=kernel.device)).abs()
+    taken = (size - 1) - ((size - 1) - taken).abs()
+    band = kernel.new_zeros(len(kernel), size, size)
+    return band.scatter_add_(2, taken.expand(len(kernel), -1, -1), kernel[:, None].expand(-1, size, -1))

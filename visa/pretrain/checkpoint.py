@@ -13,17 +13,20 @@ from torch import Tensor
 
 from visa.errors import VisaError
 from visa.paths import written_whole
+from visa.pretrain import VERSION
 from visa.pretrain.settings import PretrainSettings
-from visa.provenance import code_digest, digest, file_digest
+from visa.provenance import digest, file_digest
 
 Content = dict[str, Any]
 
 
-def checkpoint_path(folder: Path, settings: PretrainSettings, data: str) -> Path:
-    """The checkpoint of these settings, this data (its fingerprint) and this code; any other has another name."""
+def training_key(settings: PretrainSettings, data: str) -> str:
+    """Digest settings, data (its fingerprint), the file of weights to start from, and VERSION: the name of a training.
+
+    An edit of code that does not change training keeps the name, and with it checkpoint and result.
+    """
     weights = file_digest(Path(settings.weights)) if settings.weights else ""
-    key = digest([asdict(settings), weights, data, code_digest("pretrain", "backbone.py")])
-    return folder / f"checkpoint-{key}.pt"
+    return digest([asdict(settings), weights, data, VERSION])
 
 
 def save(path: Path, content: Content) -> None:
@@ -48,10 +51,10 @@ def save_final(path: Path, content: Content) -> None:
     previous(path).unlink(missing_ok=True)
 
 
-def load(path: Path, key: str) -> Content | None:
-    """The newest checkpoint that can be read, on the CPU, or None where there is none.
+def load(path: Path) -> Content | None:
+    """Read the newest checkpoint that can be read, on the CPU, or None where there is none.
 
-    Raises VisaError if there are checkpoints and none can be read, or it was made with another `key`.
+    Raises VisaError if there are checkpoints and none can be read.
     """
     files = [file for file in (path, previous(path)) if file.is_file()]
     for file in files:
@@ -59,8 +62,6 @@ def load(path: Path, key: str) -> Content | None:
         if content is None:
             print(f"The checkpoint {file} cannot be read; there may be one from before it.")
             continue
-        if content["key"] != key:
-            raise VisaError(f"the checkpoint {file} was made with other settings: delete it to start anew.")
         if file != path:
             print(f"Training goes on from the checkpoint before, at step {content['step']}.")
             file.replace(path)  # else the next save would put a broken one in its place
@@ -71,15 +72,15 @@ def load(path: Path, key: str) -> Content | None:
     return None
 
 
-def load_shared(path: Path, key: str, fabric: Fabric) -> Content | None:
-    """`load` by the first process, for all of them, so that they go on from the same step.
+def load_shared(path: Path, fabric: Fabric) -> Content | None:
+    """Have the first process `load` for all of them, so that they go on from the same step.
 
     Checkpoints need not be seen by the other processes: the first alone reads and writes them.
     """
     content, mistake = None, ""
     if fabric.global_rank == 0:
         try:
-            content = load(path, key)
+            content = load(path)
         except VisaError as error:
             mistake = str(error)
     content, mistake = fabric.broadcast((content, mistake))
@@ -89,12 +90,12 @@ def load_shared(path: Path, key: str, fabric: Fabric) -> Content | None:
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before the newest lies."""
+    """Return where the checkpoint before the newest lies."""
     return path.with_name(path.name + ".previous")
 
 
 def is_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether no value is NaN or infinite; waits for the device once."""
+    """Tell whether no value is NaN or infinite; waits for the device once."""
     found = [t.isfinite().all() for t in tensors if t.is_floating_point()]
     return not found or bool(torch.stack(found).all())
 
@@ -104,4 +105,4 @@ def _read(path: Path) -> Content | None:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # torch raises many kinds for a broken file
         return None
-    return content if isinstance(content, dict) and "key" in content else None
+    return content if isinstance(content, dict) and "step" in content else None

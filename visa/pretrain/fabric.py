@@ -1,4 +1,8 @@
-"""Lightning Fabric for one CPU, one GPU, several GPUs or several nodes."""
+"""Lightning Fabric for one CPU, one GPU, several GPUs or several nodes, and rows of a batch spread over processes.
+
+On several GPUs batch norm is synchronised by torch (`nn.SyncBatchNorm`), which is untried until two are at hand; on
+several CPU processes each takes the batch statistics of its own images.
+"""
 
 import logging
 import os
@@ -6,22 +10,25 @@ import warnings
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
 
 from visa.backbone import pick_device
 from visa.errors import VisaError
 
 
 def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
-    """A launched Fabric on `devices` processes, one a GPU, on each of `nodes` machines.
+    """Launch Fabric on `devices` processes, one a GPU, on each of `nodes` machines.
 
     Started by torchrun, or by srun as one of several tasks, it joins the others, and their numbers take the place of
     `devices` and `nodes`; else it starts this machine's other processes itself, as copies of the running command.
-    Precision belongs to `visa.pretrain.step.Speed`. Raises VisaError for devices that are not there, and for several
+    Precision belongs to `visa.pretrain.train.Speed`. Raises VisaError for devices that are not there, and for several
     in a notebook, which cannot be copied.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -55,6 +62,31 @@ def check_shareable(batch_size: int, fabric: Fabric) -> None:
         )
 
 
+def own_rows(all_rows: Tensor) -> Tensor:
+    """Return this process's equal part of the rows of all."""
+    if not _in_a_group():
+        return all_rows
+    return all_rows.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def gathered(z: Tensor) -> Tensor:
+    """Return the rows of all processes, in their order, with the gradient flowing back to each; alone, z itself."""
+    return torch.cat(all_gather(z)) if _in_a_group() else z  # type: ignore[no-untyped-call]
+
+
+def all_strings(own: list[str], fabric: Fabric) -> list[str]:
+    """Return the different strings of all processes, sorted."""
+    parts = [own]
+    if fabric.world_size > 1:
+        parts = [[] for _ in range(fabric.world_size)]
+        dist.all_gather_object(parts, own)
+    return sorted({text for part in parts for text in part})
+
+
+def _in_a_group() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
 def _started() -> tuple[int, int] | None:
     """Processes a node and nodes, where torchrun or srun has started this process."""
     env = os.environ
@@ -84,7 +116,7 @@ def _ddp(device: torch.device) -> DDPStrategy:
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # its successor is absent before torch 2.15
     return DDPStrategy(
         process_group_backend="nccl" if device.type == "cuda" else "gloo",
-        broadcast_buffers=False,  # batch norm is synced, and MoCo's queue gets the same keys everywhere
+        broadcast_buffers=False,  # the first process's statistics are kept; MoCo's queue gets the same keys everywhere
         find_unused_parameters=False,
         gradient_as_bucket_view=True,
     )

@@ -1,19 +1,22 @@
-"""Settings of a pre-training, with each method's published ones as defaults."""
+"""Settings of a pre-training: each method's published ones as defaults, and the paper's ablations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from torch import nn
+
+from visa.backbone import create_backbone, load_weights
 from visa.errors import VisaError, check_choice
+from visa.pretrain import METHODS
 from visa.pretrain.augment import STRONG, View
+from visa.pretrain.smoothblend import BLEND, CUTPASTE
 from visa.pretrain.spd import SpdSettings
 
-SIMCLR_STRONG = View((0.08, 1.0), (0.8, 0.8, 0.8, 0.2), jitter_p=0.8, grey_p=0.2, blur_p=0.5, blur_sigma=(0.1, 2.0))
-"""SimCLR's view: a stronger crop and twice the colour jitter (Chen et al. 2020, appendix A)."""
-
-CROP_AND_FLIP = View((0.08, 1.0), (0.0, 0.0, 0.0, 0.0), jitter_p=0.0, grey_p=0.0, blur_p=0.0, blur_sigma=(0.1, 1.0))
-"""Supervised pre-training's view (He et al. 2016, section 3.4, with the crop of Szegedy et al. 2015)."""
-
+REFERENCE = "reference"
 
 _BOUNDS = {
     "epochs": (1, 100_000),
@@ -66,7 +69,7 @@ class PretrainSettings:
     def __post_init__(self) -> None:
         if self.method == "supervised" and self.spd:  # labels come with a classifier, not with embeddings to compare
             object.__setattr__(self, "spd", replace(self.spd, form="cross-entropy"))
-        check_choice("method", self.method, PUBLISHED)
+        check_choice("method", self.method, METHODS)
         check_choice("optimizer", self.optimizer, ("sgd", "lars"))
         check_choice("schedule", self.schedule, ("cosine", "steps"))
         for name, (low, high) in _BOUNDS.items():
@@ -81,49 +84,19 @@ class PretrainSettings:
         return self.base_lr * self.batch_size / 256
 
 
-PUBLISHED: dict[str, dict[str, Any]] = {
-    # Chen & He 2021, section 4 (batch 512, no warm-up)
-    "simsiam": {"epochs": 100, "batch_size": 512, "base_lr": 0.05, "weight_decay": 1e-4},
-    # He et al. 2020, sections 3.3 and 4 (queue, momentum, eight GPUs of 32 images with batch norms of their own);
-    # Chen et al. 2020b (MoCo v2: MLP head, views, cosine, temperature)
-    "mocov2": {"epochs": 200, "batch_size": 256, "base_lr": 0.03, "weight_decay": 1e-4, "temperature": 0.2},
-    # Chen et al. 2020, section 2.3: LARS, 0.3 * batch / 256, ten epochs of warm-up
-    "simclr": {
-        "epochs": 100,
-        "batch_size": 4096,
-        "base_lr": 0.3,
-        "optimizer": "lars",
-        "weight_decay": 1e-6,
-        "warmup_epochs": 10.0,
-        "temperature": 0.1,
-        "strong": SIMCLR_STRONG,
-    },
-    # He et al. 2016, section 3.4: a tenth of the rate when the error plateaus, here at 30 and 60 of 90 epochs
-    "supervised": {
-        "epochs": 90,
-        "batch_size": 256,
-        "base_lr": 0.1,
-        "schedule": "steps",
-        "weight_decay": 1e-4,
-        "strong": CROP_AND_FLIP,
-    },
-}
-METHODS = tuple(PUBLISHED)
-
-
 def published(method: str, **changes: Any) -> PretrainSettings:
-    """The published settings of `method` on ImageNet, with `changes`; sources stand beside `PUBLISHED`.
+    """Return the published settings of `method` on ImageNet, with `changes`; its module names their sources.
 
     Raises VisaError for an unknown method or setting.
     """
-    check_choice("method", method, PUBLISHED)
+    check_choice("method", method, METHODS)
     for name in changes:
         check_choice("setting", name, PretrainSettings.__dataclass_fields__)
-    return replace(PretrainSettings(method=method, **PUBLISHED[method]), **changes)
+    return replace(PretrainSettings(method=method, **import_module(METHODS[method]).PUBLISHED), **changes)
 
 
 def configured(method: str, spd: bool, values: Mapping[str, object]) -> PretrainSettings:
-    """The published settings with `values`, plain scalars by name: of `PretrainSettings`, or of `SpdSettings`.
+    """Return the published settings with `values`, plain scalars by name: of `PretrainSettings`, or of `SpdSettings`.
 
     Raises VisaError for an unknown name, one that needs more than a scalar, or a value of another type.
     """
@@ -137,6 +110,47 @@ def configured(method: str, spd: bool, values: Mapping[str, object]) -> Pretrain
             raise VisaError(f"setting {name!r} is {value!r}, of type {type(value).__name__}: give {kind.__name__}.")
     chosen = SpdSettings(**{k: v for k, v in values.items() if k in term})  # type: ignore[arg-type]
     return published(method, spd=chosen if spd else None, **{k: v for k, v in values.items() if k in own})
+
+
+def build(settings: PretrainSettings, classes: int) -> nn.Module:
+    """Build the untrained method of `settings`: weights depend on the seed alone, the same with and without SPD.
+
+    A method is a module whose `forward` takes Views and returns named loss terms, means over the batch: `loss` =
+    `base` + eta * `spd`. In a group of processes each sees its part of the batch; negatives and keys are gathered from
+    all. `classes`: number of labels that supervised pre-training tells apart; raises VisaError if it is below 2.
+    """
+    backbone = create_backbone(settings.arch, settings.seed)
+    if settings.weights:
+        load_weights(backbone, Path(settings.weights))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        method: nn.Module = import_module(METHODS[settings.method]).build(backbone, settings, classes)
+        return method
+
+
+def variants(eta: float) -> dict[str, SpdSettings | None]:
+    """Return the paper's ablations of the SPD term, name to settings.
+
+    All but the first differ from `reference` (weight `eta`) in what their name says. The paper reports the three
+    weights, a CutPaste-like hard edge and a cross-entropy form; the strengths are ours.
+    """
+    reference = SpdSettings(eta=eta)
+    blends = {
+        "hard edge": CUTPASTE,
+        "no dark rim": replace(BLEND, onto="shifted"),
+        "faint colour": replace(BLEND, jitter=(0.1, 0.1, 0.1, 0.02)),
+        "small patches": replace(BLEND, area=(0.002, 0.02)),
+        "large patches": replace(BLEND, area=(0.08, 0.2)),
+    }
+    return {
+        "no SPD": None,
+        REFERENCE: reference,
+        **{f"eta {e}": SpdSettings(eta=e) for e in (0.1, 0.5, 1.0) if e != eta},
+        "cross-entropy": replace(reference, form="cross-entropy"),
+        **{name: replace(reference, blend=blend) for name, blend in blends.items()},
+        "blend of the anchor": replace(reference, negative_of="anchor"),
+        "separate batches": replace(reference, joint_pass=False),
+    }
 
 
 def _scalars(settings: PretrainSettings | SpdSettings) -> dict[str, object]:

@@ -1,14 +1,26 @@
-"""Settings of the SPD term."""
+"""SPD, the paper's self-supervised term: anchor, positive and negative, L_SPD, and its auxiliary classifier.
 
+L = L_base + eta * L_SPD (paper, section 3.2). A positive differs from its anchor by a weak global change, a negative
+by a small local one (SmoothBlend); the term draws the positive's embedding near and pushes the negative's away.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from visa.backbone import STAGES
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from visa.backbone import STAGES, normalize, stage_maps
 from visa.errors import VisaError, check_choice
-from visa.pretrain.augment import WEAK, View
-from visa.pretrain.blend import BLEND, SmoothBlend
+from visa.pretrain.augment import WEAK, Draws, View, Views, random_view
+from visa.pretrain.smoothblend import BLEND, SmoothBlend, draw_patches, smooth_blend
 
 FORMS = ("cosine", "cross-entropy")
+
+Terms = dict[str, Tensor]
+"""Named terms of a loss, each a mean over the batch."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +32,7 @@ class SpdSettings:
     always so beside supervised pre-training, and a variant in the paper's ablation elsewhere. `negative_of`: the weak
     view that SmoothBlend perturbs, one of its own or the anchor's. `joint_pass`: the term's images share one batch, and
     with it the statistics of batch normalisation; in separate batches the statistics alone can tell them apart.
+    Raises VisaError for a value that makes no sense.
     """
 
     eta: float = 0.1
@@ -36,3 +49,98 @@ class SpdSettings:
             raise VisaError(f"eta is {self.eta}: give a weight from 0 on, at most 1e6.")
         check_choice("head_layer", self.head_layer, STAGES)
         check_choice("negative_of", self.negative_of, ("own view", "anchor"))
+
+
+def spd_views(images: Tensor, side: int, spd: SpdSettings, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw anchor, positive and negative, N,3,side,side each, of images N,3,H,W as `random_view` takes them.
+
+    All three are weak views; SmoothBlend perturbs the negative's. The cross-entropy form compares no pairs, and its
+    anchor is the positive.
+    """
+    positive = random_view(images, side, spd.weak, draws)
+    anchor = positive if spd.form == "cross-entropy" else random_view(images, side, spd.weak, draws)
+    clean = anchor if spd.negative_of == "anchor" else random_view(images, side, spd.weak, draws)
+    negative, _ = smooth_blend(clean, draw_patches(len(clean), side, spd.blend, draws), spd.blend.onto)
+    return anchor, positive, negative
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Return the cosine similarity of N pairs of embeddings N,D: N values in [-1,1]."""
+    return F.cosine_similarity(a, b, dim=1)
+
+
+def spd_loss(z_anchor: Tensor, z_negative: Tensor, z_positive: Tensor) -> Tensor:
+    """L_SPD = cos(z(anchor), z(negative)) - cos(z(anchor), z(positive)), a mean in [-2,2] (paper, section 3.2).
+
+    The gradient flows through all three embeddings N,D. They come from the projection head, not from SimSiam's
+    predictor: a predictor learns to point away from the negative while the embeddings stay as they are.
+    """
+    return (cosine(z_anchor, z_negative) - cosine(z_anchor, z_positive)).mean()
+
+
+def spd_cross_entropy(clean: Tensor, blended: Tensor) -> Tensor:
+    """Cross-entropy of an auxiliary classifier that says which images carry a local perturbation.
+
+    Logits N,2 of N clean and of N blended images. SPD's form beside supervised pre-training (paper, section 3.2), and
+    the variant that the paper's ablation sets against `spd_loss`.
+    """
+    labels = torch.arange(2, device=clean.device).repeat_interleave(len(clean))
+    return F.cross_entropy(torch.cat([clean, blended]), labels)
+
+
+class SpdTerm(nn.Module):
+    """The SPD term of any method: L_SPD of its embeddings, or the cross-entropy of an auxiliary classifier."""
+
+    def __init__(self, spd: SpdSettings | None, backbone: nn.Module) -> None:
+        super().__init__()
+        self.settings = spd
+        self.head = None
+        if spd and spd.form == "cross-entropy":
+            self.head = nn.Linear(_layer_width(backbone, spd.head_layer), 2)
+
+    def add(self, terms: Terms, method: Any, views: Views) -> Terms:
+        """Return `terms` with the total `loss`, and where there is an SPD term with `spd`.
+
+        `method` has `embed` (images to z) and a `backbone`. Beside `spd` stands the share of images that the term gets
+        right: `spd_triplet`, whose positive is nearer than the negative, or `spd_accuracy` of the classifier.
+        """
+        if not (self.settings and views.spd):
+            return {"loss": terms["base"], **terms}
+        spd = self._classified(method.backbone, views.spd) if self.head else self._compared(method, views.spd)
+        return {"loss": terms["base"] + self.settings.eta * spd["spd"], **terms, **spd}
+
+    def _compared(self, method: Any, images: tuple[Tensor, Tensor, Tensor]) -> Terms:
+        assert self.settings
+        z_anchor, z_positive, z_negative = _passed(method.embed, images, self.settings.joint_pass)
+        gap = (cosine(z_anchor, z_negative) - cosine(z_anchor, z_positive)).detach()
+        return {"spd": spd_loss(z_anchor, z_negative, z_positive), "spd_triplet": (gap < 0).float().mean()}
+
+    def _classified(self, backbone: nn.Module, images: tuple[Tensor, Tensor, Tensor]) -> Terms:
+        assert self.settings and self.head
+        _, positive, negative = images
+        layer, head = self.settings.head_layer, self.head
+
+        def logits(x: Tensor) -> Tensor:
+            pooled = stage_maps(backbone, normalize(x, backbone), (layer,))[layer].mean((2, 3))
+            answers: Tensor = head(pooled)
+            return answers.float()
+
+        clean, blended = _passed(logits, (positive, negative), self.settings.joint_pass)
+        right = torch.cat([clean.argmax(1) == 0, blended.argmax(1) == 1]).float().mean()
+        return {"spd": spd_cross_entropy(clean, blended), "spd_accuracy": right.detach()}
+
+
+def _passed(network: Callable[[Tensor], Tensor], views: tuple[Tensor, ...], joint: bool) -> tuple[Tensor, ...]:
+    """Pass each view through the network; in a joint pass the views of an image stand side by side in one batch."""
+    if not joint:
+        return tuple(network(view) for view in views)
+    answers = network(torch.stack(views, dim=1).flatten(0, 1))
+    return tuple(answers[i :: len(views)] for i in range(len(views)))
+
+
+def _layer_width(backbone: nn.Module, layer: str) -> int:
+    was = backbone.training
+    with torch.no_grad():
+        width = stage_maps(backbone.eval(), torch.zeros(1, 3, 64, 64), (layer,))[layer].shape[1]
+    backbone.train(was)
+    return width

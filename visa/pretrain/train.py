@@ -1,26 +1,29 @@
-"""The training loop: order of the images, curves, checkpoints and exact resume, and when to stop."""
+"""The training loop, from top to bottom: a run with its curves and checkpoints, a step, its views, the optimiser."""
 
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from timm.layers.norm_act import convert_sync_batchnorm
+from timm.optim.lars import Lars
+from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from visa.errors import VisaError
-from visa.pretrain import methods
+from visa.errors import VisaError, check_choice
+from visa.pretrain.augment import Draws, View, Views, random_view
 from visa.pretrain.checkpoint import Content, is_finite, load_shared, save, save_final
-from visa.pretrain.fabric import check_shareable
-from visa.pretrain.feed import Order, all_skipped, on_device
-from visa.pretrain.input.images import Images
-from visa.pretrain.settings import PretrainSettings
-from visa.pretrain.speed import fastest
-from visa.pretrain.step import Speed, Step, default_speed
+from visa.pretrain.fabric import all_strings, check_shareable
+from visa.pretrain.images import Batch, Images
+from visa.pretrain.settings import PretrainSettings, build
+from visa.pretrain.spd import SpdSettings, spd_views
 from visa.provenance import digest
+
+PRECISIONS = ("32-true", "bf16-mixed")
 
 COLLAPSE_WARNING = 0.5
 """Below this `feature_std` (1 is healthy) embeddings have begun to be all alike."""
@@ -30,13 +33,37 @@ COLLAPSED = 0.1
 (Chen & He 2021, figure 2)."""
 
 COLLAPSE_STEPS = 100
-MEASURED_FROM = 500
-"""A new run of so many steps begins by measuring what is fastest; for a shorter one that would not pay."""
 
 PAUSE = 50
 """Times as long as saving took, a run trains before it saves again: checkpoints cost a fiftieth of its time at most."""
 
 _GROUP = 20  # steps between two looks at the loss on a GPU, which must not wait for it at each
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How a device runs the steps; it changes results by rounding alone.
+
+    `precision`: float32, or bfloat16 by autocast where torch holds it safe; `channels_last`: memory format of the
+    weights, which activations follow. Raises VisaError for a precision not in PRECISIONS.
+    """
+
+    precision: str = "32-true"
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("precision", self.precision, PRECISIONS)
+
+
+def default_speed(device: torch.device, precision: str | None = None) -> Speed:
+    """Return what is usually fastest: on CUDA bfloat16 (where the GPU computes in it) and channels_last, else float32.
+
+    `precision` takes the place of that choice.
+    """
+    if device.type != "cuda":
+        return Speed(precision or "32-true")
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return Speed(precision or ("bf16-mixed" if bf16 else "32-true"), channels_last=True)
 
 
 @dataclass
@@ -62,43 +89,78 @@ def pretrain(
     checkpoint: Path,
     fabric: Fabric,
     precision: str | None = None,
-    speed: Speed | None = None,
     save_every: float = 30.0,
 ) -> Result:
-    """Train the method of `settings`, on from `checkpoint` if there is one (see `checkpoint_path`).
+    """Train the method of `settings`, on from `checkpoint` if there is one.
 
     A checkpoint is written between two steps, every `save_every` seconds, or more rarely where that would cost more
     than a fiftieth of the time (after every step if 0): an interruption or a kill costs no more than the steps since.
     Batches and views depend on seed and step alone: on a CPU a resumed run ends with the same bits as an undisturbed
     one, and any number of processes may go on with it.
-    A run goes on at the speed it began with. A new one takes `default_speed`; in a single process one of MEASURED_FROM
-    steps or more takes what `fastest` finds. `precision` fixes that part of it, `speed` all.
-    Raises VisaError if there are too few images, processes cannot share a batch equally, the checkpoint has other
-    settings, or the loss is not finite or the embeddings collapse, with what was seen and what to try.
+    It runs at `default_speed` of the device, with `precision` where that is given.
+    Raises VisaError if there are too few images, processes cannot share a batch equally, no checkpoint can be read, or
+    the loss is not finite or the embeddings collapse, with what was seen and what to try.
     """
     if len(images) < settings.batch_size:
         raise VisaError(f"{len(images)} images make no batch of {settings.batch_size}: set a smaller batch_size.")
     check_shareable(settings.batch_size, fabric)
-    key = digest(asdict(settings))
-    content = load_shared(checkpoint, key, fabric)
-    speed = _speed(content, images, settings, fabric, precision, speed)
-    with speed.applied():
-        step = Step(methods.build(settings, images.classes), settings, fabric, speed)
-        run = _Run(step, images, checkpoint, key)
-        if content:
-            run.restore(content)
-        elif run.steps >= MEASURED_FROM:
-            run.save()  # killed before the next one, it would measure again, and might find another speed
+    content = load_shared(checkpoint, fabric)
+    speed = default_speed(fabric.device, precision)
+    step = Step(build(settings, images.classes), settings, fabric, speed)
+    run = _Run(step, images, checkpoint)
+    if content:
+        run.restore(content)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # all batches have one shape
         run.train(save_every)
     curves = run.rows() if fabric.is_global_zero else []
     return Result(_plain(step.method, settings, images), curves, run.seconds, run.rate, sorted(run.skipped), speed)
 
 
+def _plain(method: nn.Module, settings: PretrainSettings, images: Images) -> nn.Module:
+    """The trained method as it was built: its batch norms not synced, on the CPU, in evaluation mode."""
+    plain = build(replace(settings, weights=""), images.classes)
+    plain.load_state_dict(method.state_dict())
+    return plain.eval()
+
+
+class Step:
+    """A training step of `method` on this process's part of a global batch."""
+
+    def __init__(self, method: nn.Module, settings: PretrainSettings, fabric: Fabric, speed: Speed) -> None:
+        if fabric.world_size > 1 and fabric.device.type == "cuda" and getattr(method, "syncs_batch_norm", True):
+            method = convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]  # torch's; timm's own norms, too
+        if speed.channels_last:
+            method = method.to(memory_format=torch.channels_last)
+        self.method, self.settings, self.fabric, self.speed = method.train(), settings, fabric, speed
+        self.optimizer = build_optimizer(method, settings)
+        self.model = fabric.setup_module(method)
+
+    def __call__(self, batch: Batch, step: int, epoch: float) -> tuple[float, dict[str, Tensor]]:
+        """Train on uint8 images; returns the learning rate and the loss terms, of this process alone."""
+        rate = set_lr(self.optimizer, self.settings, epoch)
+        views = self.draw(batch, step)
+        with torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.speed.precision == "bf16-mixed"):
+            terms = self.model(views)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(terms["loss"])
+        self.optimizer.step()
+        return rate, {name: value.detach() for name, value in terms.items()}
+
+    @torch.no_grad()
+    def draw(self, batch: Batch, step: int) -> Views:
+        """Draw this part's views on the device: they depend on seed, step and image, not on the number of processes."""
+        device, s = self.fabric.device, self.settings
+        images, labels = (t.to(device, non_blocking=True) for t in batch)
+        draws = Draws(seeded(s.seed, "views", step, device), self.fabric.global_rank, self.fabric.world_size)
+        two = getattr(self.method, "second_view", True)
+        return draw_views(images.contiguous().float() / 255, labels, s.image_size, s.strong, two, s.spd, draws)
+
+
 class _Run:
     """A training under way: what a checkpoint holds, and the steps whose terms are still on the device."""
 
-    def __init__(self, step: Step, images: Images, checkpoint: Path, key: str) -> None:
-        self.step, self.images, self.checkpoint, self.key = step, images, checkpoint, key
+    def __init__(self, step: Step, images: Images, checkpoint: Path) -> None:
+        self.step, self.images, self.checkpoint = step, images, checkpoint
         self.per_epoch = len(images) // step.settings.batch_size
         self.steps = step.settings.epochs * self.per_epoch
         self.at, self.seconds, self.rate = 0, 0.0, 0.0
@@ -112,18 +174,19 @@ class _Run:
         settings, fabric = self.step.settings, self.step.fabric
         if self.at == self.steps:
             return
-        order = Order(self.images, settings, self.at, fabric.global_rank, fabric.world_size)
+        order = batch_indices(len(self.images), settings, self.at, fabric.global_rank, fabric.world_size)
         group = 1 if fabric.device.type == "cpu" else _GROUP
-        clock = _Clock(self.at, self.seconds)
+        first, began, before = self.at, time.monotonic(), self.seconds
         with _bar(self, fabric) as bar:
-            for batch in on_device(self.images.batches(order), fabric.device):
+            for batch in self.images.batches(order):
                 self.waiting.append(self.step(batch, self.at, self.at / self.per_epoch))
                 self.at += 1
                 if self.at % group and self.at < self.steps:
                     continue
                 bar.update(len(self.waiting) * settings.batch_size)
                 self.look()
-                self.seconds, self.rate = clock.read(self.at, settings.batch_size)
+                took = time.monotonic() - began
+                self.seconds, self.rate = before + took, (self.at - first) * settings.batch_size / took
                 pause = save_every and max(save_every, PAUSE * self.saving)
                 if time.monotonic() - self.saved > pause and self.at < self.steps:
                     self.save()
@@ -131,22 +194,22 @@ class _Run:
 
     def look(self) -> None:
         """Fetch the terms of the steps since the last look, in one go; raises VisaError if training makes no sense."""
-        names = list(self.waiting[0][1])
-        table = torch.stack([torch.stack([terms[name] for name in names]) for _, terms in self.waiting])
-        means: Tensor = self.step.fabric.all_reduce(table, reduce_op="mean")  # type: ignore[assignment]
-        first = self.at - len(self.waiting)
-        if not self.columns:
-            self._set_curves(["step", "lr", *names])
-        for i, ((lr, _), values) in enumerate(zip(self.waiting, means.tolist(), strict=True), first):
-            row = {"step": float(i), "lr": lr, **dict(zip(names, values, strict=True))}
-            self._check_finite(row)
-            self.curves[i] = torch.tensor([row[name] for name in self.columns], dtype=torch.float64)
+        rates, terms = zip(*self.waiting, strict=True)
         self.waiting.clear()
+        table = torch.stack([torch.stack(list(of_step.values())) for of_step in terms])
+        means: Tensor = self.step.fabric.all_reduce(table, reduce_op="mean")  # type: ignore[assignment]
+        first = self.at - len(rates)
+        if not self.columns:
+            self._set_curves(["step", "lr", *terms[0]])
+        self.curves[first : self.at, 0] = torch.arange(first, self.at)
+        self.curves[first : self.at, 1] = torch.tensor(rates, dtype=torch.float64)
+        self.curves[first : self.at, 2:] = means.cpu()
+        self._check_finite(first)
         self._check_collapse()
 
-    def rows(self) -> list[dict[str, float]]:
-        """The curves, a row for each step done."""
-        return [dict(zip(self.columns, row, strict=True)) for row in self.curves[: self.at].tolist()]
+    def rows(self, first: int = 0) -> list[dict[str, float]]:
+        """Return the curves, a row for each step done from `first` on."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.curves[first : self.at].tolist()]
 
     def save(self) -> None:
         """Write a checkpoint if all weights are finite; if not, the next step's loss says so to every process."""
@@ -159,16 +222,14 @@ class _Run:
     def finish(self) -> None:
         if not self._is_finite():
             raise VisaError(self._diverged("a weight", self.at - 1))
-        self.skipped.update(all_skipped(self.images, self.step.fabric))
+        self.skipped.update(all_strings(self.images.skipped, self.step.fabric))
         if self.step.fabric.global_rank == 0:
             save_final(self.checkpoint, self.content())
         self.step.fabric.barrier()
 
     def content(self) -> Content:
         return {
-            "key": self.key,
             "step": self.at,
-            "classes": self.images.classes,
             "seconds": self.seconds,
             "rate": self.rate,
             "columns": self.columns,
@@ -176,8 +237,6 @@ class _Run:
             "skipped": sorted({*self.skipped, *self.images.skipped}),
             "method": self.step.method.state_dict(),
             "optimizer": None,
-            "speed": asdict(self.step.speed),
-            "device": self.step.fabric.device.type,
         }
 
     def restore(self, content: Content) -> None:
@@ -198,10 +257,11 @@ class _Run:
         momenta = [t for state in states for t in state.values() if isinstance(t, Tensor)]
         return is_finite([*self.step.method.state_dict().values(), *momenta])
 
-    def _check_finite(self, row: dict[str, float]) -> None:
-        for name in ("base", "spd", "loss"):
-            if not math.isfinite(row.get(name, 0.0)):
-                raise VisaError(self._diverged(f"the term {name!r} of the loss", int(row["step"]), row[name]))
+    def _check_finite(self, first: int) -> None:
+        for row in self.rows(first):
+            for name in ("base", "spd", "loss"):
+                if not math.isfinite(row.get(name, 0.0)):
+                    raise VisaError(self._diverged(f"the term {name!r} of the loss", int(row["step"]), row[name]))
 
     def _diverged(self, what: str, step: int, value: float = math.nan) -> str:
         return (
@@ -222,20 +282,78 @@ class _Run:
             )
 
 
-class _Clock:
-    """Seconds of training, and images a second since the first look, which includes what happens only once."""
+def draw_views(
+    images: Tensor, labels: Tensor, side: int, strong: View, two: bool, spd: SpdSettings | None, draws: Draws
+) -> Views:
+    """Draw all views of a batch N,3,H,W, as `random_view` takes it; the same strong views with and without `spd`."""
+    first = random_view(images, side, strong, draws)
+    second = random_view(images, side, strong, draws) if two else None
+    shuffle = torch.rand(len(images) * draws.parts, generator=draws.generator, device=images.device).argsort()
+    return Views(first, second, labels, spd_views(images, side, spd, draws) if spd else None, shuffle)
 
-    def __init__(self, at: int, seconds: float) -> None:
-        self.started, self.first = time.monotonic() - seconds, (time.monotonic(), at)
-        self.looks = 0
 
-    def read(self, at: int, batch_size: int) -> tuple[float, float]:
-        now = time.monotonic()
-        rate = (at - self.first[1]) * batch_size / max(now - self.first[0], 1e-9)
-        self.looks += 1
-        if self.looks == 1:
-            self.first = (now, at)
-        return now - self.started, rate
+def batch_indices(images: int, settings: PretrainSettings, first: int, part: int, parts: int) -> Iterator[list[int]]:
+    """Yield this process's part of each global batch from step `first` on, in every epoch's own order of the images.
+
+    An epoch's incomplete last batch is left out.
+    """
+    size = settings.batch_size
+    per_epoch, own = images // size, size // parts
+    for epoch in range(first // per_epoch, settings.epochs):
+        order = torch.randperm(images, generator=seeded(settings.seed, "order", epoch)).tolist()
+        for batch in range(max(0, first - epoch * per_epoch), per_epoch):
+            start = batch * size + part * own
+            yield order[start : start + own]
+
+
+def seeded(seed: int, use: str, count: int, device: torch.device | str = "cpu") -> Generator:
+    """Return a generator that depends on nothing but its arguments, so that a resumed run draws the same."""
+    return Generator(device).manual_seed(int(digest([seed, use, count])[:15], 16))
+
+
+def build_optimizer(method: nn.Module, settings: PretrainSettings) -> torch.optim.Optimizer:
+    """Build SGD, or LARS (You et al. 2017), over the trainable weights of `method`.
+
+    LARS leaves biases and the scales of norms without weight decay and without its layer-wise rate, as SimCLR's
+    released code does (Chen et al. 2020). The groups of a `predictor` bear the flag `constant_lr`: SimSiam's keeps the
+    peak rate (Chen & He 2021, section 4.2).
+    """
+    lars, kinds = settings.optimizer == "lars", dict[tuple[bool, bool], list[nn.Parameter]]()
+    for name, weight in method.named_parameters():
+        if weight.requires_grad:
+            kinds.setdefault((name.startswith("predictor."), weight.ndim < 2), []).append(weight)
+    groups: list[dict[str, Any]] = []
+    for (constant, plain), weights in sorted(kinds.items()):
+        own = {"weight_decay": 0.0 if plain else settings.weight_decay, "always_adapt": not plain} if lars else {}
+        groups.append({"params": weights, "constant_lr": constant, **own})
+    optimizer: torch.optim.Optimizer = (Lars if lars else torch.optim.SGD)(
+        groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+    return optimizer
+
+
+def learning_rate(settings: PretrainSettings, epoch: float) -> float:
+    """Return the rate at a (fractional) epoch: linear warm-up from 0, then the schedule.
+
+    "cosine": half a cosine down to 0 at the last epoch (Loshchilov & Hutter 2017, without restarts); "steps": a tenth
+    at a third and again at two thirds of the epochs (He et al. 2016).
+    """
+    if epoch < settings.warmup_epochs:
+        return settings.lr * epoch / settings.warmup_epochs
+    if settings.schedule == "steps":
+        drops = sum(3 * epoch >= third * settings.epochs for third in (1, 2))
+        return settings.lr * 0.1**drops
+    span = max(settings.epochs - settings.warmup_epochs, 1e-9)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, (epoch - settings.warmup_epochs) / span)))
+
+
+def set_lr(optimizer: torch.optim.Optimizer, settings: PretrainSettings, epoch: float) -> float:
+    """Set every group's rate for a (fractional) epoch; returns that of the backbone's groups."""
+    rate = learning_rate(settings, epoch)
+    for group in optimizer.param_groups:
+        constant = group["constant_lr"] and epoch >= settings.warmup_epochs
+        group["lr"] = settings.lr if constant else rate
+    return rate
 
 
 def _bar(run: _Run, fabric: Fabric) -> Any:
@@ -249,40 +367,3 @@ def _bar(run: _Run, fabric: Fabric) -> Any:
         mininterval=2,
         disable=fabric.global_rank > 0,
     )
-
-
-def _plain(method: nn.Module, settings: PretrainSettings, images: Images) -> nn.Module:
-    """The trained method as it was built: not compiled, its batch norms not synced, on the CPU."""
-    plain = methods.build(replace(settings, weights=""), images.classes)
-    plain.load_state_dict(method.state_dict())
-    return plain.eval()
-
-
-def _speed(
-    content: Content | None,
-    images: Images,
-    settings: PretrainSettings,
-    fabric: Fabric,
-    precision: str | None,
-    speed: Speed | None,
-) -> Speed:
-    """How to go on or to begin; that a run goes on otherwise than it began is told."""
-    stored = None
-    if content and not content["optimizer"]:
-        return Speed(**content["speed"])  # it is finished
-    if content and content["device"] == fabric.device.type:
-        stored = Speed(**content["speed"])
-    if stored and not speed:
-        speed = replace(stored, precision=precision or stored.precision)
-    speed = speed or _new_speed(images, settings, fabric, precision)
-    if stored and speed != stored and fabric.is_global_zero:
-        print(f"The training began with {stored} and goes on with {speed}.")
-    return speed
-
-
-def _new_speed(images: Images, settings: PretrainSettings, fabric: Fabric, precision: str | None) -> Speed:
-    steps = len(images) // settings.batch_size * settings.epochs
-    if steps < MEASURED_FROM or fabric.world_size > 1:  # of several processes each might find another
-        return default_speed(fabric.device, precision)
-    found, _ = fastest(settings, fabric.device, max(images.classes, 2), steps * settings.batch_size, precision)
-    return found

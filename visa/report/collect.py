@@ -1,8 +1,11 @@
-"""Everything that a run left behind, as tables: figures, files of scores, training curves, run times, provenance."""
+"""What a run left behind, as tables: metrics, files of scores, training curves, run times, provenance; and costs."""
 
 import json
+import os
+import re
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,57 +14,68 @@ import pandas as pd
 from visa.data.setups import SPLIT_TYPE
 from visa.data.source import Source
 from visa.errors import check_choice
-from visa.provenance import read_sidecar
-from visa.report.layout import SETUPS
-from visa.report.tables import load_metrics
+from visa.paths import runs_root
+from visa.provenance import machine, read_sidecar
+from visa.report.tables import TITLES, load_metrics
 
-# Below a run: object, pre-training, scope, seed, setup, detector and draw of a file of scores.
-SCORES = "scores/*/*/*/seed*/*/*/draw*/scores.npz"
+# Below a run: object, pre-training, scope and seed; for a file of scores, setup, detector and draw too.
+_METRICS = "scores/*/*/*/seed*/metrics.csv"
+_SCORES = "scores/*/*/*/seed*/*/*/draw*/scores.npz"
 _WITH_MAPS = ("patchcore", "padim", "unet")
+_FACTS = ("question", "input", "output", "cost")  # bold words at the top of each notebook
 
 
 def run_metrics(run: Path, scope: str = "") -> pd.DataFrame:
-    """The figures of a run, one a row (see `load_metrics`), of one scope and of weights from elsewhere.
+    """Read the metrics of a run, one a row (see `load_metrics`), of one scope and of weights from elsewhere.
 
     `scope` says what pre-trainings saw: `object` the object itself, `all`, or a folder's name. Empty: `object` where
     the run has such, else its first.
     """
-    return load_metrics(_of_scope(run, sorted(run.glob("scores/*/*/*/seed*/metrics.csv")), scope))
+    return load_metrics(_of_scope(scored_files(run, _METRICS), scope)["file"])
 
 
 def run_scores(run: Path, scope: str = "") -> pd.DataFrame:
-    """Where the scores of single images are: a row a `file`, with what it is of; scopes as in `run_metrics`."""
+    """Find the scores of single images: the rows of `scored_files` of one scope, as in `run_metrics`."""
+    return _of_scope(scored_files(run), scope)
+
+
+def scored_files(run: Path, pattern: str = _SCORES) -> pd.DataFrame:
+    """List the files of scores: a row a `file`, with what it is of; `scope` is `object` for the object itself."""
     rows = []
-    for file in _of_scope(run, sorted(run.glob(SCORES)), scope):
-        object, pretraining, _, seed, setup, detector, draw = file.relative_to(run).parts[1:-1]
+    for file in sorted(run.glob(pattern)):
+        object, pretraining, scope, seed, *of = file.relative_to(run).parts[1:-1]
+        setup, detector, draw = of or ("", "", "0")
         numbers = int(seed.removeprefix("seed")), int(draw.removeprefix("draw"))
-        rows.append((object, pretraining, setup, detector, *numbers, file))
-    return pd.DataFrame(rows, columns=["object", "pretraining", "setup", "detector", "seed", "draw", "file"])
+        rows.append((object, pretraining, "object" if scope == object else scope, setup, detector, *numbers, file))
+    columns = ["object", "pretraining", "scope", "setup", "detector", "seed", "draw", "file"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _of_scope(found: pd.DataFrame, scope: str) -> pd.DataFrame:
+    """Choose the rows of one scope (empty: `object`, else the first), and those of weights from elsewhere."""
+    scopes = sorted(set(found["scope"]) - {"given"}, key=lambda name: (name != "object", name))
+    return found[found["scope"].isin([scope or next(iter(scopes), "given"), "given"])]
 
 
 def pick_case(found: pd.DataFrame, setup: str = "", detector: str = "", object: str = "") -> pd.DataFrame:
-    """The rows of `run_scores` of one setup, detector, object, seed and draw, a row a pre-training.
+    """Pick the rows of `run_scores` of one setup, detector, object, seed and draw, a row a pre-training.
 
     What is left empty is chosen: the paper's first setup, a detector with maps, the first object, seed and draw.
     Raises VisaError for what has no scores. Empty if there are no scores at all.
     """
-    if found.empty:
-        return found
-    first = {"setup": list(SETUPS), "detector": list(_WITH_MAPS), "object": []}
-    for column, wanted in {"setup": setup, "detector": detector, "object": object}.items():
-        if wanted:
+    wishes = {"setup": setup, "detector": detector, "object": object}
+    for column, wanted in wishes.items():
+        if wanted and len(found):
             check_choice(f"{column} with scores", wanted, found[column].unique())
             found = found[found[column] == wanted]
-    for column, order in first.items():
-        names = list(found[column].unique())
-        found = found[found[column] == next((name for name in order if name in names), names[0])]
-    earliest = min(zip(found["seed"], found["draw"], strict=True))
-    chosen = [unit == earliest for unit in zip(found["seed"], found["draw"], strict=True)]
-    return found.loc[chosen]
+    for column, order in {"setup": TITLES, "detector": _WITH_MAPS, "object": (), "seed": (), "draw": ()}.items():
+        there = list(found[column].unique()) if column in wishes else sorted(found[column].unique())
+        found = found[found[column].isin([*(name for name in order if name in there), *there][:1])]
+    return found
 
 
 def defect_images(source: Source, metrics: pd.DataFrame) -> dict[tuple[str, str], dict[str, int]]:
-    """For each object and setup of `metrics`: test images of each defect class, and of all anomalies as class "".
+    """Count, for each object and setup of `metrics`, test images of each defect class, and all anomalies as class "".
 
     An image with several classes counts in each. Objects whose classes are not known have only the latter.
     """
@@ -75,38 +89,24 @@ def defect_images(source: Source, metrics: pd.DataFrame) -> dict[tuple[str, str]
     return counts
 
 
-def _of_scope(run: Path, files: Iterable[Path], scope: str) -> list[Path]:
-    """The files below `scores/` of one scope (empty: `object`, else the first), and of weights from elsewhere."""
-    own = {}
-    for file in files:
-        object, _, trained_on = file.relative_to(run).parts[1:4]
-        own[file] = "object" if trained_on == object else trained_on
-    scopes = sorted(set(own.values()) - {"given"}, key=lambda name: (name != "object", name))
-    chosen = scope or next(iter(scopes), "given")
-    return [file for file, name in own.items() if name in (chosen, "given")]
-
-
 def run_curves(run: Path) -> pd.DataFrame:
-    """One row a training step: `pretraining`, `scope`, `seed` and the columns of `curves.csv`."""
-    tables = [
-        pd.read_csv(file).assign(**where)
-        for where, folder in _pretrainings(run)
-        if (file := folder / "curves.csv").is_file()
-    ]
+    """Read one row a training step: `pretraining`, `scope`, `seed` and the columns of `curves.csv`."""
+    found = [(where, folder / "curves.csv") for where, folder in _pretrainings(run)]
+    tables = [pd.read_csv(file).assign(**where) for where, file in found if file.is_file()]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["pretraining", "scope", "seed"])
 
 
 def run_diagnoses(run: Path) -> pd.DataFrame:
-    """One row a pre-training: what held-out images say of z and of the backbone."""
+    """Read one row a pre-training: what held-out images say of z and of the backbone."""
     rows = [where | json.loads((folder / "diagnosis.json").read_text()) for where, folder in _pretrainings(run)]
     return pd.DataFrame(rows)
 
 
 def run_stages(run: Path) -> pd.DataFrame:
-    """Run time in `seconds` of each stage that `visa run` executed: its notebook, pre-training, object and seed."""
-    stamps = [json.loads(file.read_text()) for file in sorted(run.glob("stages/*.json"))]
+    """Read the `seconds` of each stage that `visa run` executed: its notebook, pre-training, object and seed."""
     rows = []
-    for stamp in stamps:
+    for file in sorted(run.glob("stages/*.json")):
+        stamp = json.loads(file.read_text())
         p = stamp["parameters"]
         named = p.get("pretraining", f"{p['method']}{'+spd' if p.get('spd') else ''}" if "method" in p else "")
         row = {"stage": stamp["stage"], "notebook": stamp["notebook"], "pretraining": named}
@@ -115,29 +115,60 @@ def run_stages(run: Path) -> pd.DataFrame:
 
 
 def run_provenance(run: Path) -> dict[str, Any]:
-    """What made the run: data set, settings of each pre-training and scoring, and the distinct machines and codes."""
-    pretrained = {
-        "/".join(map(str, where.values())): read_sidecar(folder / "backbone.safetensors") or {}
-        for where, folder in _pretrainings(run)
-    }
-    scored = {
-        str(file.parent.relative_to(run / "scores")): read_sidecar(file) or {}
-        for file in sorted(run.glob("scores/*/*/*/seed*/metrics.csv"))
-    }
-    machines = [record.get("machine") for record in (*pretrained.values(), *scored.values())]
-    return {
-        **json.loads((run / "run.json").read_text()),
-        "pretrainings": {name: _facts(record) for name, record in pretrained.items()},
-        "scores": {name: _facts(record) for name, record in scored.items()},
-        "machines": [m for i, m in enumerate(machines) if m not in machines[:i]],
-    }
-
-
-def _facts(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in ("key", "machine", "diagnosis")}
+    """Read what made the run: data set, settings of each pre-training and scoring, and the distinct machines."""
+    weights = {"/".join(map(str, where.values())): f / "backbone.safetensors" for where, f in _pretrainings(run)}
+    scored = {str(file.parent.relative_to(run / "scores")): file for file in sorted(run.glob(_METRICS))}
+    facts, machines = json.loads((run / "run.json").read_text()), []
+    for kind, files in (("pretrainings", weights), ("scores", scored)):
+        records = {name: read_sidecar(file) or {} for name, file in files.items()}
+        for record in records.values():
+            machines.append(record.pop("machine", None))
+            record.pop("key", None)
+            record.pop("diagnosis", None)
+        facts[kind] = records
+    return {**facts, "machines": [m for i, m in enumerate(machines) if m not in machines[:i]]}
 
 
 def _pretrainings(run: Path) -> Iterator[tuple[dict[str, Any], Path]]:
     for file in sorted(run.glob("pretrain/*/*/seed*/diagnosis.json")):
         pretraining, scope, seed = file.parent.parts[-3:]
         yield {"pretraining": pretraining, "scope": scope, "seed": int(seed.removeprefix("seed"))}, file.parent
+
+
+def notebook_facts(folder: Path) -> pd.DataFrame:
+    """Read a row a notebook of `folder`, by its name and in order: `title`, `question`, `input`, `output`, `cost`."""
+    rows = {}
+    for file in sorted(folder.glob("*.ipynb")):
+        text = "".join(json.loads(file.read_text(encoding="utf-8"))["cells"][0]["source"])
+        stated = {name.lower(): value for name, value in re.findall(r"^\*\*(\w+)\.\*\* (.*?)\\?$", text, re.M)}
+        rows[file.stem] = [text.splitlines()[0].lstrip("# "), *(stated.get(name, "") for name in _FACTS)]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["title", *_FACTS])
+
+
+def expected_cost(notebooks: Sequence[str], stages: pd.DataFrame) -> pd.DataFrame:
+    """Tell how often a plan starts each of its `notebooks`, and what that costs by earlier runs.
+
+    stages: columns `notebook` and `seconds`, as `run_stages` gives them. Columns of the result: `runs`, `seconds` of
+    one run (the mean) and `minutes` of all; the last two are NaN where there was no earlier run.
+    """
+    runs = pd.Series(notebooks, dtype=str).value_counts(sort=False).sort_index()
+    seconds = stages.groupby("notebook")["seconds"].mean().reindex(runs.index).astype(float)
+    return pd.DataFrame({"runs": runs, "seconds": seconds, "minutes": runs * seconds / 60}).rename_axis("notebook")
+
+
+def machine_facts() -> "pd.Series[str]":
+    """Describe this machine: cores, memory, GPU and free disk space, and the versions that matter most."""
+    import torch  # tables need no torch
+
+    about = machine()
+    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    runs_root().mkdir(parents=True, exist_ok=True)
+    facts = {
+        "processor": f"{about['cpu']}, {about['cores']} cores",
+        "memory": f"{pages * page / 2**30:.0f} GiB",
+        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "free for runs": f"{shutil.disk_usage(runs_root()).free / 2**30:.0f} GiB",
+        "Python": about["python"],
+        "PyTorch": about["libraries"]["torch"],
+    }
+    return pd.Series(facts)

@@ -1,6 +1,7 @@
 """Figures of the notebooks and the book: readable by colour-blind eyes, on a white page and on a dark one."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,15 +12,18 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from visa.detect.scores import Scores
 from visa.errors import VisaError
-from visa.report.tables import METRICS, overall
+from visa.metrics.intervals import resample
+from visa.report.tables import METRICS, overall, summary_table, title_of
 
 INK = "#767676"  # contrast of 4 : 1 or better on white and on the book's dark page
 PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#949494")  # seaborn's "colorblind", without its dark
 MARKERS = ("o", "s", "^", "D", "v", "P")  # beside colours, for eyes and printers that tell few apart
+HEAT = "inferno"  # dark to light: read by colour-blind eyes, and in grey
 TERMS = {"loss": "loss", "base": "base loss", "spd": "SPD term", "feature_std": "feature standard deviation"}
 
-Pixels = NDArray[np.generic]
+Pixels = NDArray[Any]
 Floats = NDArray[np.float64]
 
 _RATES = np.linspace(0, 1, 101)  # where the bands of curves are drawn
@@ -43,7 +47,7 @@ def use_style() -> None:
 
 
 def plot_curves(curves: pd.DataFrame, terms: Sequence[str] = tuple(TERMS), smooth: int = 25) -> Figure:
-    """Training curves, one axis a term: running mean over `smooth` steps, a colour a pre-training, a line a seed.
+    """Plot training curves, one axis a term: running mean over `smooth` steps, a colour a pre-training, a line a seed.
 
     curves: columns `pretraining`, `seed`, `step`, the terms, and `scope` where there are several; a term that is
     absent, or empty for a pre-training, is left out.
@@ -68,8 +72,8 @@ def plot_curves(curves: pd.DataFrame, terms: Sequence[str] = tuple(TERMS), smoot
     return figure
 
 
-def plot_scores(scores: ArrayLike, labels: ArrayLike, axis: Axes | None = None, bins: int = 30) -> Figure:
-    """Histogram of image scores (N,), normal (label 0) and anomalous (1) images apart, each summing to 1."""
+def plot_scores(scores: ArrayLike, labels: ArrayLike, axis: Axes | None = None, bins: int = 30) -> None:
+    """Plot the histogram of image scores (N,), normal (label 0) and anomalous (1) images apart, each summing to 1."""
     s, anomalous = np.asarray(scores), np.asarray(labels).astype(bool)
     axis = axis or plt.subplots(figsize=(5, 3.2))[1]
     edges = np.histogram_bin_edges(s, bins).tolist()
@@ -78,13 +82,12 @@ def plot_scores(scores: ArrayLike, labels: ArrayLike, axis: Axes | None = None, 
         axis.hist(s[chosen], edges, weights=share, alpha=0.65, color=colour, label=f"{name} ({chosen.sum()})")
     axis.set(xlabel="image score", ylabel="share of images")
     axis.legend()
-    return _figure_of(axis)
 
 
 def plot_roc_pr(
     results: Mapping[str, tuple[ArrayLike, ArrayLike]], resamples: int = 0, confidence: float = 0.95, seed: int = 0
 ) -> Figure:
-    """ROC and precision-recall curves; `results` maps a name to scores (N,) and labels (N,), 1 for an anomaly.
+    """Plot ROC and precision-recall curves; `results` maps a name to scores (N,) and labels (N,), 1 for an anomaly.
 
     With `resamples`, say 500, each curve lies in a band: at every rate, the middle `confidence` of the curves of as
     many bootstrap samples, normal and anomalous images drawn apart. The dotted lines are chance.
@@ -96,8 +99,9 @@ def plot_roc_pr(
         (line,) = roc.plot(fpr, tpr, label=name)
         pr.plot(recall, precision, label=name)
         if resamples:
-            for axis, curves in zip((roc, pr), _resampled_curves(scores, labels, resamples, seed), strict=True):
-                low, high = np.quantile(curves, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+            curves = _resampled_curves(np.asarray(scores), np.asarray(labels).astype(bool), resamples, seed)
+            for axis, drawn in ((roc, curves["roc"]), (pr, curves["pr"])):
+                low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
                 axis.fill_between(_RATES, low, high, color=line.get_color(), alpha=0.15, lw=0)
     prevalence = float(np.mean(np.asarray(next(iter(results.values()))[1])))
     roc.plot([0, 1], [0, 1], color=INK, lw=0.8, ls=":")
@@ -108,30 +112,24 @@ def plot_roc_pr(
     return figure
 
 
-def _resampled_curves(scores: ArrayLike, labels: ArrayLike, resamples: int, seed: int) -> tuple[Floats, Floats]:
-    """(resamples, len(_RATES)) true-positive rates at false-positive rates, and precisions at recalls, of _RATES.
+def _resampled_curves(scores: Floats, positive: NDArray[np.bool_], resamples: int, seed: int) -> dict[str, Floats]:
+    """Draw images `resamples` times: (resamples, 101) true-positive rates `roc` and precisions `pr` at _RATES.
 
     A bootstrap sample is a weight for each image, so scores are sorted once; equal scores enter a curve together.
     """
-    s, positive = np.asarray(scores), np.asarray(labels).astype(bool)
-    order = np.argsort(-s, kind="stable")
-    last = np.append(np.diff(s[order]) != 0, True)
-    rng = np.random.default_rng(seed)
-    true, false = (_resampled_counts(kind[order], resamples, rng)[:, last] for kind in (positive, ~positive))
-    found = true + false
-    precision = np.where(found > 0, true / np.maximum(found, 1), 1)  # 1 where nothing is found: the curve's start
-    tpr, fpr = true / true[:, -1:], false / false[:, -1:]
-    roc = [np.interp(_RATES, np.append(0, x), np.append(0, y)) for x, y in zip(fpr, tpr, strict=True)]
-    pr = [np.interp(_RATES, np.append(0, x), np.append(y[0], y)) for x, y in zip(tpr, precision, strict=True)]
-    return np.array(roc), np.array(pr)
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.diff(scores[order]) != 0, True)
 
+    def curves(times: Floats) -> dict[str, Floats]:
+        true, false = ((times * kind)[:, order].cumsum(axis=1)[:, last] for kind in (positive, ~positive))
+        found = true + false
+        precision = np.where(found > 0, true / np.maximum(found, 1), 1)  # 1 where nothing is found: the curve's start
+        tpr, fpr = true / true[:, -1:], false / false[:, -1:]
+        roc = [np.interp(_RATES, np.append(0, x), np.append(0, y)) for x, y in zip(fpr, tpr, strict=True)]
+        pr = [np.interp(_RATES, np.append(0, x), np.append(y[0], y)) for x, y in zip(tpr, precision, strict=True)]
+        return {"roc": np.array(roc), "pr": np.array(pr)}
 
-def _resampled_counts(chosen: NDArray[np.bool_], resamples: int, rng: np.random.Generator) -> Floats:
-    """(resamples, N) how many of the `chosen` are among the first images, each drawn by chance with replacement."""
-    n = int(chosen.sum())
-    counts = np.zeros((resamples, len(chosen)))
-    counts[:, chosen] = rng.multinomial(n, np.full(n, 1 / n), resamples)
-    return counts.cumsum(axis=1)
+    return resample(curves, positive, resamples, seed)
 
 
 def show_maps(
@@ -142,19 +140,18 @@ def show_maps(
     titles: Sequence[str] | None = None,
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """One column a sample: image with the true mask's outline, and anomaly map.
+    """Show one column a sample: image with the true mask's outline, and anomaly map.
 
     images: N,H,W,3 or N,3,H,W, uint8; maps and masks: N,H,W; scores: N, written below. All maps share one colour
     scale, from the median to the highest of their values, or `limits`.
     """
-    pictures, truth, heat = channels_last(images), np.asarray(masks), np.asarray(maps)
+    pictures, truth, heat = _channels_last(images), np.asarray(masks), np.asarray(maps)
     low, high = limits or (float(np.median(heat)), float(heat.max()))
     n = len(pictures)
     figure, axes = plt.subplots(2, n, figsize=(2.1 * n, 4.4), squeeze=False)
     for k in range(n):
         axes[0, k].imshow(pictures[k])
-        if truth[k].any():
-            axes[0, k].contour(truth[k] > 0, [0.5], colors=[PALETTE[1]], linewidths=1.2)
+        _outline(axes[0, k], truth[k])
         axes[1, k].imshow(heat[k], cmap="cividis", vmin=low, vmax=high)
         axes[0, k].set_title(titles[k] if titles else "")
         axes[1, k].set_title("" if scores is None else f"score {np.asarray(scores)[k]:.2f}")
@@ -163,17 +160,73 @@ def show_maps(
     return figure
 
 
-def plot_metric_by_pretraining(metrics: pd.DataFrame, level: str, metric: str) -> Figure:
-    """One axis a setup and detector: the metric of every seed, a seed's values joined, and each pre-training's mean.
+def pick_cases(labels: ArrayLike, image_scores: ArrayLike, n: int = 3) -> dict[str, NDArray[np.int64]]:
+    """Pick up to `n` images of each kind by index, the clearest first.
 
-    A seed's value is the mean over its draws and objects, of the figures over all anomalies: of the objects that every
-    pre-training and seed of the axis has. Raises VisaError if nothing of the kind was measured, or nothing in common.
+    `false alarms`: the normal images with the highest scores; `misses`: the anomalous ones with the lowest; `found`:
+    the anomalous ones with the highest. labels: (N,), 1 for an anomaly; image_scores: (N,).
     """
-    table = overall(metrics[(metrics["level"] == level) & (metrics["metric"] == metric)])
-    if table.empty:
-        raise VisaError(
-            f"there is no {level} {metric} among the metrics: choose a level and a metric that was measured."
-        )
+    anomalous, s = np.asarray(labels).astype(bool), np.asarray(image_scores)
+    normal, bad = (np.flatnonzero(kind) for kind in (~anomalous, anomalous))
+    falling = {kind: which[np.argsort(-s[which], kind="stable")] for kind, which in (("normal", normal), ("bad", bad))}
+    return {
+        "false alarms": falling["normal"][:n],
+        "misses": falling["bad"][::-1][:n],
+        "found": falling["bad"][:n],
+    }
+
+
+def show_cases(picked: Mapping[str, NDArray[np.int64]], images: ArrayLike, scores: Scores) -> Figure:
+    """Show a row a kind of case: each image with its true mask's outline, and the heat map over it if there is one.
+
+    images: those of `picked`, kind after kind, N,H,W,3 or N,3,H,W, uint8. All heat maps share one scale, from the
+    median of all test pixels (clear) to the highest (light). Titles give the image score, and how many of 100 normal
+    test images score lower.
+    """
+    pictures, normal = iter(_channels_last(images)), scores.image_scores[scores.labels == 0]
+    heat = None if scores.maps is None else _density(scores.maps)
+    columns, wide = max(map(len, picked.values())), 1 if heat is None else 2
+    size = (1.9 * columns * wide, 2.2 * len(picked))
+    figure, axes = plt.subplots(len(picked), columns * wide, figsize=size, squeeze=False)
+    for row, (kind, indices) in zip(axes, picked.items(), strict=True):
+        row[0].set_ylabel(kind)
+        for k, i in enumerate(indices):
+            picture, own = next(pictures), row[k * wide : (k + 1) * wide]
+            below = 100 * float(np.mean(normal < scores.image_scores[i]))
+            own[0].set_title(f"{scores.image_scores[i]:.3g}, above {below:.0f} %", fontsize="small")
+            for axis in own:
+                axis.imshow(picture)
+            if heat is not None:
+                own[1].imshow(heat[i], cmap=HEAT, vmin=0, vmax=1, alpha=0.85 * heat[i] ** 0.5)  # ever denser above
+            if scores.masks is not None:
+                for axis in own:
+                    _outline(axis, scores.masks[i])
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    return figure
+
+
+def _density(maps: Pixels) -> Pixels:
+    """Scale anomaly maps (N, H, W) to 0 at their median and 1 at the highest."""
+    low, high = float(np.median(maps[:, ::4, ::4])), float(maps.max())  # a median needs no more pixels
+    return np.clip((maps - low) / max(high - low, 1e-12), 0, 1)
+
+
+def _outline(axis: Axes, mask: Pixels) -> None:
+    """Draw the outline of a mask (H, W), white on black, so that it shows on any image; nothing for an empty mask."""
+    if np.any(mask):
+        for colour, width in (("black", 2.2), ("white", 1.0)):
+            axis.contour(mask > 0, [0.5], colors=[colour], linewidths=width)
+
+
+def plot_metric_by_pretraining(metrics: pd.DataFrame, level: str, metric: str) -> Figure:
+    """Plot one axis a setup and detector: the metric of every seed, a seed's values joined, and each mean.
+
+    A seed's value is the mean over its draws and objects, over all anomalies: of the objects that every pre-training
+    and seed of the axis has. Raises VisaError if nothing of the kind was measured, or nothing in common.
+    """
+    table = _measured(overall(metrics), level, metric)
     names = list(table["pretraining"].unique())
     panels = list(table.groupby(["setup", "detector"], sort=False))
     width = max(2.0, 0.6 * len(names))
@@ -200,7 +253,7 @@ def _of_common_objects(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_differences(differences: pd.DataFrame, measures: Sequence[str]) -> Figure:
-    """Differences to a reference with their intervals (see `differences_to`), one axis a measure, a line a variant."""
+    """Plot differences to a reference with intervals (see `differences_to`): an axis a measure, a line a variant."""
     names = list(differences["variant"].unique())
     shown = [m for m in measures if (differences["measure"] == m).any()]
     if not shown:
@@ -217,19 +270,101 @@ def plot_differences(differences: pd.DataFrame, measures: Sequence[str]) -> Figu
     return figure
 
 
+def plot_overview(metrics: pd.DataFrame, metric: str = "au_pr") -> Figure:
+    """Plot a row a task, a column a setup: mean of the metric for each pre-training, a colour and marker a detector.
+
+    Means are over objects, draws and seeds; whiskers are one standard deviation over seeds, of one seed over draws.
+    metrics: balanced (see `balanced`), so that means compare like with like.
+    """
+    table = _measured(overall(metrics), "", metric)
+    summary = summary_table(table, ["level", "setup", "detector", "pretraining"])
+    levels, setups = (list(dict.fromkeys(summary[c])) for c in ("level", "setup"))
+    names = list(metrics["pretraining"].unique())
+    looks = {detector: _look(k) for k, detector in enumerate(metrics["detector"].unique())}
+    size = (max(2.6, 0.45 * len(names) + 1.2) * len(setups), 2.5 * len(levels) + 0.9)
+    figure, axes = plt.subplots(len(levels), len(setups), figsize=size, squeeze=False, sharex=True, sharey="row")
+    for row, level in zip(axes, levels, strict=True):
+        for axis, setup in zip(row, setups, strict=True):
+            part = summary[(summary["level"] == level) & (summary["setup"] == setup)]
+            _draw_detectors(axis, part, names, looks)
+            axis.set(title=title_of(setup), xlim=(-0.5, len(names) - 0.5))
+        row[0].set_ylabel(f"{title_of(level)}\n{METRICS.get(metric, metric)}")
+    for axis in axes[-1]:
+        axis.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
+    legend_once(figure, list(axes.flat))
+    return figure
+
+
+def _draw_detectors(
+    axis: Axes, summary: pd.DataFrame, names: Sequence[str], looks: Mapping[str, Mapping[str, Any]]
+) -> None:
+    if summary.empty:
+        axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center")
+    table = summary.assign(spread=summary["sd"].where(summary["n"] > 1, summary["sd_draws"]).fillna(0))
+    parts = list(table.groupby("detector", sort=False))
+    for k, (detector, own) in enumerate(parts):
+        x = np.array([names.index(n) for n in own["pretraining"]]) + 0.12 * (k - (len(parts) - 1) / 2)
+        axis.errorbar(x, own["mean"], own["spread"], label=title_of(str(detector)), **looks[str(detector)])
+
+
+def plot_defects(metrics: pd.DataFrame, level: str, metric: str = "au_pr") -> Figure:
+    """Plot the metric of each defect class, one axis a setup and detector: mean and range over seeds.
+
+    metrics: rows of one object, some with a `defect`. The classes that are hardest on average are on top.
+    Raises VisaError if there is no such metric of a single class.
+    """
+    table = _measured(metrics[metrics["defect"] != ""], level, metric)
+    classes = list(table.groupby("defect")["value"].mean().sort_values().index)
+    names = list(table["pretraining"].unique())
+    panels = list(table.groupby(["setup", "detector"], sort=False))
+    columns = min(len(panels), 4)
+    rows = -(-len(panels) // columns)
+    size = (2.6 * columns + 1.5, (0.2 + 0.1 * len(names)) * len(classes) * rows + 1.3)
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axis, ((setup, detector), part) in zip(axes.flat, panels, strict=False):
+        _draw_classes(axis, part, classes, names)
+        axis.set_title(f"{title_of(str(setup))}, {title_of(str(detector))}")
+    axes[0, 0].set_ylim(len(classes) - 0.5, -0.5)
+    for unused in list(axes.flat)[len(panels) :]:
+        unused.remove()
+    for lowest in list(axes.flat)[: len(panels)][-columns:]:
+        lowest.tick_params(labelbottom=True)
+        lowest.set_xlabel(f"{level} {METRICS.get(metric, metric)}")
+    legend_once(figure, list(axes.flat)[: len(panels)])
+    return figure
+
+
+def _draw_classes(axis: Axes, part: pd.DataFrame, classes: Sequence[str], names: Sequence[str]) -> None:
+    per_seed = part.groupby(["pretraining", "defect", "seed"])["value"].mean()
+    for k, name in enumerate(names):
+        if name in per_seed.index:
+            own = per_seed[name].groupby("defect").agg(["mean", "min", "max"]).reindex(list(classes))
+            y = np.arange(len(classes)) + 0.6 * ((k + 0.5) / len(names) - 0.5)
+            whiskers = [(own["mean"] - own["min"]).clip(0), (own["max"] - own["mean"]).clip(0)]  # a mean is rounded
+            axis.errorbar(own["mean"], y, xerr=whiskers, label=name, **_look(k))
+    axis.set_yticks(range(len(classes)), classes, parse_math=False)  # a class may be called anything, $ included
+
+
+def _look(k: int) -> dict[str, Any]:
+    return {"fmt": MARKERS[k % len(MARKERS)], "ms": 5, "lw": 1, "color": PALETTE[k % len(PALETTE)]}
+
+
+def _measured(metrics: pd.DataFrame, level: str, metric: str) -> pd.DataFrame:
+    """Return the rows of a metric, of one level unless that is empty; VisaError if there are none."""
+    table = metrics[(metrics["metric"] == metric) & ((metrics["level"] == level) | (level == ""))]
+    if table.empty:
+        what = f"{level} {METRICS.get(metric, metric)}".strip()
+        raise VisaError(f"there is no {what} among the metrics: choose what was measured.")
+    return table
+
+
 def legend_once(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend below the figure for all its axes, each label once."""
+    """Draw one legend below the figure for all its axes, each label once."""
     handles = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
 
 
-def channels_last(images: ArrayLike) -> Pixels:
-    """Images N,H,W,3 of images N,H,W,3 or N,3,H,W."""
+def _channels_last(images: ArrayLike) -> Pixels:
+    """Return images N,H,W,3 of images N,H,W,3 or N,3,H,W."""
     pixels: Pixels = np.asarray(images)
     return pixels if pixels.shape[-1] == 3 else np.moveaxis(pixels, 1, -1)
-
-
-def _figure_of(axis: Axes) -> Figure:
-    figure = axis.get_figure(root=True)
-    assert figure is not None
-    return figure

@@ -1,34 +1,70 @@
-"""Measured figures as tables: mean and spread over seeds and draws, paired differences, markdown and LaTeX."""
+"""Measured metrics as tables: mean and spread over seeds and draws, paired differences, and the paper's tables.
+
+A table becomes Markdown, LaTeX, HTML or CSV.
+"""
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from visa.errors import VisaError, check_choice
+from visa.provenance import write_text
 
 COLUMNS = (
     *("dataset", "object", "setup", "draw", "pretraining", "seed"),
     *("detector", "defect", "level", "metric", "value"),
 )
-_DEFAULTS: dict[str, int | str] = {"draw": 0, "defect": ""}  # of a file without the column
 GROUP = ("object", "setup", "pretraining", "detector", "level", "metric")
-_REPEATED = 1e-12  # standard deviation of equal values
-_NBSP = "\N{NO-BREAK SPACE}"  # a narrow table breaks between figures, not inside one
 PAIRED = tuple(c for c in GROUP if c != "pretraining")
 METRICS = {"auroc": "AU-ROC", "au_pr": "AU-PR", "ap": "AP", "f1_max": "F1-max", "au_pro": "AU-PRO"}
+SHOWN = ("au_pr", "auroc")  # the paper's primary metric, and the one beside it
+TITLES = {  # how the paper calls a setup, a level and a detector, in its order
+    "1cls": "1-class",
+    "2cls_highshot": "2-class high-shot",
+    "2cls_10shot": "2-class 10-shot",
+    "2cls_5shot": "2-class 5-shot",
+    "image": "image classification",
+    "pixel": "segmentation",
+    "padim": "PaDiM",
+    "patchcore": "PatchCore",
+    "unet": "U-Net",
+}
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }}
+figcaption {{ max-width: 48rem; margin-bottom: .5rem; }}
+table {{ border-collapse: collapse; border-block: 2px solid; white-space: nowrap; }}
+th, td {{ padding: .2rem .7rem; text-align: left; font-variant-numeric: tabular-nums; }}
+</style></head><body>
+<h1>{title}</h1>
+{body}
+</body></html>
+"""
+_DEFAULTS: dict[str, int | str] = {"draw": 0, "defect": ""}  # of a file without the column
+_REPEATED = 1e-12  # standard deviation of equal values
+_NBSP = "\N{NO-BREAK SPACE}"  # a narrow table breaks between numbers, not inside one
+_CELL = ("column", "pair", "text", "n", "draws", "over")
+
+
+def title_of(key: str) -> str:
+    """Return how the paper calls a setup, level or detector; its own name where the paper has none."""
+    return TITLES.get(key, key)
 
 
 def load_metrics(files: Iterable[Path]) -> pd.DataFrame:
-    """All rows of some `metrics.csv`: one figure a row, columns COLUMNS, in the files' order.
+    """Read some `metrics.csv`: one metric a row, columns COLUMNS, in the files' order.
 
     `draw` numbers the few-shot draws (0 elsewhere); `defect` is empty for all anomalies, else a defect class. A file
-    may lack these two. Raises VisaError for an absent file or column, a value that is no number, one figure given
-    twice, and a mix of data sets: figures of mini-VisA never stand beside those of VisA.
+    may lack these two. Raises VisaError for an absent file or column, a value that is no number, one metric given
+    twice, and a mix of data sets: metrics of mini-VisA never stand beside those of VisA.
     """
     tables = [_read(Path(file)) for file in files]
     if not tables:
@@ -39,17 +75,33 @@ def load_metrics(files: Iterable[Path]) -> pd.DataFrame:
         raise VisaError(f"these metrics mix the data sets {', '.join(datasets)}: read them apart.")
     twice = metrics[metrics.duplicated(list(COLUMNS[:-1]))]
     if len(twice):
-        raise VisaError(f"a figure is given twice: {', '.join(map(str, twice.iloc[0][list(COLUMNS)]))}; drop one file.")
+        raise VisaError(f"a metric is given twice: {', '.join(map(str, twice.iloc[0][list(COLUMNS)]))}; drop one file.")
     return metrics
 
 
+def _read(file: Path) -> pd.DataFrame:
+    if not file.is_file():
+        raise VisaError(f"no metrics at {file}: run the notebooks first (visa run, or make reproduce).")
+    text = {c: str for c in COLUMNS if c not in ("draw", "seed", "value")}
+    read = pd.read_csv(file, dtype=text, keep_default_na=False)
+    table = read.assign(**{c: value for c, value in _DEFAULTS.items() if c not in read})
+    absent = [c for c in COLUMNS if c not in table]
+    if absent:
+        raise VisaError(f"{file} lacks the columns {', '.join(absent)}: it has {','.join(COLUMNS)}.")
+    table["value"] = pd.to_numeric(table["value"], errors="coerce")
+    if table["value"].isna().any():
+        line = int(table["value"].isna().to_numpy().argmax()) + 2
+        raise VisaError(f"{file}, line {line}: the value is no number; make the file anew.")
+    return table[list(COLUMNS)]
+
+
 def overall(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The figures over all anomalies: the rows that are of no single defect class."""
+    """Return the metrics over all anomalies: the rows that are of no single defect class."""
     return metrics[metrics["defect"] == ""] if "defect" in metrics else metrics
 
 
 def balanced(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the objects, seeds and draws that every pre-training has, so that means compare like with like.
+    """Return the rows of the objects, seeds and draws that every pre-training has: means of them compare alike.
 
     Each setup and detector is looked at on its own, among the pre-trainings that were scored with it. May be empty:
     then no object was scored with every pre-training on a common seed.
@@ -59,9 +111,10 @@ def balanced(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def _common(metrics: pd.DataFrame) -> "pd.Series[bool]":
-    """Which rows are of an object, seed and draw that every pre-training has; all objects have all seeds and draws."""
+    """Mark the rows of an object, seed and draw that every pre-training has; all objects have all seeds and draws."""
     units = pd.Series(list(zip(metrics["seed"], metrics["draw"], strict=True)), metrics.index)
-    covered = [set(zip(metrics["object"][rows], units[rows], strict=True)) for rows in _rows_of_each(metrics)]
+    parts = [part.index for _, part in metrics.groupby("pretraining")]
+    covered = [set(zip(metrics["object"][index], units[index], strict=True)) for index in parts]
     common = set.intersection(*covered)
     objects, everywhere = {o for o, _ in common}, {unit for _, unit in common}
     complete = {o for o in objects if all((o, unit) in common for unit in everywhere)}
@@ -71,18 +124,14 @@ def _common(metrics: pd.DataFrame) -> "pd.Series[bool]":
     return metrics["object"].isin(kept) & units.isin(list(kept_units))
 
 
-def _rows_of_each(metrics: pd.DataFrame) -> "list[pd.Series[bool]]":
-    return [metrics["pretraining"] == name for name in metrics["pretraining"].unique()]
-
-
 def spd_pairs(names: Iterable[str]) -> dict[str, str]:
-    """Pre-training with SPD to its baseline, the same without, where both are among `names`."""
+    """Map each pre-training with SPD to its baseline, the same without, where both are among `names`."""
     there = list(names)
     return {name: name.removesuffix("+spd") for name in there if name.removesuffix("+spd") in set(there) - {name}}
 
 
 def summary_table(metrics: pd.DataFrame, by: Sequence[str] = GROUP) -> pd.DataFrame:
-    """Mean and spread for each group of `by`, of the figures over all anomalies unless `by` holds `defect`.
+    """Compute mean and spread for each group of `by`, over all anomalies unless `by` holds `defect`.
 
     What `by` leaves out is averaged first, for each seed and draw on its own: without `object`, the mean over
     objects. Draws are averaged next, for each seed. Columns: `mean`; `sd` over the `n` seeds (n - 1; NaN for one);
@@ -95,7 +144,7 @@ def summary_table(metrics: pd.DataFrame, by: Sequence[str] = GROUP) -> pd.DataFr
 def paired_difference(
     metrics: pd.DataFrame, a: str, b: str, by: Sequence[str] = PAIRED, confidence: float = 0.95
 ) -> pd.DataFrame:
-    """Pre-training `a` minus `b`, paired by seed and draw: a `summary_table` with `low` and `high`.
+    """Subtract pre-training `b` from `a`, paired by seed and draw: a `summary_table` with `low` and `high`.
 
     Draws are averaged for each seed. `low` to `high` is the t-interval of the mean over what the column `over` says:
     `seeds`, or `draws` where there is one seed, or where all seeds give the same differences, as those of a probe on
@@ -106,66 +155,47 @@ def paired_difference(
     """
     for name in (a, b):
         check_choice("pre-training", name, metrics["pretraining"].unique())
-    keys = [c for c in COLUMNS if c in metrics and c not in ("pretraining", "value")]
-    first, second = (metrics[metrics["pretraining"] == name].set_index(keys)["value"] for name in (a, b))
-    difference = (first - second.reindex(first.index)).dropna().reset_index()
+    difference = _minus(metrics[[c for c in COLUMNS if c in metrics]], "pretraining", a, b)
     if difference.empty:
         raise VisaError(f"{a} and {b} have no seed in common: run both with the same seeds.")
     return _with_interval(_units(difference, list(by)), list(by), confidence)
 
 
 def differences_to(results: pd.DataFrame, reference: str, confidence: float = 0.95) -> pd.DataFrame:
-    """Each variant minus `reference`, paired by seed (and draw): a row a variant and measure, as `paired_difference`.
+    """Subtract `reference` from each variant, paired by seed (and draw): a row a variant and measure.
 
     results: columns `variant`, `seed`, `measure`, `value`, and `draw` if there are draws; pairs that lack one side are
-    left out. Raises VisaError if no variant has that name.
+    left out. Columns and intervals as `paired_difference` has them. Raises VisaError if no variant has that name.
     """
-    check_choice("variant", reference, results["variant"].unique())
-    index = [c for c in ("measure", "seed", "draw") if c in results]
-    wide = results.pivot_table(index=index, columns="variant", values="value", sort=False)
-    difference = wide.drop(columns=reference).sub(wide[reference], axis=0).reset_index()
-    difference = difference.melt(index, var_name="variant").dropna()
-    keys = ["variant", "measure"]
-    table = _with_interval(_units(difference, keys), keys, confidence)
-    order = {name: i for i, name in enumerate(results["variant"].unique())}
-    return table.sort_values("variant", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    names, keys = list(results["variant"].unique()), ["variant", "measure"]
+    check_choice("variant", reference, names)
+    units = [c for c in (*keys, "seed", "draw") if c in results]
+    values = results.groupby(units, sort=False)["value"].mean().reset_index()
+    parts = [_minus(values, "variant", name, reference).assign(variant=name) for name in names if name != reference]
+    return _with_interval(_units(pd.concat([values[:0], *parts]), keys), keys, confidence)
 
 
-def spread(table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str] = ("level", "metric")) -> pd.DataFrame:
-    """A `summary_table` laid out for reading: one cell `mean ± sd` (see `mean_sd`) for each of `rows` and `columns`."""
-    return _lay_out(table, rows, columns, mean_sd)
-
-
-def intervals(table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str] = ("level", "metric")) -> pd.DataFrame:
-    """A `paired_difference` laid out for reading: one cell `mean [low, high]` for each of `rows` and `columns`."""
-    return _lay_out(table, rows, columns, mean_interval)
-
-
-def to_markdown(table: pd.DataFrame) -> str:
-    """A pipe table; numbers to three decimals, absent values as an en dash."""
-    lines = [[str(c) for c in table.columns], ["---"] * table.shape[1]]
-    lines += [[_cell(value) for value in row] for row in table.itertuples(index=False)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
-
-
-def to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
-    """A booktabs table, to be read with \\input; the caption is plain text."""
-    caption = re.sub(r"([%&#_$])", r"\\\1", caption)
-    text = table.map(_cell).to_latex(index=False, escape=True, caption=caption, label=label, position="t")
-    return text.replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--").replace(_NBSP, "~")
+def _minus(table: pd.DataFrame, column: str, first: str, second: str) -> pd.DataFrame:
+    """Subtract the values where `column` is `second` from those where it is `first`; all other columns must agree."""
+    keys = [c for c in table if c not in (column, "value")]
+    a, b = (table[table[column] == name].set_index(keys)["value"] for name in (first, second))
+    return (a - b.reindex(a.index)).dropna().reset_index()
 
 
 def _units(metrics: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """One value for each group of `keys`, seed and draw: the mean over what is left out."""
+    """Average to one value for each group of `keys`, seed and draw: over what is left out."""
     values = metrics if "defect" in keys else overall(metrics)
     values = values if "draw" in values else values.assign(draw=0)
     grouped = values.groupby([*keys, "seed", "draw"], sort=False)["value"]
-    _check_balanced(grouped.size(), keys)
+    sizes = grouped.size().groupby(keys, sort=False).agg(["min", "max"])
+    uneven = sizes[sizes["min"] != sizes["max"]]
+    if len(uneven):
+        raise VisaError(f"the seeds and draws of {uneven.index[0]} do not cover the same metrics: complete the runs.")
     return grouped.mean().reset_index()
 
 
 def _spread_over(units: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """The columns of `summary_table` for each group of `keys`."""
+    """Compute the columns of `summary_table` for each group of `keys`."""
     seeds = units.groupby([*keys, "seed"], sort=False)["value"].agg(["mean", "var", "count"])
     grouped = seeds.groupby(keys, sort=False)
     table = grouped["mean"].agg(["mean", "std", "count"]).rename(columns={"std": "sd", "count": "n"})
@@ -173,7 +203,7 @@ def _spread_over(units: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def _with_interval(units: pd.DataFrame, keys: list[str], confidence: float) -> pd.DataFrame:
-    """A `summary_table` and the t-interval of the mean: over seeds that differ, else over draws, else none (NaN)."""
+    """Add the t-interval of the mean to a `summary_table`: over seeds that differ, else over draws, else none (NaN)."""
     table = _spread_over(units, keys)
     seeds, draws = (table["n"] > 1) & (table["sd"] > _REPEATED), table["draws"] > 1
     n, sd = table["n"].where(seeds, table["draws"]), table["sd"].where(seeds, table["sd_draws"])
@@ -182,59 +212,192 @@ def _with_interval(units: pd.DataFrame, keys: list[str], confidence: float) -> p
     return table.assign(over=over, low=table["mean"] - half, high=table["mean"] + half)
 
 
-def _read(file: Path) -> pd.DataFrame:
-    if not file.is_file():
-        raise VisaError(f"no metrics at {file}: run the notebooks first (visa run, or make reproduce).")
-    text = {c: str for c in COLUMNS if c not in ("draw", "seed", "value")}
-    table = pd.read_csv(file, dtype=text, keep_default_na=False)
-    for column in set(_DEFAULTS) - set(table):
-        table[column] = _DEFAULTS[column]
-    absent = [c for c in COLUMNS if c not in table]
-    if absent:
-        raise VisaError(f"{file} lacks the columns {', '.join(absent)}: it has {','.join(COLUMNS)}.")
-    table["value"] = pd.to_numeric(table["value"], errors="coerce")
-    if table["value"].isna().any():
-        line = int(table["value"].isna().to_numpy().argmax()) + 2
-        raise VisaError(f"{file}, line {line}: the value is no number; make the file anew.")
-    return table[list(COLUMNS)]
-
-
-def _check_balanced(counts: "pd.Series[int]", by: list[str]) -> None:
-    sizes = counts.groupby(by, sort=False).agg(["min", "max"])
-    uneven = sizes[sizes["min"] != sizes["max"]]
-    if len(uneven):
-        raise VisaError(f"the seeds and draws of {uneven.index[0]} do not cover the same figures: complete the runs.")
-
-
-def _lay_out(
-    table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], cell: Callable[["pd.Series[float]"], str]
-) -> pd.DataFrame:
-    table = table[table["metric"].isin(list(METRICS))]
-    order = [list(dict.fromkeys(table[r])) for r in rows]
-    drawn = (table["draws"] > 1).any()
-    lines: dict[tuple[Hashable, ...], dict[str, Any]] = {}
-    for _, figure in table.iterrows():
-        counts = {"seeds": figure["n"]} | ({"draws": figure["draws"]} if drawn else {})
-        line = lines.setdefault(tuple(figure[r] for r in rows), {r: figure[r] for r in rows} | counts)
-        line |= {what: min(line[what], count) for what, count in counts.items()}
-        line[" ".join(METRICS.get(figure[c], str(figure[c])) for c in columns)] = cell(figure)
-    ordered = sorted(lines, key=lambda key: [known.index(value) for known, value in zip(order, key, strict=True)])
-    return pd.DataFrame([lines[key] for key in ordered]).fillna("–")
-
-
 def mean_sd(line: "pd.Series[float]") -> str:
-    """`mean ± sd` of a line of a `summary_table`, over seeds; over draws where there is one seed."""
+    """Write a line of a `summary_table` as `mean ± sd` over seeds; over draws where there is one seed."""
     sd = line["sd"] if line["n"] > 1 else line["sd_draws"]
     return f"{line['mean']:.3f}" + ("" if np.isnan(sd) else f"{_NBSP}±{_NBSP}{sd:.3f}")
 
 
 def mean_interval(line: "pd.Series[float]") -> str:
-    """`mean [low, high]` of a line of a `paired_difference`, with signs."""
+    """Write a line of a `paired_difference` as `mean [low, high]`, with signs."""
     interval = "" if np.isnan(line["low"]) else f" [{line['low']:+.3f},{_NBSP}{line['high']:+.3f}]"
     return f"{line['mean']:+.3f}{interval}".replace("-", "−")
+
+
+def lay_out(table: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
+    """Lay a `summary_table` or a `paired_difference` out for reading: `rows` down, levels and metrics across.
+
+    Cells are those of `mean_sd` or `mean_interval`; the least numbers of seeds, and of draws if there are some, stand
+    in front.
+    """
+    cell = mean_interval if "low" in table else mean_sd
+    table = table[table["metric"].isin(list(METRICS))]
+    text = [cell(line) for _, line in table.iterrows()]
+    wide = _wide(table.assign(text=text, column=table["level"] + " " + table["metric"].map(METRICS)), rows)
+    counts = table.groupby(list(rows))[["n", "draws"]].min().rename(columns={"n": "seeds"})
+    if (table["draws"] <= 1).all():
+        counts = counts.drop(columns="draws")
+    return counts.reindex(wide.index).join(wide).reset_index()
+
+
+def _wide(cells: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
+    """Pivot `text` to a row for each of `rows`, a column for each `column`, both in the order they first appear in."""
+    places = {row: {value: place for place, value in enumerate(cells[row].unique())} for row in rows}
+    wide = cells.pivot(index=list(rows), columns="column", values="text")
+    wide = wide.sort_index(key=lambda level: level.map(places[str(level.name)]))
+    return wide[list(cells["column"].unique())].fillna("–").rename_axis(columns=None)
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """Write a pipe table; numbers to three decimals, absent values as an en dash."""
+    lines = [[str(c) for c in table.columns], ["---"] * table.shape[1]]
+    lines += [[_cell(value) for value in row] for row in table.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
+    """Write a booktabs table, to be read with \\input; the caption is plain text."""
+    caption = re.sub(r"([%&#_$])", r"\\\1", caption)
+    text = table.map(_cell).to_latex(index=False, escape=True, caption=caption, label=label, position="t")
+    return text.replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--").replace(_NBSP, "~")
 
 
 def _cell(value: object) -> str:
     if pd.isna(value):  # type: ignore[call-overload]
         return "–"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table to be read: a plain file `name`, a `caption` that names the data set, and text `cells`."""
+
+    name: str
+    caption: str
+    dataset: str
+    cells: pd.DataFrame
+
+
+def to_html(table: Table) -> str:
+    """Write a table with its caption, in the colours of the page around it."""
+    cells = table.cells.to_html(index=False, border=0, escape=True, justify="left")
+    return f'<figure style="overflow-x:auto"><figcaption>{escape(table.caption)}</figcaption>\n{cells}</figure>'
+
+
+def write_tables(folder: Path, made: Iterable[Table], title: str) -> list[Path]:
+    """Write NAME.csv and NAME.tex of each table to `folder`, and index.html with all of them; returns the files."""
+    shown, files = list(made), []
+    for table in shown:
+        files += [folder / f"{table.name}.csv", folder / f"{table.name}.tex"]
+        cells = table.cells.copy()
+        cells.insert(0, "dataset", table.dataset)
+        write_text(files[-2], cells.to_csv(index=False))
+        write_text(files[-1], to_latex(table.cells, table.caption, f"tab:{table.name}"))
+    page = PAGE.format(title=escape(title), body="\n".join(to_html(t) for t in shown))
+    write_text(folder / "index.html", page)
+    return [*files, folder / "index.html"]
+
+
+def paper_tables(metrics: pd.DataFrame, note: str = "") -> list[Table]:
+    """Make two tables a setup, task and metric: each pre-training's metric, and SPD minus its baseline for each pair.
+
+    Objects down, pre-trainings (pairs) across; the last row is the mean over the objects that every pre-training has
+    (both have). Cells are `mean ± sd` of `summary_table`, `mean [low, high]` of `paired_difference`, of the metrics
+    over all anomalies. Captions name the data set and what the spread is over; `note` ends each.
+    """
+    made = []
+    for part in _parts(overall(metrics), SHOWN):
+        lines = [_lines(part, "object")]
+        if part["object"].nunique() > 1:
+            lines.append(_lines(part, "").assign(object="mean"))
+        made += _tables(part, pd.concat(lines), "object", note)
+    return made
+
+
+def defect_tables(
+    metrics: pd.DataFrame, images: Mapping[tuple[str, str], Mapping[str, int]], note: str = ""
+) -> list[Table]:
+    """Make, as `paper_tables`, two tables an object, setup and task: defect classes down, last a row of all anomalies.
+
+    images: for (object, setup) the number of test images of each class, and of all anomalies as class "", where they
+    are known (see `defect_images`). Empty if no metric is of a single class.
+    """
+    made = []
+    for several in _parts(metrics, SHOWN[:1]):
+        for object, part in several.groupby("object", sort=False):
+            if (part["defect"] != "").any():
+                lines = _lines(part, "defect")
+                lines = pd.concat([lines[lines["defect"] != ""], lines[lines["defect"] == ""]])
+                counts = images.get((str(object), str(part["setup"].iloc[0])), {})
+                found = _tables(part, lines, "defect", note, str(object))
+                made += [replace(table, cells=_counted(table.cells, counts)) for table in found]
+    return made
+
+
+def _parts(metrics: pd.DataFrame, shown: Sequence[str]) -> list[pd.DataFrame]:
+    """Split into the rows of each setup, level and metric, in the order of the paper."""
+    chosen, order = metrics[metrics["metric"].isin(list(shown))], [*TITLES, *shown]
+    groups = chosen.groupby(["setup", "level", "metric"], sort=False)
+    ranked = sorted(groups, key=lambda group: [order.index(k) if k in order else len(order) for k in group[0]])
+    return [part for _, part in ranked]
+
+
+def _lines(part: pd.DataFrame, row: str) -> pd.DataFrame:
+    """Make a line a cell: `detector`, `row` (empty: the mean over objects) and _CELL, with what its spread is over."""
+    keys = ["detector", *filter(None, [row])]
+    means = summary_table(part if row else balanced(part), [*keys, "pretraining"])
+    text = [mean_sd(line) for _, line in means.iterrows()]
+    over = np.select([means["n"] > 1, means["draws"] > 1], ["seeds", "draws"], "")
+    found = [means.assign(column=means["pretraining"], text=text, pair=False, over=over)]
+    for name, base in spd_pairs(part["pretraining"].unique()).items():
+        two = part[part["pretraining"].isin([name, base])]
+        try:
+            table = paired_difference(two if row else balanced(two), name, base, keys)
+        except VisaError:  # no object, seed and draw in common: nothing to show
+            continue
+        text = [mean_interval(line) for _, line in table.iterrows()]
+        found.append(table.assign(column=f"{name} − {base}", text=text, pair=True))
+    return pd.concat(found)[[*keys, *_CELL]]
+
+
+def _tables(part: pd.DataFrame, lines: pd.DataFrame, row: str, note: str, object: str = "") -> list[Table]:
+    """Make the table of metrics, and the table of differences if there are any."""
+    dataset, setup, level, metric = (str(part[c].iloc[0]) for c in ("dataset", "setup", "level", "metric"))
+    of = f", {object} by defect class" if object else ""
+    title = f"{dataset}, {title_of(setup)}, {title_of(level)}{of}: {METRICS[metric]}"
+    task = title_of(level).split()[-1]
+    name = "_".join([*filter(None, [object]), setup, task, metric, *(["by_defect"] if object else [])])
+    made = []
+    for pair, cells in lines.groupby("pair"):
+        what = "SPD minus its baseline, paired, with the 95 % t-interval" if pair else "mean ± standard deviation"
+        caption = f"{title}, {what}{_over(cells)}. {note}".strip()
+        columns = sorted(cells["column"].unique(), key=lambda column: column != "random")  # the untrained network first
+        laid_out = _wide(cells, ["detector", row])[columns].reset_index()
+        laid_out["detector"] = [title_of(d) for d in laid_out["detector"]]
+        made.append(Table(name + "_difference" * bool(pair), caption, dataset, laid_out))
+    return made
+
+
+def _over(lines: pd.DataFrame) -> str:
+    """Say what the spread of a table's cells is over."""
+    seeds, draws = lines["over"] == "seeds", lines["over"] == "draws"
+    over = []
+    if seeds.any():
+        each = " (each the mean of its draws)" if (lines["draws"][seeds] > 1).any() else ""
+        over.append(f" over {_range(lines['n'][seeds])} seeds{each}")
+    if draws.any():
+        over.append(f" over {_range(lines['draws'][draws])} draws where seeds are one or agree")
+    return ",".join(over) or " (none here: seeds are one or agree)"
+
+
+def _range(counts: "pd.Series[int]") -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _counted(cells: pd.DataFrame, images: Mapping[str, int]) -> pd.DataFrame:
+    """Add the number of test images of each class, and name the row of all anomalies."""
+    counts = [str(images.get(defect, "–")) for defect in cells["defect"]]
+    counted = cells.assign(defect=cells["defect"].replace("", "all anomalies"))
+    counted.insert(2, "images", counts)
+    return counted

@@ -1,40 +1,43 @@
-"""The defect browser of a run: static files that show every scored test image, to be opened from the disk."""
+"""The defect browser of a run: static files that show every scored test image, to be opened from the disk.
 
+A file of scores becomes a record: image scores, maps in 256 levels, and the number of pixels at each level.
+"""
+
+import base64
+import json
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from zipfile import BadZipFile, ZipFile
 
+import cv2
 import matplotlib as mpl
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 import visa
 from visa.data.images import open_upright
 from visa.data.setups import SETUPS
 from visa.data.source import Source
-from visa.detect.scores import EVALUATION_SIZE
+from visa.detect.scores import EVALUATION_SIZE, load_scores
 from visa.errors import VisaError
+from visa.metrics import image_metrics
+from visa.metrics.exact import curve_metrics, steps_of_groups
 from visa.paths import locked, written_whole
 from visa.provenance import digest, read_sidecar, write_text
-from visa.report.browser.records import LEVELS, Record, read_record, script
-from visa.report.cases import HEAT
-from visa.report.collect import SCORES
-from visa.report.layout import DETECTORS
-from visa.report.layout import SETUPS as TITLES
+from visa.report.collect import scored_files
+from visa.report.figures import HEAT
+from visa.report.tables import TITLES
 
+VERSION = 1  # of records and pictures: raise it when the same scores give others, and they are made anew
 PAGE = Path(__file__).parent / "page"
+LEVELS = 256
 SIDE = 320  # long side of the small pictures, in pixels
 _QUALITY = 80
-
-
-class Picture(NamedTuple):
-    """The address of a small picture on the page, and its width and height."""
-
-    address: str
-    size: tuple[int, int]
 
 
 def build_browser(run: Path, source: Source) -> Path:
@@ -53,98 +56,75 @@ def _build(run: Path, source: Source, folder: Path) -> Path:
     found = _found(run, source)
     if not found:
         raise VisaError(f"nothing is scored in {run}: run notebook 04_score first.")
-    records = {file: read_record(file, folder / "scored") for files in found.values() for file in files}
-    pictures = _write_pictures(folder / "images", source.root, {p for r in records.values() for p in r.paths})
+    records = {s.file: read_record(s.file, folder / "scored") for several in found.values() for s in several}
+    pictures = _write_pictures(folder / "images", source.root, {p for r in records.values() for p in r["paths"]})
+    models = sorted({_model(s) for several in found.values() for s in several})
+    outlines: dict[str, str] = {p: mask for record in records.values() for p, mask in record["masks"].items()}
     parts: list[dict[str, Any]] = []
-    models = sorted({_model(run, file) for file in records})
-    for (object, setup), files in found.items():
-        masks = {p: m for file in records if _object(run, file) == object for p, m in records[file].masks.items()}
-        images = _images(records[files[-1]], source.defects(object), pictures, masks)
-        scorings = [_scoring(run, file, records[file], models) for file in files]
+    for (object, setup), several in found.items():
+        images = _images(records[several[-1].file], source.defects(object), pictures, outlines)
+        scorings = [{"model": models.index(_model(s)), **_scoring(s, records[s.file])} for s in several]
         name = f"parts/{digest([object, setup])}.js"
         write_text(folder / name, script(name, {"images": images, "scorings": scorings}))
         chosen = [[s["model"], s["detector"]] for s in scorings]
         parts.append({"object": object, "setup": setup, "file": name, "scored": chosen})
-    _write_page(folder, {"about": _about(run, source), "parts": parts, "models": [_named(*m) for m in models]})
-    kept = [folder / part["file"] for part in parts]
-    _clean(
-        folder,
-        [*kept, *(folder / p.address for p in pictures.values()), *(folder / r.folder for r in records.values())],
-    )
+    named = [dict(zip(("pretraining", "scope", "seed"), model, strict=True)) for model in models]
+    _write_page(folder, {"about": _about(run, source), "parts": parts, "models": named})
+    kept = [part["file"] for part in parts] + [record["folder"] for record in records.values()]
+    _clean(folder, {folder / name for name in (*kept, *(picture["picture"] for picture in pictures.values()))})
     return folder / "index.html"
 
 
-def _found(run: Path, source: Source) -> dict[tuple[str, str], list[Path]]:
-    """Files of scores by object and setup, the newest last; those of other test images than the newest's are left out.
+def _found(run: Path, source: Source) -> dict[tuple[str, str], list[Any]]:
+    """Find scores by object and setup, the newest last, without those of other test images than the newest's.
 
-    The setups come in the paper's order.
+    The setups come in the paper's order. Each is a row of `scored_files`.
     """
-    groups = defaultdict(list)
-    for file in sorted(run.glob(SCORES), key=lambda f: f.stat().st_mtime_ns):
-        *_, setup, _, draw, _ = file.parts
-        if draw == "draw0" and _object(run, file) in source.objects and setup in SETUPS:
-            groups[_object(run, file), setup].append(file)
+    found = scored_files(run)
+    ordered = found.iloc[np.argsort([file.stat().st_mtime_ns for file in found["file"]], kind="stable")]
+    groups: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    for scored in ordered[ordered["draw"] == 0].itertuples():
+        if scored.object in source.objects and scored.setup in SETUPS:
+            groups[str(scored.object), str(scored.setup)].append(scored)
     order = sorted(groups, key=lambda group: (source.objects.index(group[0]), SETUPS.index(group[1])))
     return {group: _of_newest_images(groups[group]) for group in order}
 
 
-def _of_newest_images(files: Sequence[Path]) -> list[Path]:
-    def paths(file: Path) -> list[str]:
-        with np.load(file, allow_pickle=False) as stored:
+def _of_newest_images(several: Sequence[Any]) -> list[Any]:
+    def paths(scored: Any) -> list[str]:
+        with np.load(scored.file, allow_pickle=False) as stored:
             return list(stored["paths"])
 
-    kept = [file for file in files if paths(file) == paths(files[-1])]
-    if left := len(files) - len(kept):
+    kept = [scored for scored in several if paths(scored) == paths(several[-1])]
+    if left := len(several) - len(kept):
         print(f"{left} older scores are left out of the browser: they are of other test images. Score them again.")
     return kept
 
 
-def _object(run: Path, file: Path) -> str:
-    return file.relative_to(run).parts[1]
-
-
-def _model(run: Path, file: Path) -> tuple[str, str, int]:
-    """Pre-training, scope and seed; the scope is `object` where it is the object itself."""
-    _, object, pretraining, scope, seed = file.relative_to(run).parts[:5]
-    return pretraining, "object" if scope == object else scope, int(seed.removeprefix("seed"))
-
-
-def _named(pretraining: str, scope: str, seed: int) -> dict[str, Any]:
-    return {"pretraining": pretraining, "scope": scope, "seed": seed}
+def _model(scored: Any) -> tuple[str, str, int]:
+    return scored.pretraining, scored.scope, scored.seed
 
 
 def _images(
-    record: Record, defects: dict[str, tuple[str, ...]], pictures: dict[str, Picture], masks: dict[str, str]
+    record: dict[str, Any], defects: dict[str, tuple[str, ...]], pictures: dict[str, Any], outlines: dict[str, str]
 ) -> list[dict[str, Any]]:
+    each = zip(record["paths"], record["labels"], record["known"], strict=True)
     return [
-        {
-            "name": path,
-            "anomalous": bool(label),
-            "known": known,
-            "defects": list(defects.get(path, ())),
-            "picture": pictures[path].address,
-            "shape": pictures[path].size,
-            "mask": masks.get(path),
-        }
-        for path, label, known in zip(record.paths, record.labels, record.known, strict=True)
+        {"name": path, "anomalous": bool(label), "known": known, "defects": list(defects.get(path, ()))}
+        | pictures[path]
+        | {"mask": outlines.get(path)}
+        for path, label, known in each
     ]
 
 
-def _scoring(run: Path, file: Path, record: Record, models: Sequence[tuple[str, str, int]]) -> dict[str, Any]:
-    sidecar = read_sidecar(file) or {}
-    machine = sidecar.get("machine") or {}
+def _scoring(scored: Any, record: dict[str, Any]) -> dict[str, Any]:
+    sidecar = read_sidecar(scored.file) or {}
+    made = {name: sidecar.get(name, empty) for name, empty in (("settings", {}), ("written", ""))}
     return {
-        "model": models.index(_model(run, file)),
-        "detector": file.parts[-3],
-        "scores": record.image_scores,
-        "au_pr": record.au_pr,
-        "maps": record.maps,
-        "folder": record.folder,
-        "made": {
-            "settings": sidecar.get("settings", {}),
-            "written": sidecar.get("written", ""),
-            "commit": machine.get("commit") or "",
-        },
+        "detector": scored.detector,
+        "scores": record["image_scores"],
+        **{name: record[name] for name in ("au_pr", "maps", "folder")},
+        "made": made | {"commit": (sidecar.get("machine") or {}).get("commit") or ""},
     }
 
 
@@ -156,7 +136,7 @@ def _about(run: Path, source: Source) -> dict[str, Any]:
         "version": visa.__version__,
         "size": EVALUATION_SIZE,
         "setups": TITLES,
-        "detectors": DETECTORS,
+        "detectors": TITLES,
         "heat": (mpl.colormaps[HEAT](np.arange(LEVELS), bytes=True)[:, :3]).ravel().tolist(),
     }
 
@@ -167,28 +147,121 @@ def _write_page(folder: Path, index: dict[str, Any]) -> None:
     write_text(folder / "index.js", script("index.js", index))
 
 
-def _write_pictures(folder: Path, root: Path, paths: Iterable[str]) -> dict[str, Picture]:
-    """Small pictures of the images below `root`, each named by a digest: no name of a user's enters an address."""
+def _write_pictures(folder: Path, root: Path, paths: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Write small pictures of the images below `root`; returns the address `picture` and the `shape` of each.
 
-    def write(path: str) -> Picture:
+    A digest names each: no name of a user's enters an address.
+    """
+
+    def write(path: str) -> dict[str, Any]:
         about = (root / path).stat() if (root / path).is_file() else None
-        file = folder / (digest([path, SIDE, _QUALITY, about and (about.st_size, about.st_mtime_ns)]) + ".webp")
+        file = folder / (digest([path, VERSION, about and (about.st_size, about.st_mtime_ns)]) + ".webp")
         if not file.is_file():
             picture = open_upright(root / path).convert("RGB")
             picture.thumbnail((SIDE, SIDE))
             with written_whole(file) as partial:
                 picture.save(partial, "WEBP", quality=_QUALITY)
         with Image.open(file) as written:
-            return Picture(f"{folder.name}/{file.name}", written.size)
+            return {"picture": f"{folder.name}/{file.name}", "shape": written.size}
 
     ordered = sorted(paths)
     with ThreadPoolExecutor() as pool:
         return dict(zip(ordered, pool.map(write, ordered), strict=True))
 
 
-def _clean(folder: Path, kept: Iterable[Path]) -> None:
+def _clean(folder: Path, kept: set[Path]) -> None:
     """Delete parts, pictures and scores that are of no use any more."""
-    keep = set(kept)
     for old in (path for part in ("parts", "images", "scored") for path in (folder / part).iterdir()):
-        if old not in keep:
+        if old not in kept:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+
+def read_record(file: Path, below: Path) -> dict[str, Any]:
+    """Make the record of a file of scores, with its maps in a folder `below`; read it while the file is the same.
+
+    Its keys: `paths`, `labels`, `known`; `image_scores` with the fewest digits that tell float32 values apart;
+    `maps`, None or `low` and `step`: level k holds the scores from low + k * step up to the next; `positives` and
+    `negatives`: the pixels of either kind in each level, of the images whose mask is known; `middle`: the level of the
+    median pixel; `masks`: a PNG as a data address for each image with a known, not empty mask; `au_pr` of images and
+    pixels, the latter from levels; `folder`: where the maps lie, one `<index of the image>.js` each.
+    Raises VisaError for a file that holds no scores, and for maps that are not finite.
+    """
+    folder = below / digest([str(file.relative_to(below.parents[1])), _contents(file), VERSION])
+    stored = folder / "record.json"  # written last: a folder without it is unfinished
+    if stored.is_file():
+        return dict(json.loads(stored.read_text(encoding="utf-8")))
+    scores = load_scores(file)
+    record = {
+        "paths": scores.paths,
+        "labels": scores.labels.tolist(),
+        "known": scores.known.tolist(),
+        "image_scores": [float(str(score)) for score in scores.image_scores],
+        "folder": f"{below.name}/{folder.name}",
+        "maps": None,
+        "masks": {},
+        "au_pr": {"image": image_metrics(scores.image_scores, scores.labels)["au_pr"]},
+    }
+    if scores.maps is not None and scores.masks is not None:
+        _add_maps(record, scores.maps, scores.masks, folder)
+    write_text(stored, json.dumps(record))
+    return record
+
+
+def _contents(file: Path) -> list[tuple[str, int, int]]:
+    """Read name, checksum and size of each array of a file of scores, from its directory, without the maps."""
+    try:
+        with ZipFile(file) as stored:
+            return [(entry.filename, entry.CRC, entry.file_size) for entry in stored.infolist()]
+    except BadZipFile:
+        return []  # what loads the scores says so
+
+
+def _add_maps(record: dict[str, Any], maps: NDArray[np.float32], masks: NDArray[np.uint8], folder: Path) -> None:
+    low, step = scale_of(maps)
+    counts = np.zeros((2, LEVELS), np.int64)  # of normal and of anomalous pixels
+    for index, (one, mask, known) in enumerate(zip(maps, masks, record["known"], strict=True)):
+        levels, name = levels_of(one, low, step), f"{index}.js"
+        for kind in (0, 1) if known else ():
+            counts[kind] += np.bincount(levels[mask == kind], minlength=LEVELS)
+        write_text(folder / name, script(f"{record['folder']}/{name}", _png(levels)))
+    negatives, positives = counts
+    middle = int(np.searchsorted(counts.sum(0).cumsum(), counts.sum() / 2))
+    record["maps"] = {"low": low, "step": step, "middle": middle}
+    record["maps"] |= {"negatives": negatives.tolist(), "positives": positives.tolist()}
+    record["masks"] = {p: _png(mask * 255) for p, mask in zip(record["paths"], masks, strict=True) if mask.any()}
+    if negatives.any() and positives.any():
+        found = curve_metrics(steps_of_groups(positives[::-1], negatives[::-1]))
+        record["au_pr"]["pixel"] = float(found["au_pr"])
+
+
+def scale_of(maps: NDArray[np.float32]) -> tuple[float, float]:
+    """Find `low` and `step` of LEVELS equal steps from the lowest to the highest score of maps (N, H, W).
+
+    Raises VisaError for NaN or infinite scores.
+    """
+    low, high = float(maps.min()), float(maps.max())
+    if not np.isfinite(high - low):
+        raise VisaError("the maps hold NaN or infinite values: look for a diverged model, and score the object again.")
+    return low, (high - low) / LEVELS or 1.0
+
+
+def levels_of(scores: NDArray[np.float32], low: float, step: float) -> NDArray[np.uint8]:
+    """Find the level k of each score, 0 to LEVELS - 1: those with `score >= low + k * step` have level k or more."""
+    edges = low + step * np.arange(1, LEVELS)
+    return np.searchsorted(edges, scores.astype(np.float64), side="right").astype(np.uint8)
+
+
+def script(name: str, value: Any) -> str:
+    """Write a value as a script of plain ASCII that the page can load from the disk, harmless wherever it is pasted."""
+    text = json.dumps([name, value], separators=(",", ":"), allow_nan=False)
+    for character in "<>&":  # they are inside strings only
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return f"visaBrowser.arrived(...{text});\n"
+
+
+def _png(pixels: NDArray[np.uint8]) -> str:
+    """Write an 8-bit grey PNG as a data address: a page on the disk may read its pixels, unlike those of a file."""
+    encoded, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    if not encoded:
+        raise VisaError("a map cannot be written as PNG: check the installation of OpenCV.")
+    return "data:image/png;base64," + base64.b64encode(data.tobytes()).decode()

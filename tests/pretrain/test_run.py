@@ -1,0 +1,145 @@
+"""From images to files: what notebook 3 and `visa pretrain` leave behind, for every method."""
+
+import json
+import subprocess
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from visa import cli
+from visa.backbone import load_backbone
+from visa.data.source import open_source
+from visa.errors import VisaError
+from visa.pretrain import METHODS
+from visa.pretrain.diagnose import flops_per_image
+from visa.pretrain.fabric import make_fabric
+from visa.pretrain.run import folder_data, in_processes, is_finished, run_pretraining, run_random, training_data
+from visa.pretrain.settings import REFERENCE, configured, variants
+from visa.provenance import read_sidecar
+
+SMALL = {"arch": "resnet18_half", "epochs": 1, "batch_size": 8, "image_size": 32, "queue": 16, "base_lr": 0.05}
+SMALL |= {"optimizer": "sgd", "warmup_epochs": 0.0}
+
+
+@pytest.fixture(scope="module")
+def data(mini_root):
+    return training_data(open_source(str(mini_root)), "fryum", "", 32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_leaves_weights_curves_and_diagnosis(data, tmp_path, method):
+    settings = configured(method, True, SMALL | {"eta": 0.5})
+    assert not is_finished(settings, data, tmp_path)
+    run_pretraining(settings, data, tmp_path, make_fabric("cpu"))
+    load_backbone("resnet18_half", tmp_path / "backbone.safetensors")
+    assert ("fc.weight" in load_file(tmp_path / "backbone.safetensors")) is (method == "supervised")
+    curves = pd.read_csv(tmp_path / "curves.csv")
+    assert len(curves) == len(data.images) // 8
+    assert (curves["loss"] - curves["base"] - 0.5 * curves["spd"]).abs().max() < 1e-5
+    diagnosis = json.loads((tmp_path / "diagnosis.json").read_text())
+    assert {"cos_weak", "cos_blend", "triplet", "probe_auroc", "probe_accuracy"} <= set(diagnosis)
+    facts = read_sidecar(tmp_path / "backbone.safetensors")
+    assert facts["pretraining"] == f"{method}+spd" and facts["synthetic"] and facts["images_per_second"] > 0
+    assert is_finished(settings, data, tmp_path)
+    assert not is_finished(configured(method, True, SMALL | {"seed": 1}), data, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_same_training_writes_the_same_bytes(data, tmp_path):
+    settings = configured("simsiam", True, SMALL)
+    for name in ("first", "second"):
+        run_pretraining(settings, data, tmp_path / name, make_fabric("cpu"))
+    first, second = ((tmp_path / name / "backbone.safetensors").read_bytes() for name in ("first", "second"))
+    assert first == second
+
+
+def test_the_random_baseline_has_calibrated_statistics(data, tmp_path):
+    run_random(configured("simsiam", False, SMALL), data, tmp_path)
+    weights = load_file(tmp_path / "backbone.safetensors")
+    assert weights["bn1.running_mean"].abs().sum() > 0
+    assert set(json.loads((tmp_path / "diagnosis.json").read_text())) == {"probe_auroc", "probe_accuracy"}
+    assert not (tmp_path / "curves.csv").exists()
+
+
+def test_an_absent_folder_is_named(mini_root):
+    with pytest.raises(VisaError, match="nowhere"):
+        training_data(open_source(str(mini_root)), "all", "nowhere", 32)
+
+
+@pytest.mark.slow
+def test_a_failed_process_is_told(mini_root):
+    with pytest.raises(VisaError, match="exit code 2"):
+        in_processes(["--method", "byol"], open_source(str(mini_root)))
+
+
+def test_processes_train_on_the_data_of_the_notebook(mini_root, monkeypatch):
+    seen = {}
+    monkeypatch.setenv("VISA_ROOT", "another")
+    monkeypatch.setattr(subprocess, "run", lambda *_, env: subprocess.CompletedProcess(seen.update(env) or "", 0))
+    in_processes([], open_source(str(mini_root)))
+    assert seen["VISA_ROOT"] == str(mini_root)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder `imagenet/train` of two classes of eight images."""
+    for i in range(16):
+        file = tmp_path / "imagenet" / "train" / f"class{i % 2}" / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (16 * i, 255 - 8 * i, 60)).save(file)
+    return tmp_path / "imagenet" / "train"
+
+
+def test_a_folder_is_named_by_what_it_holds(photos, tmp_path):
+    found = folder_data(str(photos), 32, workers=1)
+    assert found.scope == found.dataset == "imagenet-train" and not found.synthetic
+    assert folder_data(str(photos), 32, dataset="photographs").scope == "photographs"
+    taken = photos.rename(tmp_path / "pcb1")
+    for name in ("", "all", "fryum", "a/b"):
+        with pytest.raises(VisaError, match="cannot be called"):
+            folder_data(str(taken), 32, dataset=name)
+
+
+@pytest.mark.slow
+def test_pretraining_on_a_folder_opens_no_visa(photos, tmp_path, capsys):
+    settings = [f"--set={k}={v}" for k, v in (SMALL | {"epochs": 1}).items()]
+    arguments = ["pretrain", "--images", str(photos), "--device", "cpu", "--workers", "1", *settings]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert not ended.value.code and "weights, curves and diagnosis" in capsys.readouterr().out
+    run = tmp_path / "runs" / "imagenet-train"
+    assert json.loads((run / "run.json").read_text()) == {
+        "dataset": "imagenet-train",
+        "synthetic": False,
+        "format": 2,
+    }
+    assert (run / "pretrain/simsiam+spd/imagenet-train/seed0/backbone.safetensors").is_file()
+    assert not (tmp_path / "data").exists(), "nothing is rendered"
+
+
+def test_settings_reach_the_method_and_the_spd_term():
+    settings = configured("simclr", True, {"eta": 1, "form": "cross-entropy", "epochs": 3, "base_lr": 1})
+    assert (settings.epochs, settings.base_lr, settings.spd.eta, settings.spd.form) == (3, 1, 1, "cross-entropy")
+    assert settings.optimizer == "lars" and configured("simclr", False, {"eta": 0.5}).spd is None
+
+
+def test_each_ablation_differs_from_the_reference():
+    terms = variants(0.5)
+    assert terms["no SPD"] is None and "eta 0.5" not in terms and terms["eta 0.1"].eta == 0.1
+    different = [term for name, term in terms.items() if name not in ("no SPD", REFERENCE)]
+    assert all(term != terms[REFERENCE] for term in different) and len(set(different)) == len(different)
+
+
+def test_the_cost_of_a_step_is_what_its_views_cost():
+    one = flops_per_image(configured("supervised", False, {"arch": "resnet50"}))
+    assert one == pytest.approx(3 * 2 * 4.09e9, rel=0.02), "4.09 G multiply-adds forward, and twice that backward"
+    two = flops_per_image(configured("simsiam", False, {"arch": "resnet50"}))
+    five = flops_per_image(configured("simsiam", True, {"arch": "resnet50"}))
+    assert two == pytest.approx(2 * one, rel=0.02) and five == pytest.approx(2.5 * two, rel=0.02)
+    keys_without_backward = flops_per_image(configured("mocov2", False, {"arch": "resnet50"}))
+    assert keys_without_backward == pytest.approx(4 / 3 * one, rel=0.02)
+    assert torch.get_default_device().type == "cpu"

@@ -1,0 +1,402 @@
+"""A detector for new parts: fit it on normal images, keep it in one file, score image files with it."""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from visa.backbone import FeatureMaps, create_backbone
+from visa.data.dataset import read_image, resize_image
+from visa.data.layouts import SUFFIXES
+from visa.data.splits import read_table
+from visa.detect import DETECTORS
+from visa.detect.scores import write_png
+from visa.detect.shared import OneClass, Scored, seeded
+from visa.errors import VisaError, check_choice
+from visa.paths import LOCK, locked, written_whole
+from visa.provenance import machine, write_rows
+
+DEPLOYABLE = tuple(name for name, entry in DETECTORS.items() if entry.one_class)
+HELD_OUT = 0.1  # of the normal images, for the threshold
+COLUMNS = ("path", "score", "threshold", "verdict")
+TABLE, HEAT = "scores.csv", "heat"  # what `score_files` writes: a table, and a folder of pictures
+_FORMAT = "visa detector 1"
+_BACKBONE, _DETECTOR = "backbone.", "detector."
+_SIDES = (32, 4096)
+_PIXELS = 16 * 224 * 224  # of a batch
+
+
+@dataclass(frozen=True)
+class FittedDetector:
+    """All that scoring an image needs.
+
+    `size` (height, width) is what images are resized to; an image whose score exceeds `threshold` counts as anomalous,
+    and `rule` says how that was found. `heat` are the map values at which a heat map begins and ends to colour.
+    """
+
+    kind: str
+    arch: str
+    backbone: nn.Module
+    detector: OneClass
+    size: tuple[int, int]
+    layers: tuple[str, ...]
+    threshold: float
+    rule: str
+    heat: tuple[float, float]
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone lies, and images have to."""
+        return next(self.backbone.parameters()).device
+
+    def score(self, images: Tensor) -> Scored:
+        """Image scores (N,) and anomaly maps (N, height, width) of images N,3,height,width in [0,1].
+
+        Raises VisaError if a score is NaN or infinite.
+        """
+        scores, maps = self.detector.score(images)
+        if not np.isfinite(scores).all() or not np.isfinite(maps).all():
+            raise VisaError("the detector gives NaN or infinite scores: its backbone diverged; fit another.")
+        return scores, maps
+
+
+def make_detector(
+    kind: str, backbone: nn.Module, layers: Sequence[str] = (), settings: Mapping[str, Any] | None = None
+) -> OneClass:
+    """Make an unfitted detector on stages of a backbone (none: the paper's), with settings by their names.
+
+    Raises VisaError for an unknown name, or a value out of its range.
+    """
+    check_choice("detector", kind, DEPLOYABLE)
+    module = import_module(DETECTORS[kind].module)
+    for name in settings or {}:
+        check_choice(f"setting of {kind}", name, module.BOUNDS)
+    stages = tuple(layers) or module.LAYERS
+    if len(set(stages)) < len(stages):
+        raise VisaError(f"a layer is given twice: {', '.join(stages)}.")
+    detector: OneClass = module.Detector(FeatureMaps(backbone, tuple(sorted(stages))), **settings or {})
+    _check_settings(kind, {name: getattr(detector, name) for name in module.BOUNDS})
+    return detector
+
+
+def fit_detector(
+    kind: str,
+    arch: str,
+    backbone: nn.Module,
+    files: Sequence[Path],
+    size: tuple[int, int],
+    layers: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    false_alarms: float = 0.05,
+    progress: bool = False,
+) -> FittedDetector:
+    """Fit a detector on normal images, resized to `size` = (height, width), all but a tenth, which sets the threshold.
+
+    That tenth is drawn from the setting `seed`. The threshold follows `conformal_threshold`. Heat maps begin to colour
+    at the median of the held-out images' maps, and end at twice as far from it as their highest value.
+    Raises VisaError for fewer than three images, one that cannot be read, or settings out of range.
+    """
+    if len(files) < 3:
+        raise VisaError(f"{len(files)} normal images are too few: two fit a detector and one sets its threshold.")
+    if not 0 < false_alarms < 1:
+        raise VisaError(f"the share of false alarms is {false_alarms}: give one between 0 and 1.")
+    _check_size(size)
+    detector = make_detector(kind, backbone, layers, settings)
+    order = torch.randperm(len(files), generator=seeded(detector.seed)).tolist()
+    count = max(1, round(HELD_OUT * len(files)))
+    held, training = ([files[i] for i in sorted(part)] for part in (order[:count], order[count:]))
+    device = next(backbone.parameters()).device
+    detector.fit(image_batches(training, size, device), progress)
+    scored = [detector.score(images) for images in image_batches(held, size, device)]
+    scores, maps = (np.concatenate(part) for part in zip(*scored, strict=True))
+    threshold, rule = conformal_threshold(scores, false_alarms)
+    middle, highest = float(np.median(maps)), float(maps.max())
+    high = middle + max(2 * (highest - middle), 1e-6 + 1e-3 * abs(middle))
+    made = {"images": len(training), "held_out": len(held), "false_alarms": false_alarms, "machine": machine()}
+    names = tuple(sorted(layers)) or import_module(DETECTORS[kind].module).LAYERS
+    return FittedDetector(kind, arch, backbone, detector, size, names, threshold, rule, (middle, high), made)
+
+
+def conformal_threshold(scores: NDArray[np.float32], false_alarms: float) -> tuple[float, str]:
+    """The score that at most this share of new normal images is expected to exceed, and a sentence on how it is found.
+
+    Of n held-out scores in ascending order it is the k-th, k = ceil((n + 1) (1 - false_alarms)): a new image from the
+    same line exceeds it with probability at most 1 - k / (n + 1) (split conformal prediction, Papadopoulos et al.
+    2002). With too few held-out images for the share asked, the highest of them, and the share is 1 / (n + 1).
+    """
+    n = len(scores)
+    k = min(n, math.ceil((n + 1) * (1 - false_alarms)))
+    rule = (
+        f"number {k} of {n} held-out normal images' scores in ascending order: of new normal images like these, "
+        f"{1 - k / (n + 1):.1%} are expected above it"
+    )
+    return float(np.sort(scores)[k - 1]), rule
+
+
+def save_detector(path: Path, fitted: FittedDetector) -> None:
+    """Write one safetensors file that holds the detector's state, the backbone's weights and all settings."""
+    module = import_module(DETECTORS[fitted.kind].module)
+    tensors = {_DETECTOR + name: getattr(fitted.detector, name) for name in module.STATE}
+    tensors |= {_BACKBONE + name: t for name, t in fitted.backbone.state_dict().items()}
+    about = {name: getattr(fitted, name) for name in ("kind", "arch", "size", "layers", "threshold", "rule", "heat")}
+    about |= {"settings": {name: getattr(fitted.detector, name) for name in module.BOUNDS}}
+    about |= {"format": _FORMAT, "made": dict(fitted.made)}
+    with written_whole(path) as partial:
+        contiguous = {key: t.detach().cpu().contiguous() for key, t in tensors.items()}
+        partial.write_bytes(save(contiguous, {"visa_detector": json.dumps(about, sort_keys=True)}))
+
+
+def load_detector(path: Path, device: str = "cpu") -> FittedDetector:
+    """Read a file that `save_detector` wrote, onto a device, and try the detector on one grey image.
+
+    Executes no code in the file. Raises VisaError, in one sentence, if it is absent, of another kind, damaged, or its
+    parts do not fit together.
+    """
+    tensors, about = _read_file(path, device)
+    try:
+        fitted = _restore(tensors, about)
+        fitted.score(torch.full((1, 3, *fitted.size), 0.5, device=device))
+    except VisaError as error:
+        raise VisaError(f"{path} cannot be used: {error}") from error
+    except (RuntimeError, LookupError, AttributeError, TypeError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise VisaError(f"{path} cannot be used: its parts do not fit together ({reason}).") from error
+    return fitted
+
+
+def _read_file(path: Path, device: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the metadata of a detector's file; VisaError if there are none, or NaN or infinite values."""
+    if not path.is_file():
+        raise VisaError(f"no fitted detector at {path}: fit one and save it there.")
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            about = json.loads(file.metadata()["visa_detector"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, TypeError, KeyError, ValueError, RecursionError, OSError) as error:
+        raise VisaError(f"{path} holds no fitted detector ({error}): fit it again.") from error
+    if wrong := [k for k, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
+        raise VisaError(f"{path} holds NaN or infinite values in {wrong[0]}: fit it again.")
+    return tensors, about
+
+
+def _restore(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> FittedDetector:
+    """The detector of a file's tensors and metadata, which may be anything."""
+    if about.get("format") != _FORMAT:
+        raise VisaError(f"it is no file of visa fit ({_FORMAT!r}).")
+    kind, (height, width), (low, high) = about["kind"], about["size"], about["heat"]
+    check_choice("detector", kind, DEPLOYABLE)
+    _check_size((height, width))
+    if not all(map(math.isfinite, (about["threshold"], low, high))) or low >= high:
+        raise VisaError("its threshold, or the ends of its heat maps, are no such numbers.")
+    own, weights = (
+        {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)}
+        for part in (_DETECTOR, _BACKBONE)
+    )
+    backbone = create_backbone(about["arch"])
+    backbone.load_state_dict(weights)
+    backbone.to(next(iter(weights.values())).device).eval()
+    module, layers = import_module(DETECTORS[kind].module), tuple(about["layers"])
+    # Earlier versions had a setting more, which was None unless it was asked for.
+    settings = {k: v for k, v in about["settings"].items() if k in module.BOUNDS or v is not None}
+    _check_settings(kind, settings)
+    if own.keys() != set(module.STATE):
+        raise VisaError(f"it holds no {kind}: its state is {', '.join(sorted(own)) or 'empty'}.")
+    detector: OneClass = module.Detector(FeatureMaps(backbone, layers), **settings)
+    for name, tensor in own.items():
+        setattr(detector, name, tensor)
+    rest = (float(about["threshold"]), str(about["rule"]), (float(low), float(high)), about["made"])
+    return FittedDetector(kind, about["arch"], backbone, detector, (height, width), layers, *rest)
+
+
+def _check_size(size: Sequence[int]) -> None:
+    low, high = _SIDES
+    if not all(type(side) is int and low <= side <= high for side in size):
+        raise VisaError(f"the image size is {tuple(size)}: give height and width, each {low} to {high} pixels.")
+
+
+def _check_settings(kind: str, settings: Mapping[str, Any]) -> None:
+    """Raise VisaError unless the settings are just the detector's, each within its bounds, or None where it may be."""
+    module = import_module(DETECTORS[kind].module)
+    if wrong := sorted(settings.keys() ^ module.BOUNDS.keys()):
+        raise VisaError(f"these are no settings of {kind}: {wrong[0]} is absent or unknown.")
+    for name, (low, high) in module.BOUNDS.items():
+        value = settings[name]
+        whole = isinstance(low, int) and isinstance(high, int)
+        number = isinstance(value, int) if whole else isinstance(value, (int, float))
+        if value is None and name in module.OPTIONAL:
+            continue
+        if isinstance(value, bool) or not number or not low <= value <= high:  # NaN is not
+            text = f"{'a whole' if whole else 'a'} number, {low} to {high}"
+            raise VisaError(f"{kind}'s {name} is {value!r}: it is {text}.")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How many images were scored and found anomalous, why others were not scored, and where the table is."""
+
+    scored: int
+    anomalous: int
+    unreadable: list[str]
+    table: Path
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file: its pixels uint8 3,H,W and the same at the size that was asked for, or why there are none."""
+
+    path: Path
+    pixels: Tensor
+    resized: Tensor
+    error: str = ""
+
+
+def score_files(fitted: FittedDetector, source: Path, out: Path, progress: bool = False) -> Summary:
+    """Score the image at `source`, or all below that folder, and write `out`/scores.csv and `out`/heat/<path>.png.
+
+    A row of the table has `path` (relative to `source`), `score`, `threshold` and `verdict`: anomalous if the score
+    exceeds the threshold, normal, or unreadable. A heat map has its image's size. The table appears last: without it,
+    all is unfinished. Raises VisaError if there is no image, a score is NaN, or another process writes to `out`.
+    """
+    files = image_files(source)  # before the lock: a mistake leaves no folder behind
+    root, table = source if source.is_dir() else source.parent, out / TABLE
+    rows: list[dict[str, Any]] = []
+    unreadable: list[str] = []
+    with locked(out), tqdm(total=len(files), desc="score", unit="image", disable=not progress) as bar:
+        _remove_last(out, table)
+        for pictures in _read_batches(files, fitted.size):
+            names = [p.path.relative_to(root) for p in pictures]
+            scores = _score_batch(fitted, pictures, [out / HEAT / f"{name}.png" for name in names])
+            rows += [_row(fitted, name, score) for name, score in zip(names, scores, strict=True)]
+            unreadable += [p.error for p in pictures if p.error]
+            bar.update(len(pictures))
+        write_rows(table, COLUMNS, rows)
+    anomalous = sum(row["verdict"] == "anomalous" for row in rows)
+    return Summary(len(rows) - len(unreadable), anomalous, unreadable, table)
+
+
+def _score_batch(fitted: FittedDetector, pictures: Sequence[Picture], heat: Sequence[Path]) -> list[float | None]:
+    """Scores of pictures, None for unreadable ones; writes the others' heat maps to the files of `heat`."""
+    sound = [i for i, picture in enumerate(pictures) if not picture.error]
+    if not sound:
+        return [None] * len(pictures)
+    scores, maps = fitted.score(_as_batch([pictures[i] for i in sound], fitted.device))
+
+    def write(i: int, values: NDArray[np.float32]) -> None:
+        write_png(heat[i], overlay(pictures[i].pixels, values, *fitted.heat))
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, sound, maps))
+    found = dict(zip(sound, scores.tolist(), strict=True))
+    return [found.get(i) for i in range(len(pictures))]
+
+
+def _row(fitted: FittedDetector, name: Path, score: float | None) -> dict[str, Any]:
+    text = str(name).encode("utf-8", "backslashreplace").decode()  # that any file or terminal takes
+    if score is None:
+        return {"path": text, "threshold": fitted.threshold, "verdict": "unreadable"}
+    verdict = "anomalous" if score > fitted.threshold else "normal"
+    return {"path": text, "score": score, "threshold": fitted.threshold, "verdict": verdict}
+
+
+def _remove_last(out: Path, table: Path) -> None:
+    """Remove the table of the last scoring, and the heat maps that it names: they are of that detector's scale."""
+    names: list[Path] = []
+    if table.is_file():
+        with suppress(VisaError, KeyError):  # another table of that name
+            names = [Path(row["path"] + ".png") for row in read_table(table, ("path",))]
+    table.unlink(missing_ok=True)
+    for name in names:
+        if not name.is_absolute() and ".." not in name.parts:
+            (out / HEAT / name).unlink(missing_ok=True)
+
+
+def overlay(pixels: Tensor, heat: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+    """Lay a map (h, w) over an image uint8 3,H,W: uint8 H,W,3 RGB.
+
+    The map is clear at `low` and below, and covers the image by six tenths in dark red at `high` and above.
+    """
+    image = pixels.permute(1, 2, 0).numpy()
+    full = cv2.resize(heat, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
+    share = np.clip((full - low) / (high - low), 0, 1).astype(np.float32)
+    colours = cv2.applyColorMap(np.rint(255 * share).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    cover = 0.6 * share[..., None]
+    return np.asarray(np.rint(image * (1 - cover) + colours * cover), np.uint8)
+
+
+def image_files(path: Path) -> list[Path]:
+    """The image at `path`, or all below that folder, sorted, through links, too; hidden ones do not count.
+
+    What `score_files` wrote is left out. Raises VisaError if there is nothing at `path`, no image, or a folder that may
+    not be read.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise VisaError(f"no image or folder at {path}: check the path.")
+    files: list[Path] = []
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(path, onerror=_refuse, followlinks=True):
+        here, real = Path(folder), os.path.realpath(folder)
+        if real in seen:  # a link to a folder above or beside
+            folders.clear()
+            continue
+        seen.add(real)
+        written = (here / TABLE).is_file() or (here / LOCK).exists()
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and not (written and n == HEAT))
+        found = (here / name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES)
+        files += [file for file in found if file.is_file() or file.is_symlink()]  # a link to nothing is unreadable
+    if not files:
+        raise VisaError(f"{path} holds no image: its files end in none of {', '.join(SUFFIXES)}.")
+    return sorted(files)
+
+
+def _refuse(error: OSError) -> None:
+    raise VisaError(f"{error.filename} may not be read ({error.strerror}): change its permissions.")
+
+
+def _read_batches(files: Sequence[Path], size: tuple[int, int]) -> Iterator[list[Picture]]:
+    """Read files, resized to `size` = (height, width), in batches of about 16 x 224 x 224 pixels."""
+
+    def read(path: Path) -> Picture:
+        try:
+            pixels = read_image(path)
+            return Picture(path, pixels, resize_image(pixels, size))
+        except VisaError as error:
+            return Picture(path, torch.empty(0), torch.empty(0), str(error))
+
+    count = max(1, _PIXELS // (size[0] * size[1]))
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(files), count):
+            yield list(pool.map(read, files[start : start + count]))
+
+
+def image_batches(files: Sequence[Path], size: tuple[int, int], device: torch.device) -> Iterator[Tensor]:
+    """Read files as batches N,3,H,W in [0,1] at `size` = (height, width) on a device.
+
+    Raises VisaError at the first file that cannot be read.
+    """
+    for pictures in _read_batches(files, size):
+        for picture in pictures:
+            if picture.error:
+                raise VisaError(picture.error)
+        yield _as_batch(pictures, device)
+
+
+def _as_batch(pictures: Sequence[Picture], device: torch.device) -> Tensor:
+    return torch.stack([p.resized for p in pictures]).to(device).float() / 255

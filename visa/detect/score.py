@@ -1,0 +1,144 @@
+"""From a backbone and an object to scores and metrics, setup by setup: what notebook 04 calls."""
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import nn
+
+from visa.data.dataset import is_known, load_masks
+from visa.data.setups import SETUPS, Split, obstacle, save_splits, splits
+from visa.data.source import Source
+from visa.detect import DETECTORS
+from visa.detect.scores import Scores, load_scores, save_scores
+from visa.detect.shared import Context, is_anomaly
+from visa.errors import check_choice
+from visa.metrics import image_metrics, pixel_metrics
+from visa.provenance import digest, read_sidecar, sidecar_of, write_rows, write_sidecar
+
+METRICS = ("auroc", "au_pr", "ap", "f1_max", "au_pro")
+COLUMNS = (
+    *("dataset", "object", "setup", "draw", "pretraining", "seed"),
+    *("detector", "defect", "level", "metric", "value"),
+)
+
+
+def score_setups(
+    context: Context,
+    source: Source,
+    object: str,
+    folder: Path,
+    detectors: Sequence[str] = tuple(DETECTORS),
+    setups: Sequence[str] = SETUPS,
+    draws: int = 5,
+) -> Iterator[Scores]:
+    """Score an object in each setup, by each of `detectors` that belongs to it, draw by draw.
+
+    Each result is written to `folder`/<setup>/<detector>/draw<n>/scores.npz with a sidecar as soon as it is there, the
+    splits to `folder`/<setup>/splits.json. Scores written before are read where backbone, data, settings and the
+    detector's version are still the same, so that an interrupted run goes on where it stopped. A setup for which the
+    object has too few images is left out with a sentence. Raises VisaError for an unknown detector, setup or object.
+    """
+    source.check_object(object)
+    for detector in detectors:
+        check_choice("detector", detector, DETECTORS)
+    common = [weights_digest(context.backbone), source.fingerprint(object), context.size]
+    for setup in setups:
+        chosen = [d for d in detectors_of(setup) if d in detectors]
+        if chosen and (reason := obstacle(source, object, setup)):
+            print(f"{setup} is left out: {reason}")
+        elif chosen:
+            drawn = splits(source, object, setup, draws)
+            save_splits(folder / setup / "splits.json", drawn)
+            yield from (_resumed(context, d, split, folder, common) for split in drawn for d in chosen)
+
+
+def score_split(context: Context, detector: str, split: Split) -> Scores:
+    """Train `detector` on the split's training images and score its test images.
+
+    Raises VisaError for a detector that does not belong to the split's setup.
+    """
+    check_choice(f"detector for {split.setup}", detector, detectors_of(split.setup))
+    scores, maps = import_module(DETECTORS[detector].module).score_split(context, split)
+    masks = None if maps is None else load_masks(context.root, split.test, context.size)[0].numpy()
+    return Scores(
+        paths=[s.image for s in split.test],
+        labels=is_anomaly(split.test),
+        image_scores=scores,
+        maps=maps,
+        masks=masks,
+        known=np.array([is_known(s) for s in split.test], np.bool_),
+        setup=split.setup,
+        object=split.object,
+        detector=detector,
+        draw=split.draw,
+    )
+
+
+def detectors_of(setup: str) -> list[str]:
+    """The detectors that a setup's training images can train: in 1cls the images are normal, else of both classes."""
+    check_choice("setup", setup, SETUPS)
+    return [name for name, entry in DETECTORS.items() if entry.one_class == (setup == "1cls")]
+
+
+def _resumed(context: Context, detector: str, split: Split, folder: Path, common: Sequence[object]) -> Scores:
+    file = folder / split.setup / detector / f"draw{split.draw}" / "scores.npz"
+    entry = DETECTORS[detector]
+    settings = import_module(entry.module).settings(context.settings)
+    key = digest([*common, detector, entry.version, settings, asdict(split)])
+    if file.is_file() and (read_sidecar(file) or {}).get("key") == key:
+        return load_scores(file)
+    started = time.process_time()
+    scores = score_split(context, detector, split)
+    sidecar_of(file).unlink(missing_ok=True)  # scores without a sidecar are unfinished
+    save_scores(file, scores)
+    write_sidecar(file, key, settings, cpu_seconds=time.process_time() - started)
+    return scores
+
+
+def weights_digest(backbone: nn.Module) -> str:
+    """Digest of a backbone's weights and statistics, wherever they came from."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in backbone.state_dict().items()}
+    return hashlib.sha256(save(tensors)).hexdigest()[:16]
+
+
+def score_metrics(scores: Scores, defects: Mapping[str, Sequence[str]] | None = None) -> list[dict[str, object]]:
+    """Image metrics of scores and, where there are maps, pixel metrics: one a row.
+
+    `defect` is empty for all anomalies. With `defects`, the classes of each image by its path, there are rows for each
+    class, too: of the normal images and those anomalous ones that show it, perhaps beside others. Pixel metrics are of
+    the images whose mask is known; where none of an anomaly is, they are left out with a sentence.
+    """
+    names = sorted({name for path in scores.paths for name in (defects or {}).get(path, ())})
+    shows = {name: np.array([name in (defects or {}).get(path, ()) for path in scores.paths]) for name in names}
+    chosen = {"": np.ones(len(scores.paths), bool)} | {n: (scores.labels == 0) | shows[n] for n in names}
+    return [row for defect, keep in chosen.items() for row in _metrics(scores, defect, keep)]
+
+
+def _metrics(scores: Scores, defect: str, keep: NDArray[np.bool_]) -> list[dict[str, object]]:
+    levels = {"image": image_metrics(scores.image_scores[keep], scores.labels[keep])}
+    known = keep & scores.known
+    if scores.maps is not None and scores.masks is not None:
+        if scores.masks[known].any():
+            levels["pixel"] = pixel_metrics(scores.maps[known], scores.masks[known])
+        else:
+            what = f"{scores.object}, {scores.setup}" + (f", {defect}" if defect else "")
+            print(f"{what}: no anomalous test image has a mask, so pixel metrics are left out.")
+    shared = {"setup": scores.setup, "draw": scores.draw, "detector": scores.detector, "defect": defect}
+    return [
+        {**shared, "level": level, "metric": name, "value": metrics[name]}
+        for level, metrics in levels.items()
+        for name in METRICS
+        if name in metrics
+    ]
+
+
+def write_metrics(path: Path, rows: Sequence[Mapping[str, object]], **common: object) -> None:
+    """Write rows as a long-format CSV with COLUMNS; `common` fills the columns that all rows share."""
+    write_rows(path, COLUMNS, ({**common, **row} for row in rows))

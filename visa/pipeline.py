@@ -1,0 +1,316 @@
+"""The plan of a run: its stages in order, the key of each, and which of them are up to date."""
+
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import visa
+from visa.data.setups import SETUPS, obstacle
+from visa.data.source import Source
+from visa.detect import DETECTORS
+from visa.errors import VisaError
+from visa.paths import notebooks_root
+from visa.pretrain import METHODS
+from visa.pretrain import VERSION as PRETRAIN_VERSION
+from visa.provenance import digest, file_digest, folder_fingerprint
+from visa.runs import Run, folder_scope
+
+Settings = Mapping[str, object]
+
+# Raise a notebook's number when the package gives it other results; its stages then run again, and what reads them.
+# Pre-trainings and detectors have numbers of their own, in visa.pretrain and visa.detect.
+VERSIONS = {
+    "00_start": 1,
+    "01_data": 1,
+    "02_prepare": 1,
+    "03_pretrain": 1,
+    "04_score": 1,
+    "05_results": 1,
+    "06_ablation": 1,
+}
+_ABLATION_TAKES = ("pretrain_root", "arch", "epochs", "batch_size", "image_size", "base_lr", "device", "precision")
+_PLANNED = ("object", "method", "spd", "seed", "run", "visa_root", "pretraining", "scope", "detectors", "setups")
+DEFAULT_DETECTORS = tuple(name for name, entry in DETECTORS.items() if entry.default)
+PRETRAININGS = ("random", *(f"{method}{spd}" for method in METHODS for spd in ("", "+spd")))
+DEFAULT_PRETRAININGS = ("random", "simsiam", "simsiam+spd")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One execution of a notebook.
+
+    `reads` names the stages whose outputs it needs, `data` the objects whose files it needs. `page`: its executed copy
+    is the one that the book shows.
+    """
+
+    notebook: str
+    name: str
+    parameters: Settings
+    outputs: tuple[Path, ...]
+    reads: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    page: bool = False
+
+
+@dataclass(frozen=True)
+class GivenWeights:
+    """Weights from elsewhere, `NAME=ARCH:FILE`: a name for tables, an arch, and a local file."""
+
+    name: str
+    arch: str
+    file: Path
+
+    @classmethod
+    def parse(cls, text: str) -> "GivenWeights":
+        """Read `imagenet=resnet50:resnet50.pth`; raises VisaError for another form or an absent file."""
+        name, _, rest = text.partition("=")
+        arch, _, file = rest.partition(":")
+        if not (arch and file and re.fullmatch(r"\w[\w.+-]*", name)) or name in PRETRAININGS:
+            raise VisaError(
+                f"weights {text!r} are not of the form NAME=ARCH:FILE, as in imagenet=resnet50:w.pth, with a new name."
+            )
+        path = Path(file).expanduser().resolve()
+        if not path.is_file():
+            raise VisaError(f"weights {name!r}: there is no file {file!r}.")
+        return cls(name, arch, path)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """What a run covers, and the notebooks' settings that differ from their defaults."""
+
+    objects: Sequence[str]
+    pretrainings: Sequence[str] = DEFAULT_PRETRAININGS
+    detectors: Sequence[str] = DEFAULT_DETECTORS
+    setups: Sequence[str] = SETUPS
+    seeds: Sequence[int] = (0,)
+    scope: str = "object"
+    weights: Sequence[GivenWeights] = ()
+    pretrain: Settings = field(default_factory=dict)
+    score: Settings = field(default_factory=dict)
+    ablation: bool = False
+
+    def __post_init__(self) -> None:
+        named = {"objects": self.objects, "detectors": self.detectors, "setups": self.setups, "seeds": self.seeds}
+        named["weights"] = [w.name for w in self.weights]
+        for what, values in named.items():
+            if len(set(values)) != len(values) or (not values and what != "weights"):
+                raise VisaError(f"{what} are {', '.join(map(str, values)) or 'none'}: name at least one, each once.")
+        if not all(0 <= seed < 2**31 for seed in self.seeds):
+            raise VisaError(f"seeds are {', '.join(map(str, self.seeds))}: give whole numbers from 0 to 2^31 - 1.")
+        for setting in (*self.pretrain, *self.score):
+            if setting in _PLANNED or (setting == "weights" and setting in self.score):
+                raise VisaError(f"setting {setting!r} belongs to the plan: visa run has an option of its own for it.")
+        for file in filter(None, (self.pretrain.get("weights"), self.pretrain.get("pretrain_root"))):
+            if not Path(str(file)).expanduser().exists():
+                raise VisaError(f"there is no {str(file)!r}: check the path given with --pretrain.")
+
+
+def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
+    """Every stage of the matrix, each after those that it reads.
+
+    With scope `all`, and on a folder (`pretrain_root`), one pre-training serves all objects; with `object` each object
+    has its own. Stages that share a seed start from the same initial weights: pre-trainings are compared in pairs.
+    Raises VisaError for an object that has too few images for every setup, before anything is trained for it.
+    """
+    for name in matrix.objects:
+        if all(obstacle(source, name, setup) for setup in matrix.setups):
+            reason = obstacle(source, name, matrix.setups[0])
+            others = " Name the other objects with --objects." if matrix.objects[1:] else ""
+            raise VisaError(f"{reason}{others} visa fit and visa score need normal images alone; visa pretrain, any.")
+    common = {"visa_root": "" if source.synthetic else source.address or str(source.root), "run": run.root.name}
+    chosen = {**common, "objects": ",".join(matrix.objects)}
+    data = tuple(matrix.objects)
+    stages = [
+        Stage("01_data", "data", chosen, (run.root / "data" / "verify.csv",), data=data, page=True),
+        Stage("02_prepare", "prepare", chosen, (run.root / "data" / "prepare.json",), data=data, page=True),
+    ]
+    stages += _pretrain_stages(run, matrix, common)
+    scores = _score_stages(run, matrix, common)
+    results = Stage(
+        "05_results",
+        "results",
+        {**common, "scope": _shared_scope(matrix) or "object"},
+        (run.results_dir / "metrics.csv",),
+        reads=tuple(s.name for s in stages if s.notebook == "03_pretrain") + tuple(s.name for s in scores),
+        page=True,
+    )
+    start = Stage(  # last: it tells what the others took
+        "00_start",
+        "start",
+        {**chosen, "seeds": len(matrix.seeds)},
+        (),
+        reads=(results.name,),
+        data=data,
+        page=True,
+    )
+    return [*stages, *scores, results, *([_ablation_stage(run, matrix, common)] if matrix.ablation else []), start]
+
+
+def _pretrain_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
+    shared = _shared_scope(matrix)
+    scopes = [shared] if shared else list(matrix.objects)
+    keys = [(p, scope, seed) for scope in scopes for seed in matrix.seeds for p in matrix.pretrainings]
+    shown = (matrix.pretrainings[-1], scopes[0], matrix.seeds[0]) if matrix.pretrainings else None
+    stages = []
+    for pretraining, scope, seed in keys:
+        method, _, spd = pretraining.partition("+")
+        parameters = {"object": "all" if shared else scope, "method": method, "spd": bool(spd), "seed": seed}
+        folder = run.pretrain_dir(pretraining, scope, seed)
+        stages.append(
+            Stage(
+                "03_pretrain",
+                f"pretrain-{pretraining}-{scope}-seed{seed}",
+                {**common, **matrix.pretrain, **parameters},
+                (folder / "backbone.safetensors",),
+                data=() if shared else (scope,),
+                page=(pretraining, scope, seed) == shown,
+            )
+        )
+    return stages
+
+
+def _ablation_stage(run: Run, matrix: Matrix, common: Settings) -> Stage:
+    seeds = ",".join(map(str, matrix.seeds))
+    taken = {k: v for k, v in matrix.pretrain.items() if k in _ABLATION_TAKES}
+    parameters = {**common, **taken, "object": matrix.objects[0], "seeds": seeds}
+    output = run.results_dir / "ablation.csv"
+    return Stage("06_ablation", "ablation", parameters, (output,), data=(matrix.objects[0],), page=True)
+
+
+def _shared_scope(matrix: Matrix) -> str:
+    """What one pre-training for all objects was trained on; empty where each object has its own."""
+    if folder := str(matrix.pretrain.get("pretrain_root", "")):
+        return folder_scope(folder)
+    return "all" if matrix.scope == "all" else ""
+
+
+def _score_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
+    lists = {"detectors": ",".join(matrix.detectors), "setups": ",".join(matrix.setups)}
+    arch = {"arch": matrix.pretrain["arch"]} if "arch" in matrix.pretrain else {}
+    given = {w.name: {"arch": w.arch, "weights": str(w.file)} for w in matrix.weights}
+    stages: list[Stage] = []
+    for object, seed, name in product(matrix.objects, matrix.seeds, (*matrix.pretrainings, *given)):
+        scope = "given" if name in given else _shared_scope(matrix) or object
+        folder = run.score_dir(object, name, scope, seed)
+        own = {"object": object, "pretraining": name, "scope": scope, "seed": seed, **given.get(name, arch)}
+        stages.append(
+            Stage(
+                "04_score",
+                f"score-{object}-{name}-{scope}-seed{seed}",
+                {**common, **matrix.score, **lists, **own},
+                (folder / "metrics.csv",),
+                reads=() if name in given else (f"pretrain-{name}-{scope}-seed{seed}",),
+                data=(object,),
+                page=len(stages) == max(0, len(matrix.pretrainings) - 1),
+            )
+        )
+    return stages
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage with all that its execution needs, on this machine or another.
+
+    `key` is the digest of what its result depends on, `version` that of the package that planned it.
+    """
+
+    stage: Stage
+    run: Run
+    key: str
+    dataset: str
+    synthetic: bool
+    version: str = visa.__version__
+
+    @property
+    def stamp_file(self) -> Path:
+        """Where the finished stage says what made it, and how long it took."""
+        return self.run.root / "stages" / f"{self.stage.name}.json"
+
+    @property
+    def executed(self) -> Path:
+        """The executed copy of its notebook."""
+        return self.run.root / "notebooks" / f"{self.stage.name}.ipynb"
+
+    def stamp(self) -> dict[str, Any]:
+        """What an earlier execution left in `stamp_file`; empty where there was none."""
+        try:
+            stamp = json.loads(self.stamp_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return stamp if isinstance(stamp, dict) else {}
+
+    def output_digests(self) -> dict[str, str]:
+        """The digest of each output that is there, by its file's name."""
+        return {output.name: file_digest(output) for output in self.stage.outputs if output.is_file()}
+
+    def is_current(self) -> bool:
+        """Whether the stage ran with this key, and its outputs are as it left them."""
+        stamp = self.stamp()
+        return (
+            stamp.get("key") == self.key and stamp.get("outputs") == self.output_digests() and self.executed.is_file()
+        )
+
+
+def make_jobs(stages: Sequence[Stage], source: Source, run: Run) -> list[Job]:
+    """A job for every stage of a plan, in its order.
+
+    A key is the digest of all that a stage's result depends on: the notebook's cells, parameters, data, versions, and
+    the keys of the stages it reads. It is known before anything runs.
+    """
+    data, of_file, of_folder = cache(source.fingerprint), cache(file_digest), cache(folder_fingerprint)
+    of_cells = cache(_cells_digest)  # a matrix has thousands of stages, of seven notebooks
+    jobs: dict[str, Job] = {}
+    for stage in stages:
+        weights, folder = stage.parameters.get("weights"), stage.parameters.get("pretrain_root")
+        parts = {
+            "notebook": of_cells(stage.notebook),
+            "versions": _versions(stage),
+            "parameters": dict(stage.parameters),
+            "data": data(*stage.data),
+            "reads": [jobs[name].key for name in stage.reads],
+            "weights": of_file(Path(str(weights)).expanduser()) if weights else "",
+            "pretrain_root": of_folder(Path(str(folder)).expanduser(), times=False) if folder else "",
+        }
+        jobs[stage.name] = Job(stage, run, digest(parts), source.name, source.synthetic)
+    return list(jobs.values())
+
+
+def listing(jobs: Sequence[Job], current: Collection[str]) -> str:
+    """The plan as lines of text: each stage, whether it would run, and what it took when it last ran."""
+    lines = []
+    for job in jobs:
+        state = "up to date" if job.stage.name in current else "to run"
+        seconds = job.stamp().get("seconds")
+        lines.append(f"{job.stage.name}  {state}" + (f", took {seconds:.0f} s" if seconds is not None else ""))
+    return "\n".join(lines)
+
+
+def check_parameters(stages: Sequence[Stage]) -> None:
+    """Raise VisaError if a stage sets a parameter that its notebook does not have, before anything runs."""
+    import papermill  # it takes half a second, which help and other commands do without
+
+    for notebook in dict.fromkeys(s.notebook for s in stages):
+        known = papermill.inspect_notebook(str(notebooks_root() / f"{notebook}.ipynb"))
+        given = {name for s in stages if s.notebook == notebook for name in s.parameters}
+        if unknown := sorted(given - known.keys()):
+            raise VisaError(f"notebook {notebook} has no parameter {unknown[0]!r}: it has {', '.join(known)}.")
+
+
+def _cells_digest(notebook: str) -> str:
+    """Digest of a notebook's cells as they are written, without outputs and metadata."""
+    cells = json.loads((notebooks_root() / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    return digest([(cell["cell_type"], "".join(cell["source"])) for cell in cells])
+
+
+def _versions(stage: Stage) -> list[int]:
+    """The versions of notebook, pre-training and detectors that a stage's result depends on."""
+    trains = stage.notebook in ("03_pretrain", "06_ablation")
+    scores = str(stage.parameters.get("detectors", "probe" if stage.notebook == "06_ablation" else ""))
+    of_detectors = [DETECTORS[name].version for name in scores.split(",") if name]
+    return [VERSIONS[stage.notebook], *([PRETRAIN_VERSION] if trains else []), *of_detectors]

@@ -1,0 +1,274 @@
+"""Where training images come from: an object's normal images in memory, or an ImageNet-style folder."""
+
+import hashlib
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from tqdm import tqdm
+
+from visa.data.dataset import load_images
+from visa.data.images import UNREADABLE, open_image
+from visa.data.source import Source
+from visa.data.splits import select
+from visa.errors import VisaError
+
+HELD_OUT = 100  # images kept from training to judge what was learned
+BUDGET = 0.001  # share of images that may be corrupt
+BUDGET_LEAST = 10  # that many may be corrupt however few the images are
+
+
+class Batch(NamedTuple):
+    """Images uint8 N,3,H,W and their labels int64 N."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class ImagesInMemory:
+    """Images of one size, decoded once: uint8 N,3,H,W; without `labels` (int64 N) every image is its own class."""
+
+    def __init__(self, images: Tensor, labels: Tensor | None = None) -> None:
+        self.images = images
+        self.labels = torch.arange(len(images)) if labels is None else labels
+        self.classes = int(self.labels.max()) + 1 if len(self.labels) else 0
+        self.skipped: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(self, order: Iterable[Sequence[int]]) -> Iterator[Batch]:
+        """Yield a Batch for each list of indices."""
+        for indices in order:
+            rows = torch.as_tensor(indices)
+            yield Batch(self.images[rows], self.labels[rows])
+
+
+def object_images(source: Source, name: str, side: int) -> tuple[ImagesInMemory, Tensor]:
+    """Load the normal images of an object, or of `all`: those of 1cls training, and held-out ones of 1cls test (uint8).
+
+    Labels: of `all` the object, of one object every image its own. Raises VisaError for fewer than five to hold out.
+    """
+    normal = source.samples("1cls", object="" if name == "all" else name, label="normal")
+    held_out = select(normal, split="test")
+    if len(held_out) < 5:
+        raise VisaError(f"{name} has {len(held_out)} normal test images: 5 are needed to judge what was learned.")
+    spread = held_out[:: max(1, len(held_out) // HELD_OUT)][:HELD_OUT]
+    train = select(normal, split="train")
+    labels = torch.tensor([source.objects.index(s.object) for s in train]) if name == "all" else None
+    return ImagesInMemory(load_images(source.root, train, (side, side)), labels), load_images(
+        source.root, spread, (side, side)
+    )
+
+
+class Files(NamedTuple):
+    """Image files below `root` in a fixed order: names below it, and labels, of `classes` classes.
+
+    Names are kept in one array of bytes: worker processes would copy a list of strings page by page.
+    """
+
+    root: str
+    names: np.ndarray[Any, np.dtype[np.bytes_]]
+    labels: Tensor
+    classes: int
+
+    def path(self, index: int) -> Path:
+        """Return an image's path."""
+        return Path(self.root, os.fsdecode(self.names[index]))
+
+    def some(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> "Files":
+        """Return some of the files; where every image is its own class, they are numbered anew."""
+        if self.classes == len(self.names):
+            return Files(self.root, self.names[indices], torch.arange(len(indices)), len(indices))
+        return Files(self.root, self.names[indices], self.labels[torch.as_tensor(indices)], self.classes)
+
+    def fingerprint(self) -> str:
+        """Digest the names and sizes of the files, blind to when they were written."""
+        sizes = np.array([_size(self.path(i)) for i in range(len(self.names))], dtype=np.int64)
+        return hashlib.sha256(self.names.tobytes() + sizes.tobytes()).hexdigest()[:16]
+
+
+def find_files(root: Path) -> Files:
+    """Find the images below a folder of class folders, sorted by class folder, then by path.
+
+    Labels: the index of the class folder among those that hold images; in a flat folder every image is its own class
+    (exemplar learning, Dosovitskiy et al. 2014). Names with a leading dot are no images.
+    Raises VisaError if images lie both in class folders and beside them.
+    """
+    entries = sorted(f for f in root.iterdir() if f.name[0] != ".") if root.is_dir() else []
+    folders = {f.name: number for number, f in enumerate(f for f in entries if f.is_dir())}
+    loose = [f.name for f in entries if f.name not in folders and _is_image(f.name)]
+    found = make_dataset(str(root), folders, is_valid_file=_is_image, allow_empty=True) if folders else []
+    below = sorted((label, path.removeprefix(f"{root}/")) for path, label in found)
+    below = [(label, name) for label, name in below if "/." not in f"/{name}"]
+    if loose and below:
+        first = list(folders)[below[0][0]]
+        raise VisaError(
+            f"{str(root)!r} holds {len(loose)} images beside class folders such as {first!r}: "
+            "move them into folders of their class, or take the folders away."
+        )
+    names = np.array([os.fsencode(name) for name in loose or [name for _, name in below]], dtype=np.bytes_)
+    classes, labels = np.unique([label for label, _ in below] or np.arange(len(loose)), return_inverse=True)
+    return Files(str(root), names, torch.as_tensor(labels), len(classes))
+
+
+def folder_images(root: Path, side: int, workers: int | None = None) -> tuple["FolderImages", Tensor, str]:
+    """Find every image below an ImageNet-style folder: those to train on, held-out ones, and their fingerprint.
+
+    One in twenty is held out, 5 to HELD_OUT (uint8 N,3,side,side): spread evenly over the sorted paths, and so over
+    the classes; corrupt ones are left out. `workers`: see FolderImages.
+    Raises VisaError if the folder is absent, holds fewer than ten images, or too many corrupt ones.
+    """
+    files = find_files(Path(root))
+    if (n := len(files.names)) < 10:
+        raise VisaError(f"{n} images below pretrain_root {str(root)!r}: give a folder with ten or more.")
+    count = min(HELD_OUT, max(5, n // 20))
+    chosen = np.arange(count) * n // count
+    held_out = FolderImages(files.some(chosen), side)
+    train = FolderImages(files.some(np.setdiff1d(np.arange(n), chosen)), side, workers)
+    images = held_out.readable()
+    train.skipped += held_out.skipped
+    return train, images, files.fingerprint()
+
+
+class FolderImages(Dataset["Decoded"]):
+    """Training images that lie on disk as `files`, decoded by worker processes to centre squares of `side` pixels.
+
+    A corrupt image is printed and listed in `skipped` ('path: reason', once each); the next readable one in the order
+    of `files` takes its place, whatever process or worker meets it. VisaError follows when more than BUDGET of the
+    images (but at least `BUDGET_LEAST`) are corrupt, counted by each process over what it has met.
+    `workers`: see `default_workers`; 0 decodes in this process.
+    """
+
+    def __init__(self, files: Files, side: int, workers: int | None = None) -> None:
+        self.files, self.side = files, side
+        self.workers = default_workers() if workers is None else workers
+        self.classes = files.classes
+        self.allowed = max(BUDGET_LEAST, int(len(files.names) * BUDGET))
+        self.skipped: list[str] = []
+        self._corrupt: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.files.names)
+
+    def batches(self, order: Iterable[Sequence[int]]) -> Iterator[Batch]:
+        """Yield a Batch for each list of indices; the workers start here, once, and last as long as `order`.
+
+        Raises VisaError when too many images are corrupt.
+        """
+        loader: DataLoader[Any] = DataLoader(
+            self,
+            batch_sampler=order,  # type: ignore[arg-type]
+            num_workers=self.workers,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]
+            prefetch_factor=1 if self.workers else None,  # batches of thousands of images fill the memory quickly
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else every call would draw from the global one
+        )
+        for decoded in loader:
+            self._report(decoded)
+            yield Batch(decoded.images, self.files.labels[decoded.taken])
+
+    def readable(self) -> Tensor:
+        """Decode all images in order but the corrupt ones, which are reported: uint8 N,3,side,side."""
+        decoded = self.__getitems__(range(len(self)))
+        self._report(decoded)
+        return decoded.images[[i for i, taken in enumerate(decoded.taken) if i == taken]]
+
+    def __getitems__(self, indices: Sequence[int]) -> "Decoded":
+        """Read and decode images, in a worker process."""
+        failures: list[tuple[int, str]] = []
+        rows = [self._next_readable(int(index), failures) for index in indices]
+        return Decoded([at for at, _ in rows], torch.stack([image for _, image in rows]), failures)
+
+    def _next_readable(self, index: int, failures: list[tuple[int, str]]) -> tuple[int, Tensor]:
+        """The first readable image from `index` on, and its index."""
+        for at in (i % len(self) for i in range(index, index + min(len(self), self.allowed + 1))):
+            try:
+                return at, decode(self.files.path(at), self.side)
+            except ValueError as error:
+                failures.append((at, str(error)))
+        return -1, torch.zeros((3, self.side, self.side), dtype=torch.uint8)
+
+    def _report(self, decoded: "Decoded") -> None:
+        for index, reason in decoded.failures:
+            if index not in self._corrupt:
+                self._corrupt.add(index)
+                self.skipped.append(f"{self.files.path(index)}: {reason}")
+                tqdm.write(f"skipped a corrupt image: {self.skipped[-1]}", file=sys.stderr)
+        if len(self._corrupt) > self.allowed or -1 in decoded.taken:
+            raise VisaError(
+                f"{len(self.skipped)} of {len(self)} images cannot be decoded, the first {self.skipped[0]}: "
+                f"fetch them again or delete them (up to {self.allowed} are skipped)."
+            )
+
+
+Images = ImagesInMemory | FolderImages
+"""Training images: their number, `classes` of labels, batches in a given order, and 'path: reason' of corrupt ones."""
+
+
+def decode(file: Path, side: int) -> Tensor:
+    """Decode an image file's centre square to uint8 3,side,side RGB: upright, antialiased.
+
+    Large JPEG files are decoded at 1/2, 1/4 or 1/8 of their size, never below `side`, which is several times as fast.
+    Raises ValueError with the reason if the file is truncated, no image, or has more than 8 bits a channel.
+    """
+    try:
+        with open_image(file) as image:
+            scale = side / max(1, min(image.size))
+            image.draft("RGB", (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+            upright = ImageOps.exif_transpose(image)
+            upright.load()
+            if upright.mode.startswith(("I", "F")):  # Pillow would clip these to 255 without a word
+                raise ValueError(f"more than 8 bits a channel ({upright.mode})")
+            square = ImageOps.fit(upright.convert("RGB"), (side, side), Image.Resampling.BILINEAR)
+            return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+    except UNREADABLE as error:
+        raise ValueError(_reason(file, error)) from error
+
+
+def default_workers() -> int:
+    """Return one worker for each core that this process may use, shared among this machine's processes; 16 at most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(16, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+class Decoded(NamedTuple):
+    """A batch as a worker hands it over."""
+
+    taken: list[int]  # the index in each row, a corrupt image's replaced; -1: found none readable
+    images: Tensor  # uint8 N,3,side,side
+    failures: list[tuple[int, str]]  # index and reason of each corrupt image met
+
+
+def _as_it_is(decoded: Decoded) -> Decoded:
+    return decoded
+
+
+def _is_image(path: str) -> bool:
+    return path.lower().endswith(IMG_EXTENSIONS)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:  # a link to nothing: reading it will say so
+        return -1
+
+
+def _reason(file: Path, error: Exception) -> str:
+    """Why an image file cannot be decoded, in a few words."""
+    if _size(file) == 0:
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    return (isinstance(error, OSError) and error.strerror) or str(error)

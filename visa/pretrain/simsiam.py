@@ -1,0 +1,77 @@
+"""SimSiam (Chen & He 2021): two strong views of an image predict each other, and gradients stop at the predicted."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from visa.backbone import feature_width, normalize, zero_init_residual
+from visa.pretrain.augment import Views
+from visa.pretrain.settings import PretrainSettings
+from visa.pretrain.spd import SpdSettings, SpdTerm, Terms, cosine
+
+PUBLISHED = {"epochs": 100, "batch_size": 512, "base_lr": 0.05, "weight_decay": 1e-4}
+"""On ImageNet (Chen & He 2021, section 4: batch 512, no warm-up)."""
+
+
+def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
+    """SimSiam's D(p, stopgrad(z)) of predictions and projections N,D: a mean in [-1,1] (equations 1 and 3)."""
+    return -cosine(p, z.detach()).mean()
+
+
+def simsiam_loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
+    """The symmetric loss D(p1, stopgrad(z2))/2 + D(p2, stopgrad(z1))/2 in [-1,1] (equation 4)."""
+    return (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2
+
+
+class SimSiam(nn.Module):
+    """SimSiam, with the SPD term where `spd` is given.
+
+    Projector: three layers of 2048 with batch norm, the last without affine parameters. Predictor: 2048-512-2048
+    (section 3).
+    """
+
+    def __init__(
+        self, backbone: nn.Module, spd: SpdSettings | None = None, width: int = 2048, hidden: int = 512
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projector = nn.Sequential(
+            *_layer(feature_width(backbone), width),
+            *_layer(width, width),
+            nn.Linear(width, width, bias=False),
+            nn.BatchNorm1d(width, affine=False),
+        )
+        self.predictor = nn.Sequential(*_layer(width, hidden), nn.Linear(hidden, width))
+        self.spd = SpdTerm(spd, backbone)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the projection z, N,2048, of images N,3,S,S in [0,1]."""
+        z: Tensor = self.projector(self.backbone(normalize(images, self.backbone)))
+        return z.float()
+
+    def forward(self, views: Views) -> Terms:
+        """Return the loss terms; `feature_std` of z is 1 where healthy and 0 where collapsed."""
+        assert views.second is not None
+        z1, z2 = self.embed(views.first), self.embed(views.second)
+        base = simsiam_loss(self.predictor(z1).float(), self.predictor(z2).float(), z1, z2)
+        return self.spd.add({"base": base, "feature_std": feature_std(z1)}, self, views)
+
+
+def build(backbone: nn.Module, settings: PretrainSettings, classes: int) -> SimSiam:
+    """SimSiam of `settings`; residual branches of random weights begin at zero (Chen & He 2021, appendix A)."""
+    if not settings.weights:
+        zero_init_residual(backbone)
+    return SimSiam(backbone, settings.spd)
+
+
+def feature_std(z: Tensor) -> Tensor:
+    """Collapse monitor: mean standard deviation of unit-length embeddings N,D, times sqrt(D).
+
+    Near 1 for embeddings spread over the sphere, 0 where all are equal (Chen & He 2021, section 4.1).
+    """
+    unit = F.normalize(z.detach(), dim=1)
+    spread: Tensor = unit.std(0).mean() * z.shape[1] ** 0.5
+    return spread
+
+
+def _layer(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    return nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU(inplace=True)

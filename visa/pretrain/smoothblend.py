@@ -1,0 +1,143 @@
+"""SmoothBlend (paper, section 3.2): the local perturbation of SPD's negatives, for a whole batch on its own device."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from visa.errors import VisaError, check_choice
+from visa.pretrain.augment import Draws, Jitter, apply_jitter_, check_images, check_jitter, check_range, draw_jitter
+
+
+@dataclass(frozen=True)
+class SmoothBlend:
+    """Ranges of the local perturbation.
+
+    `area`: the patch's share of the image; `aspect`: its width to height; `sigma`: the Gaussian that softens alpha,
+    as a share of the image's side; `jitter`: the patch's brightness, contrast, saturation and hue, as in `View`.
+    `onto`: "zeros" pastes the patch on an all-zero layer, as the paper's formula says, so that alpha's soft rim is
+    darkened; "shifted" blends with the shifted image under the same alpha, without that rim.
+    Raises VisaError for a range that makes no sense.
+    """
+
+    area: tuple[float, float] = (0.005, 0.08)
+    aspect: tuple[float, float] = (0.5, 2.0)
+    sigma: tuple[float, float] = (0.01, 0.03)
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    onto: Literal["zeros", "shifted"] = "zeros"
+
+    def __post_init__(self) -> None:
+        check_range("SmoothBlend's area", self.area, 1e-6, 1)
+        check_range("SmoothBlend's aspect", self.aspect, 1e-6, math.inf)
+        check_range("SmoothBlend's sigma", self.sigma, 0, 1)
+        check_jitter(self.jitter)
+        check_choice("onto", self.onto, ("zeros", "shifted"))
+
+
+BLEND = SmoothBlend()
+
+CUTPASTE = SmoothBlend(sigma=(0.0, 0.0))
+"""The hard edge of CutPaste (Li et al. 2021) with SmoothBlend's patches, so that only the edge differs."""
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Drawn parameters of SmoothBlend for N images of side S.
+
+    `height`, `width`, `top`, `left`, `source_top`, `source_left`: N, whole pixels; `sigma`: N, pixels;
+    `colour`: the patches' colour jitter, None where it changes nothing.
+    """
+
+    height: Tensor
+    width: Tensor
+    top: Tensor
+    left: Tensor
+    source_top: Tensor
+    source_left: Tensor
+    sigma: Tensor
+    colour: Jitter | None
+
+
+def draw_patches(n: int, side: int, params: SmoothBlend, draws: Draws) -> Patches:
+    """Draw patch size, place, source, softness and colour for each of n images of N,3,side,side."""
+    area = draws.uniform(n, low=params.area[0], high=params.area[1]) * side**2
+    ratio = draws.uniform(n, low=math.log(params.aspect[0]), high=math.log(params.aspect[1])).exp()
+    height = (area / ratio).sqrt().round().clamp(1, side)
+    width = (area * ratio).sqrt().round().clamp(1, side)
+
+    def place(extent: Tensor) -> Tensor:
+        return (draws.uniform(n) * (side - extent + 1)).floor()
+
+    return Patches(
+        height=height,
+        width=width,
+        top=place(height),
+        left=place(width),
+        source_top=place(height),
+        source_left=place(width),
+        sigma=draws.uniform(n, low=params.sigma[0], high=params.sigma[1]) * side,
+        colour=draw_jitter(n, params.jitter, draws) if any(params.jitter) else None,
+    )
+
+
+def smooth_blend(
+    images: Tensor, patches: Patches, onto: Literal["zeros", "shifted"] = "zeros"
+) -> tuple[Tensor, Tensor]:
+    """x' = (1 - alpha) * x + alpha * u (paper, section 3.2), with u and alpha of `pasted_layer`.
+
+    Images x: N,3,S,S in [0,1]; returns x' of that shape and alpha N,1,S,S in [0,1].
+    Raises VisaError for images of another shape or type.
+    """
+    u, alpha = pasted_layer(images, patches, onto)
+    return images + alpha * (u - images), alpha
+
+
+def pasted_layer(
+    images: Tensor, patches: Patches, onto: Literal["zeros", "shifted"] = "zeros"
+) -> tuple[Tensor, Tensor]:
+    """The layer u, N,3,S,S, with the colour-jittered patch on zeros, and alpha N,1,S,S, both in [0,1].
+
+    alpha is 1 on the pasted pixels and 0 elsewhere, then blurred by a Gaussian. `onto`: see SmoothBlend.
+    Raises VisaError for images that are not float N,3,S,S.
+    """
+    check_images(images)
+    side = images.shape[-1]
+    if images.shape[-2] != side:
+        raise VisaError(f"SmoothBlend needs square images, not {images.shape[-2]} x {side} pixels.")
+    at = torch.arange(side, device=images.device)
+    box = _box(at, patches)[:, None].to(images)
+    u = _shift(images, at, patches)
+    if patches.colour is not None:
+        apply_jitter_(u, patches.colour, inside=box)
+    return u * box if onto == "zeros" else u, _soft_box(at, patches)[:, None].to(images)
+
+
+def _shift(images: Tensor, at: Tensor, p: Patches) -> Tensor:
+    """Move each image so that its patch lies at its new place; what is moved in repeats the edge."""
+    side = len(at)
+    rows = (at - (p.top - p.source_top)[:, None]).long().clamp(0, side - 1)
+    columns = (at - (p.left - p.source_left)[:, None]).long().clamp(0, side - 1)
+    pixels = (rows[:, :, None] * side + columns[:, None, :]).flatten(1)
+    return images.flatten(2).gather(2, pixels[:, None].expand(-1, 3, -1)).view_as(images)
+
+
+def _box(at: Tensor, p: Patches) -> Tensor:
+    """True on the pasted pixels: N,S,S."""
+    rows = (at >= p.top[:, None]) & (at < (p.top + p.height)[:, None])
+    columns = (at >= p.left[:, None]) & (at < (p.left + p.width)[:, None])
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def _soft_box(at: Tensor, p: Patches) -> Tensor:
+    """The box blurred by a Gaussian, in closed form: a product of differences of error functions. N,S,S."""
+
+    def profile(start: Tensor, extent: Tensor) -> Tensor:
+        scale = (math.sqrt(2) * p.sigma.clamp(min=1e-3))[:, None]
+        centre = at + 0.5
+        return (
+            torch.erf((centre - start[:, None]) / scale) - torch.erf((centre - (start + extent)[:, None]) / scale)
+        ) / 2
+
+    return profile(p.top, p.height)[:, :, None] * profile(p.left, p.width)[:, None, :]
