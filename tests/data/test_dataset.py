@@ -16,6 +16,7 @@ from visa.data.dataset import VisaDataset, load_images, load_masks, read_image, 
 from visa.data.images import FORMATS, upright_size
 from visa.data.splits import read_split, select, split_file
 from visa.errors import VisaError
+from visa.pretrain.images import decode
 
 
 @pytest.fixture
@@ -204,6 +205,8 @@ def test_what_is_no_image_ends_in_one_sentence_and_starts_no_program(tmp_path, m
         with pytest.raises(VisaError, match=r"a\.\w+ cannot be decoded \(.*\): fetch it again\.$") as told:
             read(file)
         assert "\n" not in str(told.value) and " object at 0x" not in str(told.value)
+    with pytest.raises(ValueError):
+        decode(file, 16)
     assert "EPS" not in FORMATS
 
 

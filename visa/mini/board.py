@@ -46,7 +46,7 @@ class Board:
     fingers: tuple[tuple[float, float, float, float], ...] = ()
     printing: tuple[Place, ...] = ()
 
-    def draw(self, canvas: Canvas, rng: np.random.Generator) -> "Assembly":
+    def draw(self, canvas: Canvas, rng: np.random.Generator) -> Body:
         """The board on its table, straight but for a degree or so, every part mounted a hair out of place."""
         bench.table(canvas, rng, self.table)
         empty, at = canvas.layer(), self.pose
@@ -60,18 +60,11 @@ class Board:
             mount(canvas, kind, pose.at(x + dx, y + dy, angle + turn))
             for (kind, x, y, angle), (dx, dy, turn) in zip(self.parts, slack, strict=True)
         ]
-        return Assembly(canvas.full(cover), pose, colour, under, parts, bench=empty)
+        return Body(canvas.full(cover), pose, colour, under, parts, bench=empty)
 
     def outline(self) -> Points:
         """The board's edge."""
         return rectangle(self.width, self.height, 0.012)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assembly(Body):
-    """A board with its parts: `under` is the board without them, `bench` the picture without the board."""
-
-    bench: Canvas
 
 
 def mount(canvas: Canvas, kind: str, pose: Pose) -> Part:
@@ -223,8 +216,7 @@ def extra(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stren
 
 def damage(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
     """A piece broken from the board's edge, or a part cracked and chipped."""
-    if rng.random() < 0.4:
-        assert isinstance(body, Assembly)
+    if rng.random() < 0.4 and body.bench:
         x, y = pick(body, rng, 0.0, 0.004)
         piece = blob(rng, rng.uniform(0.025, 0.05) * (0.6 + 0.4 * strength), 0.25, waves=4)
         bare = replace(body, under=body.bench)

@@ -5,7 +5,7 @@ Every function takes the canvas, the body that it spoils, the name of the class 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -29,13 +29,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Body:
-    """What was drawn: the subpixels that it covers, where it lies, its colour, its parts, and what lies under it."""
+    """What was drawn: the subpixels that it covers, where it lies, its colour, what lies under it, and its parts.
+
+    `under` a circuit board's parts is the bare board; `bench`, for it alone, is the picture without the board.
+    """
 
     cover: FloatMap
     pose: Pose
     colour: Colour
     under: Canvas
-    parts: Sequence[Part] = field(default=())
+    parts: Sequence[Part] = ()
+    bench: Canvas | None = None
 
 
 Defect = Callable[[Canvas, Body, str, np.random.Generator, float], None]
