@@ -1,4 +1,4 @@
-"""What a pre-training learned, and what a full one costs.
+"""What a pre-training learned.
 
 It is judged on held-out images, in evaluation mode, on z and on the backbone. The SPD loss itself is no evidence: a
 predictor or the batch statistics of training can bring it down alone.
@@ -6,7 +6,6 @@ predictor or the batch statistics of training can bring it down alone.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,19 +16,14 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.flop_counter import FlopCounterMode
 
 from visa.backbone import normalize
-from visa.pretrain import METHODS
-from visa.pretrain.augment import Draws, Views, random_view
-from visa.pretrain.settings import PretrainSettings, build, published
+from visa.pretrain.augment import Draws, random_view
 from visa.pretrain.simsiam import feature_std
 from visa.pretrain.smoothblend import draw_patches, smooth_blend
 from visa.pretrain.spd import SpdSettings, cosine
 
 VIEWS = 200  # of each kind that are judged
-IMAGENET_IMAGES = 1_281_167
 
 
 @torch.no_grad()
@@ -65,61 +59,6 @@ def probe_backbone(backbone: nn.Module, images: Tensor, side: int, spd: SpdSetti
     """
     _, clean, blended, _ = _views(images, side, spd, seed)
     return _probe(backbone.eval(), clean, blended, len(images), seed)
-
-
-@dataclass(frozen=True)
-class FullRun:
-    """A published pre-training on ImageNet: `flops` for one image of a step, `hours` and `money` for all of it."""
-
-    pretraining: str
-    epochs: int
-    flops: float
-    images_per_second: float
-    hours: float
-    money: float
-
-
-def flops_per_image(settings: PretrainSettings, classes: int = 1000, batch: int = 2) -> float:
-    """Count the floating-point operations that the forward and backward pass of a training step spends on one image.
-
-    Counted on the actual step, all views and heads included, without computing it; augmentation is left out.
-    """
-    with torch.device("meta"):
-        x = torch.empty(batch, 3, settings.image_size, settings.image_size)
-        labels = torch.zeros(batch, dtype=torch.long)
-        method = _countable(build(replace(settings, weights=""), classes)).train()
-    views = Views(x, x, labels, (x, x, x) if settings.spd else None, torch.arange(len(x), device="meta"))
-    with FlopCounterMode(display=False) as counter:
-        method(views)["loss"].backward()
-    return float(counter.get_total_flops() / batch)
-
-
-def full_runs(sustained: float, price_per_hour: float, image_size: int = 224, arch: str = "resnet50") -> list[FullRun]:
-    """Estimate what every method costs, with and without SPD, as published on ImageNet.
-
-    `sustained` floating-point operations a second are a measured run's images/s times its `flops_per_image`: an
-    estimate, since other sizes use a device differently well. `price_per_hour` is that of the machine.
-    """
-    runs = []
-    for method in METHODS:
-        for spd in (None, SpdSettings()):
-            settings = published(method, arch=arch, image_size=image_size, spd=spd)
-            flops = flops_per_image(settings)
-            rate = sustained / flops
-            hours = IMAGENET_IMAGES * settings.epochs / rate / 3600
-            name = f"{method}+spd" if spd else method
-            runs.append(FullRun(name, settings.epochs, flops, rate, hours, hours * price_per_hour))
-    return runs
-
-
-def _countable(method: nn.Module) -> nn.Module:
-    """The same without batch norms and ReLU: nothing in them is counted, and going through them takes three quarters
-    of the time."""
-    for part in list(method.modules()):
-        for name, child in part.named_children():
-            if isinstance(child, _BatchNorm | nn.ReLU):
-                setattr(part, name, nn.Identity())
-    return method
 
 
 def _views(images: Tensor, side: int, spd: SpdSettings, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

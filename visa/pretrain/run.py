@@ -1,10 +1,7 @@
 """One pre-training from images to files, as notebook 3 and `visa pretrain` both do it."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,17 +109,6 @@ def is_finished(settings: PretrainSettings, data: TrainingData, folder: Path) ->
     """Tell whether `folder` holds the result of these settings, this data and this VERSION."""
     record = read_sidecar(folder / "backbone.safetensors")
     return record is not None and record["key"] == training_key(settings, data.fingerprint)
-
-
-def in_processes(arguments: Sequence[str], source: Source) -> None:
-    """Run `visa pretrain` with `arguments` on `source` in processes of its own: devices cannot share a notebook's.
-
-    Raises VisaError if it fails; its own sentence stands above.
-    """
-    command = [sys.executable, "-m", "visa_spd", "pretrain", *arguments]
-    done = subprocess.run(command, env={**os.environ, "VISA_ROOT": str(source.root)})
-    if done.returncode:
-        raise VisaError(f"visa pretrain ended with exit code {done.returncode}: its last line above says why.")
 
 
 @contextmanager
