@@ -28,17 +28,23 @@ VIEWS = 200  # of each kind that are judged
 
 @torch.no_grad()
 def diagnose(method: Any, images: Tensor, side: int, spd: SpdSettings, seed: int = 0) -> dict[str, float]:
-    """Measure cosines and a probe on held-out normal images, uint8 N,3,H,W.
+    """Measure a linear probe on a method's `backbone`, and the cosines of its `embed` where it has one.
 
-    `method` has `embed` and `backbone`. `cos_weak`: mean cos z(w), z(w2) of two weak views;
-    `cos_blend`: of w and SmoothBlend(w); `triplet`: share of images with cos(w, w2) > cos(w, SmoothBlend(w)), near 0
-    where only global change is seen and 1 at best; `triplet_own`: the same against the blend of a third weak view, as
-    in training, where chance is .5; `feature_std` of z over images: 1 spread, 0 collapsed; `probe_auroc`,
-    `probe_accuracy`: see `probe_backbone`. Few images are drawn several times, to VIEWS of each kind.
+    `images` are held-out normal ones, uint8 N,3,H,W; few are drawn several times, to VIEWS of each kind.
+    `cos_weak`: mean cos z(w), z(w2) of two weak views; `cos_blend`: of w and SmoothBlend(w); `triplet`: share of images
+    with cos(w, w2) > cos(w, SmoothBlend(w)), near 0 where only global change is seen and 1 at best; `triplet_own`: the
+    same against the blend of a third weak view, as in training, where chance is .5; `feature_std` of z over images: 1
+    spread, 0 collapsed. `probe_auroc`, `probe_accuracy`: how well the probe tells SmoothBlend-ed views from clean by
+    their pooled features, in five folds, with both views of an image in one; chance is .5 for both.
     """
     method.eval()
     views = _views(images, side, spd, seed)
-    z, z2, z_blend, z_own = (_batched(method.embed, view) for view in views)
+    cosines = _cosines(method.embed, views) if hasattr(method, "embed") else {}
+    return {**cosines, **_probe(method.backbone, views[1], views[2], len(images), seed)}
+
+
+def _cosines(embed: Callable[[Tensor], Tensor], views: tuple[Tensor, ...]) -> dict[str, float]:
+    z, z2, z_blend, z_own = (_batched(embed, view) for view in views)
     weak, local = cosine(z, z2), cosine(z, z_blend)
     return {
         "cos_weak": float(weak.mean()),
@@ -46,19 +52,7 @@ def diagnose(method: Any, images: Tensor, side: int, spd: SpdSettings, seed: int
         "triplet": float((weak > local).float().mean()),
         "triplet_own": float((weak > cosine(z, z_own)).float().mean()),
         "feature_std": float(feature_std(z)),
-        **_probe(method.backbone, views[1], views[2], len(images), seed),
     }
-
-
-@torch.no_grad()
-def probe_backbone(backbone: nn.Module, images: Tensor, side: int, spd: SpdSettings, seed: int = 0) -> dict[str, float]:
-    """Measure how well a linear probe on pooled features tells SmoothBlend-ed views from clean: AU-ROC and accuracy.
-
-    Five folds, and both views of an image lie in one. Half of the views are blended: chance is .5 for both.
-    `images` are held-out, uint8 N,3,H,W.
-    """
-    _, clean, blended, _ = _views(images, side, spd, seed)
-    return _probe(backbone.eval(), clean, blended, len(images), seed)
 
 
 def _views(images: Tensor, side: int, spd: SpdSettings, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -71,11 +65,8 @@ def _views(images: Tensor, side: int, spd: SpdSettings, seed: int) -> tuple[Tens
 
 
 def _probe(backbone: nn.Module, clean: Tensor, blended: Tensor, images: int, seed: int) -> dict[str, float]:
-    def pooled(view: Tensor) -> Tensor:
-        features: Tensor = backbone(normalize(view, backbone))
-        return features
-
-    x = torch.cat([_batched(pooled, clean), _batched(pooled, blended)]).cpu().numpy()
+    views = (clean, blended)
+    x = torch.cat([_batched(lambda v: backbone(normalize(v, backbone)), view) for view in views]).cpu().numpy()
     y = np.repeat([0, 1], len(clean))
     folds = np.random.default_rng(seed).permutation(images) % 5
     image_fold = np.resize(folds, len(x))  # rows go through the images over and over
