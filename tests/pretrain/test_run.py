@@ -13,7 +13,8 @@ from visa.data.source import open_source
 from visa.errors import VisaError
 from visa.pretrain import METHODS
 from visa.pretrain.fabric import make_fabric
-from visa.pretrain.run import folder_data, is_finished, run_pretraining, run_random, training_data
+from visa.pretrain.images import folder_data, training_data
+from visa.pretrain.run import is_finished, run_pretraining, run_random
 from visa.pretrain.settings import REFERENCE, configured, variants
 from visa.provenance import read_sidecar
 
@@ -62,11 +63,6 @@ def test_the_random_baseline_has_calibrated_statistics(data, tmp_path):
     assert not (tmp_path / "curves.csv").exists()
 
 
-def test_an_absent_folder_is_named(mini_root):
-    with pytest.raises(VisaError, match="nowhere"):
-        training_data(open_source(str(mini_root)), "all", "nowhere", 32)
-
-
 @pytest.fixture
 def photos(tmp_path):
     """A folder `imagenet/train` of two classes of eight images."""
@@ -81,6 +77,8 @@ def test_a_folder_is_named_by_what_it_holds(photos, tmp_path):
     found = folder_data(str(photos), 32, workers=1)
     assert found.scope == found.dataset == "imagenet-train" and not found.synthetic
     assert folder_data(str(photos), 32, dataset="photographs").scope == "photographs"
+    with pytest.raises(VisaError, match="nowhere"):
+        folder_data("nowhere", 32)
     taken = photos.rename(tmp_path / "pcb1")
     for name in ("", "all", "fryum", "a/b"):
         with pytest.raises(VisaError, match="cannot be called"):
