@@ -169,7 +169,8 @@ def pretrain(
     """Pre-train on one or many devices and machines; the same command goes on where it was stopped."""
     from visa.data.source import open_source
     from visa.pretrain.fabric import make_fabric
-    from visa.pretrain.run import folder_data, run_pretraining, training_data
+    from visa.pretrain.images import folder_data, training_data
+    from visa.pretrain.run import run_pretraining
     from visa.pretrain.settings import configured
     from visa.runs import folder_scope, open_folder_run, open_run, pretraining_name
 
