@@ -203,7 +203,7 @@ def test_every_command_says_that_it_was_interrupted(monkeypatch, called, tmp_pat
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("visa.detect.files.image_files", interrupted)
+    monkeypatch.setattr("visa.detect.deploy.image_files", interrupted)
     code, _, told = called("fit", str(tmp_path), "--weights", "w.pth", "--out", str(tmp_path / "part.safetensors"))
     assert code == 130 and told == "visa: interrupted; give the same command again.\n"
 

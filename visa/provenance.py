@@ -117,8 +117,3 @@ def _cpu() -> str:
     except OSError:
         return platform.processor()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def code_digest(*parts: str) -> str:
-    """Stand in until no module asks for a digest of code any more."""
-    return "-".join(parts)

@@ -112,7 +112,11 @@ def test_pretraining_on_a_folder_opens_no_visa(photos, tmp_path, capsys):
         cli.main(arguments)
     assert not ended.value.code and "weights, curves and diagnosis" in capsys.readouterr().out
     run = tmp_path / "runs" / "imagenet-train"
-    assert json.loads((run / "run.json").read_text()) == {"dataset": "imagenet-train", "synthetic": False}
+    assert json.loads((run / "run.json").read_text()) == {
+        "dataset": "imagenet-train",
+        "synthetic": False,
+        "format": 2,
+    }
     assert (run / "pretrain/simsiam+spd/imagenet-train/seed0/backbone.safetensors").is_file()
     assert not (tmp_path / "data").exists(), "nothing is rendered"
 
