@@ -85,15 +85,6 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def cpu_computes_in_bf16() -> bool:
-    """Whether the CPU has AVX512-BF16 or AMX; without them bfloat16 is many times slower than float32."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
 class FeatureMaps(nn.Module):
     """Maps of the named stages of a frozen backbone, in evaluation mode.
 

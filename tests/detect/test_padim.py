@@ -24,7 +24,7 @@ def noise(count, seed=0, size=16):
 
 def test_distances_equal_numpys_mahalanobis():
     train, test = noise(40), noise(3, seed=1)
-    detector = PaDiM(extract, n_channels=5, seed=3).fit(train.split(7))
+    detector = PaDiM(extract, n_channels=5, seed=3, sigma=0).fit(train.split(7))
 
     def features(images):
         maps = [
@@ -33,7 +33,7 @@ def test_distances_equal_numpys_mahalanobis():
         return torch.cat(maps, dim=1)[:, detector.channels].double().numpy()
 
     a, b = features(train), features(test)
-    got = detector._distances(test)
+    got = detector.score(test)[1]  # the finest stage has the images' size
     for y, z in [(0, 0), (7, 12), (15, 3)]:
         covariance = np.cov(a[:, :, y, z], rowvar=False) + 0.01 * np.eye(5)
         delta = b[:, :, y, z] - a[:, :, y, z].mean(0)
@@ -67,20 +67,15 @@ def test_memory_does_not_grow_with_the_number_of_images():
     assert len({memory for _, memory in groups}) == 1
 
 
-def test_layers_sigma_and_a_size_that_is_not_square():
-    def two(images):
-        return extract(images)[:2]
-
+def test_smoothing_lowers_the_score_and_the_size_has_to_stay():
     train, test = torch.rand(10, 3, 16, 24), torch.rand(2, 3, 16, 24)
-    detector = PaDiM(two, n_channels=6, sigma=0).fit([train])
-    scores, maps = detector.score(test)
-    assert maps.shape == (2, 16, 24)
-    np.testing.assert_allclose(maps, detector._distances(test), rtol=1e-6)
-    assert (PaDiM(two, 6, sigma=2).fit([train]).score(test)[0] < scores).all()
+    sharp, smooth = (PaDiM(extract, n_channels=6, sigma=sigma).fit([train]) for sigma in (0, 2))
+    assert smooth.score(test)[1].shape == (2, 16, 24)
+    assert (smooth.score(test)[0] < sharp.score(test)[0]).all()
     with pytest.raises(VisaError, match="16 x 24 positions, not 24 x 16"):
-        detector.score(test.mT)
-    with pytest.raises(VisaError, match="several sizes"):
-        PaDiM(two, 6).fit([train, train.mT])
+        sharp.score(test.mT)
+    with pytest.raises(VisaError, match="keep one image size"):
+        sharp.fit([train, train.mT])
 
 
 def test_gaussians_that_exceed_the_memory_are_told_in_one_sentence(monkeypatch):
