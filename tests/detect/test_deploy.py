@@ -21,7 +21,6 @@ from visa.detect.deploy import (
     image_batches,
     image_files,
     load_detector,
-    overlay,
     save_detector,
     score_files,
 )
@@ -100,6 +99,8 @@ def test_the_commands_fit_a_detector_and_find_new_images_that_are_defective(plac
     for path, row in rows.items():
         assert (float(row["score"]) > float(row["threshold"])) == (row["verdict"] == "anomalous")
         assert Image.open(tmp_path / "out" / "heat" / f"{path}.png").size == (80, 48)
+    heat = np.array(Image.open(tmp_path / "out" / "heat" / "a.bmp.png")).astype(int)
+    assert heat[20, 60, 0] > heat[20, 60, 2] and heat[:, :10].max() < 140, "red where the defect is, and there alone"
 
 
 @pytest.mark.parametrize("kind", ["padim", "patchcore"])
@@ -291,12 +292,3 @@ def test_mistakes_are_told_in_one_sentence(place, part, tmp_path, monkeypatch, a
     with pytest.raises(VisaError, match=sentence):
         run(*(names.get(word, word) for word in arguments.split()), "--device", "cpu")
     assert not (tmp_path / "out.safetensors").exists()
-
-
-def test_an_overlay_leaves_what_is_normal_as_it_was():
-    pixels = torch.full((3, 20, 30), 100, dtype=torch.uint8)
-    heat = np.zeros((10, 15), np.float32)
-    heat[:, 10:] = 5
-    shown = overlay(pixels, heat, 1.0, 2.0)
-    assert (shown[:, :15] == 100).all()
-    assert shown[10, 28, 0] > shown[10, 28, 2] + 20  # red

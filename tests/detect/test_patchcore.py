@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from visa.detect import patchcore, shared
+from visa.detect.padim import PaDiM
 from visa.detect.patchcore import PatchCore, distances, greedy_coreset, nearest_patches
 from visa.errors import VisaError
 
@@ -125,7 +126,14 @@ def test_mistakes_are_told_in_one_sentence(settings, images, sentence):
         PatchCore(extract, **settings).fit(images)
 
 
-def test_patches_that_exceed_the_memory_are_told_in_one_sentence(monkeypatch):
+@pytest.mark.parametrize(
+    ("detector", "sentence"),
+    [
+        (PatchCore(extract), r"512 patches of 6 dimensions \(PatchCore\) need 0.0 GB"),
+        (PaDiM(extract, n_channels=5), "16 x 16 covariances of 5 channels need 0.0 GB"),
+    ],
+)
+def test_what_exceeds_the_memory_is_told_in_one_sentence(detector, sentence, monkeypatch):
     monkeypatch.setattr(shared, "_memory", lambda device: 20_000.0)
-    with pytest.raises(VisaError, match=r"512 patches of 6 dimensions \(PatchCore\) need 0.0 GB"):
-        PatchCore(extract).fit([noise(1), noise(1)])
+    with pytest.raises(VisaError, match=sentence):
+        detector.fit([noise(1), noise(1)])

@@ -26,45 +26,19 @@ def scores():
     return Scores(PATHS, labels, image_scores, maps, masks, known, "2cls_5shot", "fryum", "PaDiM", draw=3)
 
 
-@pytest.mark.parametrize("without", [{}, {"maps": None, "masks": None}])
-def test_scores_come_back_equal(tmp_path, scores, without):
-    scores = replace(scores, **without)
+HALF = np.arange(192, dtype=np.float32).reshape(3, 8, 8)  # which half precision holds
+
+
+@pytest.mark.parametrize("change", [{}, {"maps": HALF}, {"maps": None, "masks": None}])
+def test_scores_come_back_equal(tmp_path, scores, change):
+    scores = replace(scores, **change)
     save_scores(tmp_path / "new" / "scores.npz", scores)
     back = load_scores(tmp_path / "new" / "scores.npz")
     assert (back.paths, back.setup, back.object, back.detector) == (PATHS, "2cls_5shot", "fryum", "PaDiM")
     assert back.draw == 3
     for name in ("labels", "image_scores", "maps", "masks", "known"):
-        np.testing.assert_array_equal(getattr(back, name), getattr(scores, name), strict=name not in without)
+        np.testing.assert_array_equal(getattr(back, name), getattr(scores, name), strict=scores.maps is not None)
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["scores.npz"]
-
-
-def test_maps_that_half_precision_holds_take_half_the_room(tmp_path, scores):
-    rng = np.random.default_rng(0)
-    maps = rng.random((3, 80, 81), np.float32)
-    wide = replace(scores, maps=maps, masks=(maps > 0.9).astype(np.uint8))
-    rounded = replace(wide, maps=maps.astype(np.float16).astype(np.float32))
-    sizes = []
-    for s in (wide, rounded):
-        save_scores(tmp_path / "scores.npz", s)
-        np.testing.assert_array_equal(load_scores(tmp_path / "scores.npz").maps, s.maps, strict=True)
-        np.testing.assert_array_equal(load_scores(tmp_path / "scores.npz").masks, s.masks, strict=True)
-        sizes.append((tmp_path / "scores.npz").stat().st_size)
-    assert sizes[1] < 0.6 * sizes[0]
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, scores, monkeypatch):
-    file = tmp_path / "scores.npz"
-    save_scores(file, scores)
-
-    def fail(stream, **arrays):
-        stream.write(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(np, "savez", fail)
-    with pytest.raises(OSError, match="disk full"):
-        save_scores(file, replace(scores, detector="PatchCore"))
-    assert load_scores(file).detector == "PaDiM"
-    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_full_maps_come_back_at_their_images_size_on_one_scale(tmp_path, scores):

@@ -283,7 +283,7 @@ def _row(name: Path, score: float | None, threshold: float) -> dict[str, Any]:
 
 def _remove_last(out: Path) -> None:
     """Remove the table of the last scoring, and the heat maps that it names: they are of that detector's scale."""
-    with suppress(VisaError, OSError, KeyError):  # no table, or another one of that name
+    with suppress(VisaError, OSError, KeyError, ValueError):  # no table, or another one of that name
         for row in read_table(out / TABLE, COLUMNS):
             name = Path(row["path"] + ".png")
             if not name.is_absolute() and ".." not in name.parts:
