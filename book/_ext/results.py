@@ -189,7 +189,7 @@ def similarity(frame: pd.DataFrame) -> Figure:
     axis.set(xscale="log", xlabel="patch, % of the image", ylabel="cosine with the unchanged image", ylim=(0, 1.02))
     axis.set_xticks(AREAS, [f"{area:g}" for area in AREAS])
     axis.minorticks_off()
-    figures.legend_once(figure, [axis])
+    figures.legend_once(figure)
     return figure
 
 

@@ -250,8 +250,8 @@ def test_defect_classes_are_rows_with_their_images_and_all_anomalies_last(metric
 
 def test_tables_become_csv_latex_and_one_page_that_needs_nothing_else(metrics, tmp_path):
     made = paper_tables(metrics.replace({"object": {"pcb1": "a<b"}}))
-    files = write_tables(tmp_path, made, "Results on mini-VisA")
-    assert len(files) == 2 * len(made) + 1 == len(list(tmp_path.iterdir()))
+    write_tables(tmp_path, made, "Results on mini-VisA")
+    assert len(list(tmp_path.iterdir())) == 2 * len(made) + 1
     read = pd.read_csv(tmp_path / "1cls_segmentation_au_pr.csv")
     assert list(read.columns[:3]) == ["dataset", "detector", "object"] and set(read["dataset"]) == {"mini-VisA"}
     latex = (tmp_path / "1cls_segmentation_au_pr_difference.tex").read_text(encoding="utf-8")

@@ -56,19 +56,17 @@ def plot_curves(curves: pd.DataFrame, terms: Sequence[str] = tuple(TERMS), smoot
     if not shown:
         raise VisaError(f"the curves hold none of {', '.join(terms)}: give the columns to plot as terms.")
     columns, rows = min(2, len(shown)), (len(shown) + 1) // 2
-    figure, grid = plt.subplots(rows, columns, figsize=(3.8 * columns, 2.5 * rows + 0.4), squeeze=False)
-    axes = list(grid.flat)
-    for unused in axes[len(shown) :]:
-        unused.remove()
+    figure = plt.figure(figsize=(3.8 * columns, 2.5 * rows + 0.4))
     names = list(curves["pretraining"].unique())
     keys = [c for c in ("pretraining", "seed", "scope") if c in curves]
-    for axis, term in zip(axes, shown, strict=False):
+    for place, term in enumerate(shown, 1):
+        axis = figure.add_subplot(rows, columns, place)
         for (name, *_), run in curves.dropna(subset=[term]).groupby(keys, sort=False):
             drawn = pd.DataFrame({"x": run["step"], "y": run[term].rolling(smooth, min_periods=1).mean()})
             drawn = drawn.iloc[:: max(1, -(-len(drawn) // 120))]  # a running mean needs no more points
             axis.plot(drawn["x"], drawn["y"], color=PALETTE[names.index(name) % 6], lw=1.2, label=name)
         axis.set(xlabel="step", ylabel=TERMS.get(term, term))
-    legend_once(figure, axes)
+    legend_once(figure)
     return figure
 
 
@@ -246,7 +244,7 @@ def plot_overview(metrics: pd.DataFrame, metric: str = "au_pr") -> Figure:
         row[0].set_ylabel(f"{title_of(level)}\n{METRICS.get(metric, metric)}")
     for axis in axes[-1]:
         axis.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
-    legend_once(figure, list(axes.flat))
+    legend_once(figure)
     return figure
 
 
@@ -275,17 +273,15 @@ def plot_defects(metrics: pd.DataFrame, level: str, metric: str = "au_pr") -> Fi
     columns = min(len(panels), 4)
     rows = -(-len(panels) // columns)
     size = (2.6 * columns + 1.5, (0.2 + 0.1 * len(names)) * len(classes) * rows + 1.3)
-    figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
-    for axis, ((setup, detector), part) in zip(axes.flat, panels, strict=False):
+    figure, first = plt.figure(figsize=size), None
+    for k, ((setup, detector), part) in enumerate(panels):
+        axis = figure.add_subplot(rows, columns, k + 1, sharex=first, sharey=first)
+        first = first or axis
         _draw_classes(axis, part, classes, names)
+        axis.tick_params(labelleft=k % columns == 0)
         axis.set_title(f"{title_of(str(setup))}, {title_of(str(detector))}")
-    axes[0, 0].set_ylim(len(classes) - 0.5, -0.5)
-    for unused in list(axes.flat)[len(panels) :]:
-        unused.remove()
-    for lowest in list(axes.flat)[: len(panels)][-columns:]:
-        lowest.tick_params(labelbottom=True)
-        lowest.set_xlabel(f"{level} {METRICS.get(metric, metric)}")
-    legend_once(figure, list(axes.flat)[: len(panels)])
+        axis.set(xlabel=f"{level} {METRICS.get(metric, metric)}", ylim=(len(classes) - 0.5, -0.5))
+    legend_once(figure)
     return figure
 
 
@@ -313,7 +309,7 @@ def _measured(metrics: pd.DataFrame, level: str, metric: str) -> pd.DataFrame:
     return table
 
 
-def legend_once(figure: Figure, axes: Sequence[Axes]) -> None:
+def legend_once(figure: Figure) -> None:
     """Draw one legend below the figure for all its axes, each label once."""
-    handles = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    handles = {label: h for axis in figure.axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))

@@ -5,7 +5,7 @@ A table becomes Markdown, LaTeX, HTML or CSV.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -36,17 +36,14 @@ TITLES = {  # how the paper calls a setup, a level and a detector, in its order
     "unet": "U-Net",
 }
 PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }}
-figcaption {{ max-width: 48rem; margin-bottom: .5rem; }}
-table {{ border-collapse: collapse; border-block: 2px solid; white-space: nowrap; }}
+:root {{ color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }}
+table {{ border-collapse: collapse; border-block: 2px solid; white-space: nowrap; margin-block: .5rem; }}
 th, td {{ padding: .2rem .7rem; text-align: left; font-variant-numeric: tabular-nums; }}
-</style></head><body>
+</style>
 <h1>{title}</h1>
 {body}
-</body></html>
 """
 _DEFAULTS: dict[str, int | str] = {"draw": 0, "defect": ""}  # of a file without the column
 _REPEATED = 1e-12  # standard deviation of equal values
@@ -105,16 +102,13 @@ def balanced(metrics: pd.DataFrame) -> pd.DataFrame:
 
 def _common(metrics: pd.DataFrame) -> "pd.Series[bool]":
     """Mark the rows of an object, seed and draw that every pre-training has; all objects have all seeds and draws."""
-    units = pd.Series(list(zip(metrics["seed"], metrics["draw"], strict=True)), metrics.index)
-    parts = [part.index for _, part in metrics.groupby("pretraining")]
-    covered = [set(zip(metrics["object"][index], units[index], strict=True)) for index in parts]
-    common = set.intersection(*covered)
-    objects, everywhere = {o for o, _ in common}, {unit for _, unit in common}
-    complete = {o for o in objects if all((o, unit) in common for unit in everywhere)}
-    shared = {unit for unit in everywhere if all((o, unit) in common for o in objects)}
+    scored = metrics.groupby(["object", "seed", "draw"])["pretraining"].nunique().unstack("object", fill_value=0)
+    common = scored == metrics["pretraining"].nunique()  # a row a seed and draw, a column an object
+    common = common.loc[common.any(axis=1), common.any()]
     # A run that goes object by object is a seed ahead for some: what leaves more, of objects or of seeds, is kept.
-    kept, kept_units = max((complete, everywhere), (objects, shared), key=lambda pair: len(pair[0]) * len(pair[1]))
-    return metrics["object"].isin(kept) & units.isin(list(kept_units))
+    kept = max(common.loc[:, common.all()], common[common.all(axis=1)], key=lambda part: part.size)
+    units = pd.MultiIndex.from_frame(metrics[["seed", "draw"]])
+    return metrics["object"].isin(kept.columns) & units.isin(kept.index)
 
 
 def spd_pairs(names: Iterable[str]) -> dict[str, str]:
@@ -251,7 +245,7 @@ def to_markdown(table: pd.DataFrame) -> str:
 def to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
     """Write a booktabs table, to be read with \\input; the caption is plain text."""
     caption = re.sub(r"([%&#_$])", r"\\\1", caption)
-    text = table.map(_cell).to_latex(index=False, escape=True, caption=caption, label=label, position="t")
+    text = table.to_latex(index=False, escape=True, caption=caption, label=label, position="t")
     return text.replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--").replace(_NBSP, "~")
 
 
@@ -277,18 +271,15 @@ def to_html(table: Table) -> str:
     return f'<figure style="overflow-x:auto"><figcaption>{escape(table.caption)}</figcaption>\n{cells}</figure>'
 
 
-def write_tables(folder: Path, made: Iterable[Table], title: str) -> list[Path]:
-    """Write NAME.csv and NAME.tex of each table to `folder`, and index.html with all of them; returns the files."""
-    shown, files = list(made), []
+def write_tables(folder: Path, made: Iterable[Table], title: str) -> None:
+    """Write NAME.csv and NAME.tex of each table to `folder`, and index.html with all of them."""
+    shown = list(made)
     for table in shown:
-        files += [folder / f"{table.name}.csv", folder / f"{table.name}.tex"]
         cells = table.cells.copy()
         cells.insert(0, "dataset", table.dataset)
-        write_text(files[-2], cells.to_csv(index=False))
-        write_text(files[-1], to_latex(table.cells, table.caption, f"tab:{table.name}"))
-    page = PAGE.format(title=escape(title), body="\n".join(to_html(t) for t in shown))
-    write_text(folder / "index.html", page)
-    return [*files, folder / "index.html"]
+        write_text(folder / f"{table.name}.csv", cells.to_csv(index=False))
+        write_text(folder / f"{table.name}.tex", to_latex(table.cells, table.caption, f"tab:{table.name}"))
+    write_text(folder / "index.html", PAGE.format(title=escape(title), body="\n".join(map(to_html, shown))))
 
 
 def paper_tables(metrics: pd.DataFrame, note: str = "") -> list[Table]:
@@ -319,11 +310,13 @@ def defect_tables(
     for several in _parts(metrics, SHOWN[:1]):
         for object, part in several.groupby("object", sort=False):
             if (part["defect"] != "").any():
-                lines = _lines(part, "defect")
-                lines = pd.concat([lines[lines["defect"] != ""], lines[lines["defect"] == ""]])
+                lines = _lines(part, "defect").sort_values("defect", key=lambda names: names == "", kind="stable")
                 counts = images.get((str(object), str(part["setup"].iloc[0])), {})
-                found = _tables(part, lines, "defect", note, str(object))
-                made += [replace(table, cells=_counted(table.cells, counts)) for table in found]
+                for table in _tables(part, lines, "defect", note, str(object)):
+                    defects = table.cells["defect"]
+                    table.cells.insert(2, "images", [str(counts.get(name, "–")) for name in defects])
+                    table.cells["defect"] = defects.replace("", "all anomalies")
+                    made.append(table)
     return made
 
 
@@ -373,24 +366,15 @@ def _tables(part: pd.DataFrame, lines: pd.DataFrame, row: str, note: str, object
 
 def _over(lines: pd.DataFrame) -> str:
     """Say what the spread of a table's cells is over."""
-    seeds, draws = lines["over"] == "seeds", lines["over"] == "draws"
-    over = []
-    if seeds.any():
-        each = " (each the mean of its draws)" if (lines["draws"][seeds] > 1).any() else ""
-        over.append(f" over {_range(lines['n'][seeds])} seeds{each}")
-    if draws.any():
-        over.append(f" over {_range(lines['draws'][draws])} draws where seeds are one or agree")
+    over, seeds, draws = [], lines[lines["over"] == "seeds"], lines[lines["over"] == "draws"]
+    if len(seeds):
+        each = " (each the mean of its draws)" if (seeds["draws"] > 1).any() else ""
+        over.append(f" over {_range(seeds['n'])} seeds{each}")
+    if len(draws):
+        over.append(f" over {_range(draws['draws'])} draws where seeds are one or agree")
     return ",".join(over) or " (none here: seeds are one or agree)"
 
 
 def _range(counts: "pd.Series[int]") -> str:
     low, high = int(counts.min()), int(counts.max())
     return f"{low}" if low == high else f"{low} to {high}"
-
-
-def _counted(cells: pd.DataFrame, images: Mapping[str, int]) -> pd.DataFrame:
-    """Add the number of test images of each class, and name the row of all anomalies."""
-    counts = [str(images.get(defect, "–")) for defect in cells["defect"]]
-    counted = cells.assign(defect=cells["defect"].replace("", "all anomalies"))
-    counted.insert(2, "images", counts)
-    return counted

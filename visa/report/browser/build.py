@@ -48,10 +48,11 @@ def build_browser(run: Path, source: Source) -> Path:
     Raises VisaError if nothing is scored, if scores cannot be read, or if an image is gone or broken.
     """
     with locked(run / ".browser", patience=600):
-        return _build(run, source, run / "browser")
+        _build(run, source, run / "browser")
+    return run / "browser" / "index.html"
 
 
-def _build(run: Path, source: Source, folder: Path) -> Path:
+def _build(run: Path, source: Source, folder: Path) -> None:
     found = _found(run, source)
     if not found:
         raise VisaError(f"nothing is scored in {run}: run notebook 04_score first.")
@@ -75,7 +76,6 @@ def _build(run: Path, source: Source, folder: Path) -> Path:
     write_text(folder / "index.js", script("index.js", {"about": _about(run, source), "parts": parts, "models": named}))
     kept = [part["file"] for part in parts] + [record["folder"] for record in records.values()]
     _clean(folder, {folder / name for name in (*kept, *(picture["picture"] for picture in pictures.values()))})
-    return folder / "index.html"
 
 
 def _found(run: Path, source: Source) -> dict[tuple[str, str], list[Any]]:
