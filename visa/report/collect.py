@@ -108,8 +108,8 @@ def run_stages(run: Path) -> pd.DataFrame:
         stamp = json.loads(file.read_text())
         p = stamp["parameters"]
         named = p.get("pretraining", f"{p['method']}{'+spd' if p.get('spd') else ''}" if "method" in p else "")
-        row = {"stage": stamp["stage"], "notebook": stamp["notebook"], "pretraining": named}
-        rows.append(row | {"object": p.get("object", ""), "seed": p.get("seed", ""), "seconds": stamp["seconds"]})
+        of = (named, p.get("object", ""), p.get("seed", ""))
+        rows.append((stamp["stage"], stamp["notebook"], *of, stamp["seconds"]))
     return pd.DataFrame(rows, columns=["stage", "notebook", "pretraining", "object", "seed", "seconds"])
 
 
@@ -120,11 +120,9 @@ def run_provenance(run: Path) -> dict[str, Any]:
     facts, machines = json.loads((run / "run.json").read_text()), []
     for kind, files in (("pretrainings", weights), ("scores", scored)):
         records = {name: read_sidecar(file) or {} for name, file in files.items()}
-        for record in records.values():
-            machines.append(record.pop("machine", None))
-            record.pop("key", None)
-            record.pop("diagnosis", None)
-        facts[kind] = records
+        machines += [record.get("machine") for record in records.values()]
+        left_out = ("machine", "key", "diagnosis")
+        facts[kind] = {name: {k: v for k, v in r.items() if k not in left_out} for name, r in records.items()}
     return {**facts, "machines": [m for i, m in enumerate(machines) if m not in machines[:i]]}
 
 

@@ -46,15 +46,13 @@ def use_style() -> None:
     sns.set_theme(context="notebook", style="ticks", palette=list(PALETTE), font_scale=0.9, rc=rc)
 
 
-def plot_curves(curves: pd.DataFrame, terms: Sequence[str] = tuple(TERMS), smooth: int = 25) -> Figure:
-    """Plot training curves, one axis a term: running mean over `smooth` steps, a colour a pre-training, a line a seed.
+def plot_curves(curves: pd.DataFrame, smooth: int = 25) -> Figure:
+    """Plot training curves: an axis a term of TERMS, a colour a pre-training, a line a seed.
 
     curves: columns `pretraining`, `seed`, `step`, the terms, and `scope` where there are several; a term that is
-    absent, or empty for a pre-training, is left out.
+    absent, or empty for a pre-training, is left out. Lines are running means over `smooth` steps.
     """
-    shown = [t for t in terms if t in curves and curves[t].notna().any()]
-    if not shown:
-        raise VisaError(f"the curves hold none of {', '.join(terms)}: give the columns to plot as terms.")
+    shown = [t for t in TERMS if t in curves and curves[t].notna().any()]
     columns, rows = min(2, len(shown)), (len(shown) + 1) // 2
     figure = plt.figure(figsize=(3.8 * columns, 2.5 * rows + 0.4))
     names = list(curves["pretraining"].unique())
@@ -65,7 +63,7 @@ def plot_curves(curves: pd.DataFrame, terms: Sequence[str] = tuple(TERMS), smoot
             drawn = pd.DataFrame({"x": run["step"], "y": run[term].rolling(smooth, min_periods=1).mean()})
             drawn = drawn.iloc[:: max(1, -(-len(drawn) // 120))]  # a running mean needs no more points
             axis.plot(drawn["x"], drawn["y"], color=PALETTE[names.index(name) % 6], lw=1.2, label=name)
-        axis.set(xlabel="step", ylabel=TERMS.get(term, term))
+        axis.set(xlabel="step", ylabel=TERMS[term])
     legend_once(figure)
     return figure
 
@@ -147,8 +145,10 @@ def show_cases(picked: Mapping[str, NDArray[np.int64]], images: ArrayLike, score
     test images score lower.
     """
     pictures, normal = iter(np.moveaxis(np.asarray(images), 1, -1)), scores.image_scores[scores.labels == 0]
-    heat = None if scores.maps is None else _density(scores.maps)
-    columns, wide = max(map(len, picked.values())), 1 if heat is None else 2
+    maps = scores.maps
+    if maps is not None:
+        low, high = float(np.median(maps[:, ::4, ::4])), float(maps.max())  # a median needs no more pixels
+    columns, wide = max(map(len, picked.values())), 1 if maps is None else 2
     size = (1.9 * columns * wide, 2.2 * len(picked))
     figure, axes = plt.subplots(len(picked), columns * wide, figsize=size, squeeze=False)
     for row, (kind, indices) in zip(axes, picked.items(), strict=True):
@@ -159,8 +159,9 @@ def show_cases(picked: Mapping[str, NDArray[np.int64]], images: ArrayLike, score
             own[0].set_title(f"{scores.image_scores[i]:.3g}, above {below:.0f} %", fontsize="small")
             for axis in own:
                 axis.imshow(picture)
-            if heat is not None:
-                own[1].imshow(heat[i], cmap=HEAT, vmin=0, vmax=1, alpha=0.85 * heat[i] ** 0.5)  # ever denser above
+            if maps is not None:
+                heat = np.clip((maps[i] - low) / max(high - low, 1e-12), 0, 1)
+                own[1].imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=0.85 * heat**0.5)  # ever denser above
             if scores.masks is not None:
                 for axis in own:
                     _outline(axis, scores.masks[i])
@@ -168,12 +169,6 @@ def show_cases(picked: Mapping[str, NDArray[np.int64]], images: ArrayLike, score
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     return figure
-
-
-def _density(maps: Pixels) -> Pixels:
-    """Scale anomaly maps (N, H, W) to 0 at their median and 1 at the highest."""
-    low, high = float(np.median(maps[:, ::4, ::4])), float(maps.max())  # a median needs no more pixels
-    return np.clip((maps - low) / max(high - low, 1e-12), 0, 1)
 
 
 def _outline(axis: Axes, mask: Pixels) -> None:
@@ -205,12 +200,9 @@ def plot_metric_by_pretraining(metrics: pd.DataFrame, level: str, metric: str) -
     return figure
 
 
-def plot_differences(differences: pd.DataFrame, measures: Sequence[str]) -> Figure:
+def plot_differences(differences: pd.DataFrame) -> Figure:
     """Plot differences to a reference with intervals (see `differences_to`): an axis a measure, a line a variant."""
-    names = list(differences["variant"].unique())
-    shown = [m for m in measures if (differences["measure"] == m).any()]
-    if not shown:
-        raise VisaError(f"there is none of {', '.join(measures)} among the differences: choose what was measured.")
+    names, shown = list(differences["variant"].unique()), list(differences["measure"].unique())
     size = (3.6 * len(shown) + 1, 0.32 * len(names) + 1)
     figure, axes = plt.subplots(1, len(shown), figsize=size, sharey=True, squeeze=False)
     for axis, measure in zip(axes[0], shown, strict=True):

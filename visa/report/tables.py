@@ -5,6 +5,7 @@ A table becomes Markdown, LaTeX, HTML or CSV.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -128,12 +129,10 @@ def summary_table(metrics: pd.DataFrame, by: Sequence[str] = GROUP) -> pd.DataFr
     return _spread_over(_units(metrics, list(by)), list(by))
 
 
-def paired_difference(
-    metrics: pd.DataFrame, a: str, b: str, by: Sequence[str] = PAIRED, confidence: float = 0.95
-) -> pd.DataFrame:
+def paired_difference(metrics: pd.DataFrame, a: str, b: str, by: Sequence[str] = PAIRED) -> pd.DataFrame:
     """Subtract pre-training `b` from `a`, paired by seed and draw: a `summary_table` with `low` and `high`.
 
-    Draws are averaged for each seed. `low` to `high` is the t-interval of the mean over what the column `over` says:
+    Draws are averaged for each seed. `low` to `high` is the 95 % t-interval of the mean, over what `over` says:
     `seeds`, or `draws` where there is one seed, or where all seeds give the same differences, as those of a probe on
     given weights do. One pair has no interval (NaN, `over` empty). Seeds say how much initial weights and batches
     matter, draws how much the choice of training images does; neither how another object would fare.
@@ -145,10 +144,10 @@ def paired_difference(
     difference = _minus(metrics[[c for c in COLUMNS if c in metrics]], "pretraining", a, b)
     if difference.empty:
         raise VisaError(f"{a} and {b} have no seed in common: run both with the same seeds.")
-    return _with_interval(_units(difference, list(by)), list(by), confidence)
+    return _with_interval(_units(difference, list(by)), list(by))
 
 
-def differences_to(results: pd.DataFrame, reference: str, confidence: float = 0.95) -> pd.DataFrame:
+def differences_to(results: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Subtract `reference` from each variant, paired by seed (and draw): a row a variant and measure.
 
     results: columns `variant`, `seed`, `measure`, `value`, and `draw` if there are draws; pairs that lack one side are
@@ -159,7 +158,7 @@ def differences_to(results: pd.DataFrame, reference: str, confidence: float = 0.
     units = [c for c in (*keys, "seed", "draw") if c in results]
     values = results.groupby(units, sort=False)["value"].mean().reset_index()
     parts = [_minus(values, "variant", name, reference).assign(variant=name) for name in names if name != reference]
-    return _with_interval(_units(pd.concat([values[:0], *parts]), keys), keys, confidence)
+    return _with_interval(_units(pd.concat([values[:0], *parts]), keys), keys)
 
 
 def _minus(table: pd.DataFrame, column: str, first: str, second: str) -> pd.DataFrame:
@@ -189,12 +188,12 @@ def _spread_over(units: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return table.assign(draws=grouped["count"].min(), sd_draws=grouped["var"].mean() ** 0.5).reset_index()
 
 
-def _with_interval(units: pd.DataFrame, keys: list[str], confidence: float) -> pd.DataFrame:
-    """Add the t-interval of the mean to a `summary_table`: over seeds that differ, else over draws, else none (NaN)."""
+def _with_interval(units: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Add the 95 % t-interval of the mean to a `summary_table`: over seeds that differ, else draws, else none (NaN)."""
     table = _spread_over(units, keys)
     seeds, draws = (table["n"] > 1) & (table["sd"] > _REPEATED), table["draws"] > 1
     n, sd = table["n"].where(seeds, table["draws"]), table["sd"].where(seeds, table["sd_draws"])
-    half = stats.t.ppf((1 + confidence) / 2, n - 1) * sd / n**0.5
+    half = stats.t.ppf(0.975, n - 1) * sd / n**0.5
     over = np.select([seeds, draws], ["seeds", "draws"], "")
     return table.assign(over=over, low=table["mean"] - half, high=table["mean"] + half)
 
@@ -337,12 +336,10 @@ def _lines(part: pd.DataFrame, row: str) -> pd.DataFrame:
     found = [means.assign(column=means["pretraining"], text=text, pair=False, over=over)]
     for name, base in spd_pairs(part["pretraining"].unique()).items():
         two = part[part["pretraining"].isin([name, base])]
-        try:
+        with suppress(VisaError):  # no object, seed and draw in common: nothing to show
             table = paired_difference(two if row else balanced(two), name, base, keys)
-        except VisaError:  # no object, seed and draw in common: nothing to show
-            continue
-        text = [mean_interval(line) for _, line in table.iterrows()]
-        found.append(table.assign(column=f"{name} − {base}", text=text, pair=True))
+            text = [mean_interval(line) for _, line in table.iterrows()]
+            found.append(table.assign(column=f"{name} − {base}", text=text, pair=True))
     return pd.concat(found)[[*keys, *_CELL]]
 
 

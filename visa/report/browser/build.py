@@ -243,7 +243,5 @@ def script(name: str, value: Any) -> str:
 
 def _png(pixels: NDArray[np.uint8]) -> str:
     """Write an 8-bit grey PNG as a data address: a page on the disk may read its pixels, unlike those of a file."""
-    encoded, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 6])
-    if not encoded:
-        raise VisaError("a map cannot be written as PNG: check the installation of OpenCV.")
+    _, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 6])
     return "data:image/png;base64," + base64.b64encode(data.tobytes()).decode()
