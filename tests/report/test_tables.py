@@ -81,13 +81,6 @@ def test_objects_are_averaged_before_seeds_and_must_be_complete():
         summary_table(table(*rows[:3]), by)
 
 
-def test_single_defect_classes_stay_out_of_the_main_metrics():
-    rows = [row(p, 0, 0.5 + k / 10) for k, p in enumerate(("a", "a+spd"))]
-    metrics = table(*rows, *(row(p, 0, 0.1 + k / 2, defect="burnt") for k, p in enumerate(("a", "a+spd"))))
-    assert list(tables.overall(metrics)["value"]) == [0.5, 0.6] and list(summary_table(metrics)["mean"]) == [0.5, 0.6]
-    assert paired_difference(metrics, "a+spd", "a")["mean"].tolist() == pytest.approx([0.1])
-
-
 def test_balanced_keeps_what_every_pretraining_has():
     rows = [row("a", seed, 0.5, object=o) for o in ("fryum", "pcb1") for seed in (0, 1)]
     rows += [row("b", 0, 0.6, object="fryum"), row("b", 0, 0.7, object="pcb1"), row("b", 1, 0.7, object="pcb1")]
