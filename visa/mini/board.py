@@ -14,7 +14,7 @@ from visa.mini import bench
 from visa.mini.canvas import Canvas, Colour, Patch, Stamp, blur, letter, linear, put, shift_colour, textured
 from visa.mini.defects import Body, Defect, Part, pick, remove, scratches
 from visa.mini.parts import GOLD, KINDS, PIN, TIN, stamp
-from visa.mini.shapes import Points, Pose, blob, ellipse, jagged, rectangle, ribbon
+from visa.mini.shapes import Pose, blob, ellipse, jagged, rectangle, ribbon
 
 SILK = (222, 226, 228)
 Place = tuple[str, float, float, float]  # what; x, y from the middle of the board; angle, or height of the print
@@ -28,7 +28,7 @@ class Board:
 
     `parts` are kinds of `parts.KINDS`, in the order of mounting; `printing` is text, its place and its height;
     `play` is how far off its place it lies; `holes` are for screws, `rings` for wires, `fingers` (x, y, width, height)
-    gold contacts.
+    gold contacts; `DEFECTS` are what may go wrong with it.
     """
 
     width: float
@@ -45,6 +45,7 @@ class Board:
     rings: tuple[tuple[float, float], ...] = ()
     fingers: tuple[tuple[float, float, float, float], ...] = ()
     printing: tuple[Place, ...] = ()
+    DEFECTS: dict[str, Defect] = field(default_factory=dict, compare=False)
 
     def draw(self, canvas: Canvas, rng: np.random.Generator) -> Body:
         """The board on its table, straight but for a degree or so, every part mounted a hair out of place."""
@@ -62,10 +63,6 @@ class Board:
         ]
         return Body(canvas.full(cover), pose, colour, under, parts, bench=empty)
 
-    def outline(self) -> Points:
-        """The board's edge."""
-        return rectangle(self.width, self.height, 0.012)
-
 
 def mount(canvas: Canvas, kind: str, pose: Pose) -> Part:
     """A component laid on what is there."""
@@ -80,7 +77,9 @@ def _bare(board: Board, size: int) -> Stamp:
     canvas.albedo[:] = linear(board.colour)
     reach = np.array([board.width / 2 - 0.02, board.height / 2 - 0.02])
     for _ in range(board.tracks):  # traces turn by 45 degrees
-        path = np.cumsum([rng.uniform(-reach, reach), *_steps(rng)], axis=0)
+        start = rng.uniform(-reach, reach)
+        turn = np.deg2rad(45 * rng.integers(8)) + np.deg2rad(45) * np.cumsum(rng.integers(-1, 2, 4))
+        path = np.cumsum([start, *(0.05 * np.stack([np.cos(turn), np.sin(turn)], axis=1))], axis=0)
         put(canvas, ribbon(path, 0.006), board.trace, 0.0006, gloss=0.12, bevel=0.001)
     for hole in board.holes:
         _ring(canvas, hole, 0.020, GOLD, 0.65)
@@ -95,7 +94,7 @@ def _bare(board: Board, size: int) -> Stamp:
     for x, y in rng.uniform(-reach * 0.97, reach * 0.97, (board.vias, 2)):
         if canvas.albedo[canvas.patch(Pose().at(x, y)(ellipse(0.012))).window].max() < 0.4:  # clear of pads and print
             _ring(canvas, (x, y), 0.0065, (150, 160, 150))
-    outline = board.outline()
+    outline = rectangle(board.width, board.height, 0.012)
     patch = canvas.patch(Pose()(outline))
     canvas.gloss[:] = np.maximum(canvas.gloss, 0.12)
     canvas.raise_flat(patch, 0.016, bevel=0.002)
@@ -104,11 +103,6 @@ def _bare(board: Board, size: int) -> Stamp:
     canvas.height *= full
     canvas.gloss *= full
     return Stamp.cut(canvas, outline)
-
-
-def _steps(rng: np.random.Generator) -> list[tuple[float, float]]:
-    turn = np.deg2rad(45 * rng.integers(8)) + np.deg2rad(45) * np.cumsum(rng.integers(-1, 2, 4))
-    return [(0.05 * np.cos(a), 0.05 * np.sin(a)) for a in turn]
 
 
 def _ring(canvas: Canvas, at: tuple[float, float], radius: float, colour: Colour, opening: float = 0.46) -> None:
