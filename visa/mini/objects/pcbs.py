@@ -5,15 +5,13 @@ from visa.mini.parts import LED, PIN
 from visa.mini.shapes import Pose
 
 PCB1 = Board(  # a blue distance sensor's board with two round transducers, a crystal, chips and a row of pins
-    width=0.88,
-    height=0.44,
+    size=(0.88, 0.44),
     colour=(26, 70, 148),
     trace=(44, 98, 180),
     pose=Pose(0.5, 0.45, 0, 1.06),
     holes=tuple((s * 0.41, t * 0.19) for s in (-1, 1) for t in (-1, 1)),
     parts=(
-        ("can", -0.275, -0.020, 0),
-        ("can", 0.275, -0.020, 0),
+        *(("can", x, -0.020, 0) for x in (-0.275, 0.275)),
         ("crystal", 0.000, -0.160, 0),
         ("chip", 0.000, 0.010, 0),
         *(("resistor", -0.095 + 0.038 * k, -0.090, 90) for k in range(6)),
@@ -27,8 +25,7 @@ PCB1 = Board(  # a blue distance sensor's board with two round transducers, a cr
 )
 
 PCB2 = Board(  # a narrow red board that looks for obstacles with two infrared LEDs, one clear and one black
-    width=0.64,
-    height=0.32,
+    size=(0.64, 0.32),
     colour=(168, 34, 38),
     trace=(194, 62, 60),
     table=(164, 174, 184),
@@ -60,48 +57,51 @@ PCB2 = Board(  # a narrow red board that looks for obstacles with two infrared L
 )
 
 RINGS = ("32K", "SQW", "SCL", "SDA", "VCC", "GND", "D2", "D3", "D4", "D5", "RST", "3V3")
-PCB3 = (
-    Board(  # a black clock board with a coin cell, a controller that stands on its corner, and a row of labelled rings
-        width=0.82,
-        height=0.62,
-        colour=(44, 46, 52),
-        trace=(64, 67, 75),
-        table=(196, 180, 156),
-        tracks=60,
-        pose=Pose(0.5, 0.46, 0, 1.05),
-        holes=tuple((s * 0.380, t * 0.280) for s in (-1, 1) for t in (-1, 1)),
-        rings=tuple((-0.286 + 0.052 * k, -0.275) for k in range(12)),
-        parts=(
-            ("cell", -0.200, 0.010, 0),
-            ("controller", 0.110, -0.020, 45),
-            ("watch crystal", 0.025, 0.170, 90),
-            ("electrolytic", 0.310, 0.120, 0),
-            ("button", 0.325, -0.130, 0),
-            ("memory", 0.195, 0.185, 0),
-            *(("resistor", 0.205 + 0.034 * k, -0.160, 90) for k in range(2)),
-            *(("capacitor", 0.255, -0.075 + 0.042 * k, 0) for k in range(3)),
-            *(("resistor", -0.010, -0.150 + 0.032 * k, 0) for k in range(3)),
-            *(("capacitor", -0.010 + 0.055 * k, 0.105, 0) for k in range(2)),
-            ("amber lamp", 0.335, -0.030, 90),
-            *(("resistor", -0.355, y, 90) for y in (-0.150, 0.180)),
-            *(("pin", -0.1125 + 0.045 * k, 0.282 + PIN / 2, 0) for k in range(6)),
-            ("header6", 0.000, 0.264, 0),
-        ),
-        printing=(
-            *((label, -0.286 + 0.052 * k, -0.245, 0.0125) for k, label in enumerate(RINGS)),
-            ("RTC-3", 0.255, 0.262, 0.026),
-            ("RESET", 0.325, -0.200, 0.014),
-            ("BAT", -0.345, 0.230, 0.020),
-        ),
-        DEFECTS=soldered((196, 192, 180)),
-    )
+PCB3 = Board(  # a black clock board with a coin cell, a controller on its corner, and a row of labelled rings
+    size=(0.82, 0.62),
+    colour=(44, 46, 52),
+    trace=(64, 67, 75),
+    table=(196, 180, 156),
+    tracks=60,
+    pose=Pose(0.5, 0.46, 0, 1.05),
+    holes=tuple((s * 0.380, t * 0.280) for s in (-1, 1) for t in (-1, 1)),
+    rings=tuple((-0.286 + 0.052 * k, -0.275) for k in range(12)),
+    parts=(
+        ("cell", -0.200, 0.010, 0),
+        ("controller", 0.110, -0.020, 45),
+        ("watch crystal", 0.025, 0.170, 90),
+        ("electrolytic", 0.310, 0.120, 0),
+        ("button", 0.325, -0.130, 0),
+        ("memory", 0.195, 0.185, 0),
+        *(("resistor", 0.205 + 0.034 * k, -0.160, 90) for k in range(2)),
+        *(("capacitor", 0.255, -0.075 + 0.042 * k, 0) for k in range(3)),
+        *(("resistor", -0.010, -0.150 + 0.032 * k, 0) for k in range(3)),
+        *(("capacitor", -0.010 + 0.055 * k, 0.105, 0) for k in range(2)),
+        ("amber lamp", 0.335, -0.030, 90),
+        *(("resistor", -0.355, y, 90) for y in (-0.150, 0.180)),
+        *(("pin", -0.1125 + 0.045 * k, 0.282 + PIN / 2, 0) for k in range(6)),
+        ("header6", 0.000, 0.264, 0),
+    ),
+    printing=(
+        *((label, -0.286 + 0.052 * k, -0.245, 0.0125) for k, label in enumerate(RINGS)),
+        ("RTC-3", 0.255, 0.262, 0.026),
+        ("RESET", 0.325, -0.200, 0.014),
+        ("BAT", -0.345, 0.230, 0.020),
+    ),
+    DEFECTS=soldered((196, 192, 180)),
 )
 
+MARKS = (
+    ("U1", -0.11, 0.15),
+    ("U2", 0.408, -0.08),
+    ("U3", 0.182, 0.22),
+    ("L1", -0.356, 0.2),
+    ("Y1", 0.065, 0.178),
+)
 LAMPS = ("red lamp", "amber lamp", "green lamp", "green lamp", "green lamp", "green lamp")
 LABELS = ("PWR", "RUN", "D1", "D2", "D3", "D4")
 PCB4 = Board(  # a large, dense green control board: processor, USB socket, relay, a row of LEDs and gold edge contacts
-    width=0.88,
-    height=0.76,
+    size=(0.88, 0.76),
     colour=(26, 96, 62),
     trace=(48, 128, 86),
     table=(178, 176, 178),
@@ -138,11 +138,7 @@ PCB4 = Board(  # a large, dense green control board: processor, USB socket, rela
         ("CONTROL UNIT", 0.160, 0.297, 0.018),
         ("USB", -0.390, -0.245, 0.016),
         *((text, -0.300 + 0.052 * k, -0.353, 0.0125) for k, text in enumerate(LABELS)),
-        ("U1", -0.110, 0.150, 0.014),
-        ("U2", 0.408, -0.080, 0.014),
-        ("U3", 0.182, 0.220, 0.014),
-        ("L1", -0.356, 0.200, 0.014),
-        ("Y1", 0.065, 0.178, 0.014),
+        *((text, x, y, 0.014) for text, x, y in MARKS),
     ),
     DEFECTS={
         "burnt": burnt,
