@@ -23,7 +23,7 @@ from visa.data.verify import ObjectReport, verify
 from visa.errors import VisaError
 from visa.mini import MODULES, classes_of, objects, render, scene, write_mini_visa, writer
 from visa.mini.scene import KINDS, VISA_COUNTS
-from visa.mini.tables import TRAINING_SHARES, VERSION, Settings
+from visa.mini.writer import TRAINING_SHARES, VERSION, Settings
 
 WASHER = Path(writer.__file__).parents[2] / "book/examples/washer.py"
 NORMAL, ANOMALY, SIZE = 15, 10, 64
@@ -99,7 +99,7 @@ def test_any_number_of_processes_writes_the_same_bytes(root, tmp_path):
 
 
 def test_pixels_are_those_of_the_generators_version():
-    """If they change, raise tables.VERSION; `python tests/data/test_synthetic.py` writes the new checksums."""
+    """If they change, raise writer.VERSION; `python tests/data/test_synthetic.py` writes the new checksums."""
     recorded = json.loads(CHECKSUMS.read_text())
     assert recorded["version"] == VERSION
     if recorded["made_with"] != made_with():

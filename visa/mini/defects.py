@@ -74,9 +74,8 @@ def similar_spot(canvas: Canvas, body: Body, name: str, rng: np.random.Generator
     x, y = pick(body, rng, 0.015)
     radius = rng.uniform(0.022, 0.045) * (0.7 + 0.3 * strength)
     patch = canvas.patch(Pose(x, y)(blob(rng, radius)), soft=0.004).within(body.cover)
-    darker = rng.random() < 0.7
-    shade = np.array([0.78, 0.66, 0.52]) if darker else np.array([1.28, 1.36, 1.5])
-    canvas.stain(patch, tuple(shade), amount=0.45 + 0.55 * strength)
+    shade = (0.78, 0.66, 0.52) if rng.random() < 0.7 else (1.28, 1.36, 1.5)  # darker, or paler
+    canvas.stain(patch, shade, amount=0.45 + 0.55 * strength)
     canvas.mark(patch, name)
 
 
@@ -185,6 +184,15 @@ def cracks(colour: Colour, length: tuple[float, float] = (0.07, 0.16)) -> Defect
             canvas.height[patch.window] -= 0.004 * strength * patch.cover
             canvas.paint(patch, colour, opacity=min(0.9, 0.3 + 0.5 * strength), gloss=0.0)
             canvas.mark(patch, name)
+
+    return draw
+
+
+def either(first: Defect, second: Defect) -> Defect:
+    """One of two defects, by chance."""
+
+    def draw(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
+        (first if rng.random() < 0.5 else second)(canvas, body, name, rng, strength)
 
     return draw
 

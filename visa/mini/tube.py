@@ -44,7 +44,7 @@ class Tube:
 
     def mouth(self, end: int, scale: float = 1.0, inwards: float = 0.0) -> Points:
         """The oval of the opening at the start (-1) or the end (1), `scale` times as large."""
-        oval = ellipse(abs(self._tip(end)) * self.width / 2, self.width / 2) * scale
+        oval = ellipse(abs(self.tips[end > 0]) * self.width / 2, self.width / 2) * scale
         return self.point(end * (self.length / 2 - inwards) + oval[:, 0], oval[:, 1])
 
     def coordinates(self, canvas: Canvas, patch: Patch, pose: Pose) -> tuple[FloatMap, FloatMap]:
@@ -59,7 +59,7 @@ class Tube:
 
     def holes(self, pose: Pose) -> list[Part]:
         """The openings that can be seen."""
-        return [Part(self.mouth(end, 0.68), pose, "hole") for end in (-1, 1) if self._tip(end) > 0]
+        return [Part(self.mouth(end, 0.68), pose, "hole") for end in (-1, 1) if self.tips[end > 0] > 0]
 
     def draw(
         self, canvas: Canvas, pose: Pose, colour: Colour, wall: Colour, ridges: float, gloss: float, relief: float
@@ -77,28 +77,24 @@ class Tube:
         height = self.tall / 2 * (1 + np.sqrt(1 - across * across)) + relief * wave
         canvas.height[patch.window] += pose.scale * patch.cover * blur(height, 0.0025 * canvas.side)
         for end in (-1, 1):
-            if self._tip(end) > 0:
+            if self.tips[end > 0] > 0:
                 self._open(canvas, pose, end, ground, colour, wall)
         return patch
 
     def _open(self, canvas: Canvas, pose: Pose, end: int, ground: float, colour: Colour, wall: Colour) -> None:
         """Cut the end open: a slanting ring of wall around a hole, darkest towards the inside."""
         face, hole = canvas.patch(pose(self.mouth(end))), canvas.patch(pose(self.mouth(end, 0.68)))
-        deep = self._tip(end) * self.width / 2
+        deep = self.tips[end > 0] * self.width / 2
         along, _ = self.coordinates(canvas, face, pose)
-        height = canvas.height[face.window]
         slant = self.tall / 2 * (1 - (end * along - self.length / 2) / deep)
-        height += face.cover * (ground + pose.scale * slant - height)
+        canvas.level(face, ground + pose.scale * slant)
         canvas.height[hole.window] -= 0.25 * self.tall * pose.scale * hole.cover
-        height += face.cover * (blur(height, 0.003 * canvas.side) - height)
+        canvas.level(face, blur(canvas.height[face.window], 0.003 * canvas.side))
         canvas.paint(face, wall, gloss=0.05)
         r, g, b = colour
         canvas.paint(hole, (0.62 * r, 0.55 * g, 0.45 * b), gloss=0.0)
         dark = canvas.patch(pose(self.mouth(end, 0.54, 0.12 * deep)), soft=0.08 * deep)
         canvas.paint(dark, (0.22 * r, 0.16 * g, 0.12 * b))
-
-    def _tip(self, end: int) -> float:
-        return self.tips[(end + 1) // 2]
 
 
 def on_skin(defect: Defect) -> Defect:
