@@ -15,6 +15,8 @@ from sklearn.metrics import precision_recall_fscore_support
 from visa.metrics import image_metrics, pixel_metrics
 from visa.report.browser.build import PAGE, build_browser, levels_of, scale_of
 
+pytestmark = pytest.mark.slow
+
 SET = """const [id, value] = arguments; const control = document.getElementById(id); control.value = value;
 for (const kind of ["input", "change"]) control.dispatchEvent(new Event(kind, {bubbles: true}));"""
 READY = "return document.body.dataset.ready"
