@@ -6,10 +6,12 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -189,20 +191,16 @@ def _write_images(root: Path, settings: Settings, names: Sequence[str], workers:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(cores if workers is None else workers, len(jobs))
     few = workers is None and len(jobs) < 60  # starting a process takes as long as some twenty images
+    follow = partial(tqdm, desc="mini-VisA", total=len(jobs), unit="image", disable=not progress)
     if count > 1 and not few and not multiprocessing.current_process().daemon:
         spawn = multiprocessing.get_context("spawn")
         try:
             with ProcessPoolExecutor(count, spawn, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-                _follow(pool.map(_write_image, jobs, chunksize=8), len(jobs), progress)
+                deque(follow(pool.map(_write_image, jobs, chunksize=8)), maxlen=0)
             return
         except BrokenProcessPool:  # a script without a main guard cannot start any: go on here
             pass
-    _follow(map(_write_image, jobs), len(jobs), progress)
-
-
-def _follow(written: Iterable[None], total: int, progress: bool) -> None:
-    for _ in tqdm(written, "mini-VisA", total, unit="image", disable=not progress):
-        pass
+    deque(follow(map(_write_image, jobs)), maxlen=0)
 
 
 def _write_image(job: Job) -> None:
