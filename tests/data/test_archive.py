@@ -133,9 +133,7 @@ def test_a_wrong_checksum_removes_what_was_sent(server, target):
     assert server.asked == [None, None]
 
 
-def test_a_busy_server_is_asked_again_and_a_broken_or_silent_one_and_an_absent_file_told(
-    server, target, monkeypatch
-):
+def test_a_busy_server_is_asked_again_and_a_broken_or_silent_one_and_an_absent_file_told(server, target, monkeypatch):
     monkeypatch.setattr(archive, "_RETRY", archive._RETRY.new(backoff_factor=0))
     server.errors = [500] * 9
     with pytest.raises(VisaError, match="answered 500 Internal Server Error: try again later"):

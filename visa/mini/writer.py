@@ -143,7 +143,11 @@ def present(root: Path, settings: Settings = DEFAULTS) -> list[str]:
     except (OSError, ValueError):
         info = None
     if isinstance(info, dict) and info.get("name") == "mini-VisA":
-        return split_objects(root) if info == settings.info() else []
+        splits = root / "split_csv" / "1cls.csv"  # names the objects, in its order
+        if info != settings.info() or not splits.is_file():
+            return []
+        with splits.open(newline="", encoding="utf-8") as stream:
+            return list(dict.fromkeys(row["object"] for row in csv.DictReader(stream)))
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise ValueError(f"{root} exists and is no mini-VisA: choose a folder that does not exist yet.")
     return []
@@ -233,15 +237,6 @@ def write_splits(root: Path, settings: Settings, objects: Sequence[str]) -> None
         rows = [row for name in objects for row in _split(settings, split_type, name)]
         file = root / "split_csv" / f"{split_type}.csv"
         _write_csv(file, ("object", "split", "label", "image", "mask"), rows, "\r\n")
-
-
-def split_objects(root: Path) -> list[str]:
-    """The objects that the 1cls split file names, in its order; none where there is no such file."""
-    file = root / "split_csv" / "1cls.csv"
-    if not file.is_file():
-        return []
-    with file.open(newline="", encoding="utf-8") as stream:
-        return list(dict.fromkeys(row["object"] for row in csv.DictReader(stream)))
 
 
 def _split(settings: Settings, split_type: str, name: str) -> list[tuple[str, ...]]:

@@ -10,10 +10,8 @@ from visa.mini.canvas import Canvas, Colour, FloatMap, Patch, blur, shift_colour
 from visa.mini.defects import Body, Defect, Part, on_one, pick, remove
 from visa.mini.shapes import Points, Pose, blob, ellipse, jagged, ribbon
 
-SAMPLES = 40
-DOUGH, CUT = (226, 182, 92), (240, 212, 142)
-RIDGES = 15
-PIPE = (252, 222, 150)
+DOUGH, CUT, PIPE = (226, 182, 92), (240, 212, 142), (252, 222, 150)  # of macaroni; the pipe's cut ends
+SAMPLES, RIDGES = 40, 15
 
 
 @dataclass(frozen=True)
