@@ -3,17 +3,20 @@
 One bench is the same in every picture but for a slight shift; no mask marks what wear leaves.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
 from visa.mini.canvas import Canvas, Colour, FloatMap, Patch, linear, texture
-from visa.mini.defects import Body
+from visa.mini.defects import Body, Lay
 from visa.mini.shapes import Pose, blob
 
 DUST = ((226, 222, 214), (74, 68, 62))
 LOW = 0.006  # height: what is below is bench
+Normal = tuple[float, float]  # mean and standard deviation
+Drawing = Callable[[Canvas, np.random.Generator], Body]
 STEP = 4  # subpixels between the places of which one is drawn
 
 
@@ -49,6 +52,18 @@ def _bench(side: int, colour: Colour, dimpled: bool) -> tuple[FloatMap, FloatMap
         height = 0.0003 * texture("table relief", side, 64, 2)
         mottle = 1 + 0.025 * texture("table mottle", side, 6, 4) + 0.15 * fibre
     return (linear(colour) * mottle[..., None]).astype(np.float32), height.astype(np.float32)
+
+
+def near_middle(lay: Lay, colour: Colour, off: float, y: float, angle: Normal, scale: Normal) -> Drawing:
+    """One piece on a mat of a colour: about `off` units from (0.5, `y`); turned and scaled at random."""
+
+    def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
+        mat(canvas, rng, colour)
+        x = 0.5 + rng.normal(0, off)
+        pose = Pose(x, y + rng.normal(0, off), angle[0] + rng.normal(0, angle[1]), rng.normal(*scale))
+        return lay(canvas, pose, rng)
+
+    return draw
 
 
 def wear(canvas: Canvas, body: Body, rng: np.random.Generator, amount: float) -> None:

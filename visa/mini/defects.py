@@ -43,6 +43,7 @@ class Body:
 
 
 Defect = Callable[[Canvas, Body, str, np.random.Generator, float], None]
+Lay = Callable[[Canvas, Pose, np.random.Generator], Body]  # draws a piece in a pose
 
 
 def pick(body: Body, rng: np.random.Generator, least: float = 0.0, most: float = 1.0) -> tuple[float, float]:
@@ -142,6 +143,19 @@ def snapped(length: float, width: tuple[float, float], flesh: Colour, y: float =
         path = jagged(rng, length, 0.02)
         gap = rng.uniform(*width) * (0.5 + 0.5 * strength)
         remove(canvas, body, name, at(ribbon(path, gap)), at(ribbon(path, gap + 0.012)), flesh)
+
+    return draw
+
+
+def stuck_together(lay: Lay, scales: tuple[float, float], depth: float, outwards: float = 0.0) -> Defect:
+    """Another, shrunken piece baked or grown onto the first: on its edge, or some way `outwards`."""
+
+    def draw(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
+        x, y = pick(body, rng, 0.0, depth)
+        away = np.array([x - 0.5, y - 0.5]) / (np.hypot(x - 0.5, y - 0.5) + 1e-9) * outwards
+        scale = rng.uniform(*scales) * (0.7 + 0.3 * strength)
+        stuck = lay(canvas, Pose(x + away[0], y + away[1], rng.uniform(0, 360), scale), rng)
+        canvas.classes[stuck.cover > 0.3] = canvas.class_ids[name]
 
     return draw
 

@@ -6,10 +6,12 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -141,7 +143,11 @@ def present(root: Path, settings: Settings = DEFAULTS) -> list[str]:
     except (OSError, ValueError):
         info = None
     if isinstance(info, dict) and info.get("name") == "mini-VisA":
-        return split_objects(root) if info == settings.info() else []
+        splits = root / "split_csv" / "1cls.csv"  # names the objects, in its order
+        if info != settings.info() or not splits.is_file():
+            return []
+        with splits.open(newline="", encoding="utf-8") as stream:
+            return list(dict.fromkeys(row["object"] for row in csv.DictReader(stream)))
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise ValueError(f"{root} exists and is no mini-VisA: choose a folder that does not exist yet.")
     return []
@@ -189,20 +195,16 @@ def _write_images(root: Path, settings: Settings, names: Sequence[str], workers:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(cores if workers is None else workers, len(jobs))
     few = workers is None and len(jobs) < 60  # starting a process takes as long as some twenty images
+    follow = partial(tqdm, desc="mini-VisA", total=len(jobs), unit="image", disable=not progress)
     if count > 1 and not few and not multiprocessing.current_process().daemon:
         spawn = multiprocessing.get_context("spawn")
         try:
             with ProcessPoolExecutor(count, spawn, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-                _follow(pool.map(_write_image, jobs, chunksize=8), len(jobs), progress)
+                deque(follow(pool.map(_write_image, jobs, chunksize=8)), maxlen=0)
             return
         except BrokenProcessPool:  # a script without a main guard cannot start any: go on here
             pass
-    _follow(map(_write_image, jobs), len(jobs), progress)
-
-
-def _follow(written: Iterable[None], total: int, progress: bool) -> None:
-    for _ in tqdm(written, "mini-VisA", total, unit="image", disable=not progress):
-        pass
+    deque(follow(map(_write_image, jobs)), maxlen=0)
 
 
 def _write_image(job: Job) -> None:
@@ -235,15 +237,6 @@ def write_splits(root: Path, settings: Settings, objects: Sequence[str]) -> None
         rows = [row for name in objects for row in _split(settings, split_type, name)]
         file = root / "split_csv" / f"{split_type}.csv"
         _write_csv(file, ("object", "split", "label", "image", "mask"), rows, "\r\n")
-
-
-def split_objects(root: Path) -> list[str]:
-    """The objects that the 1cls split file names, in its order; none where there is no such file."""
-    file = root / "split_csv" / "1cls.csv"
-    if not file.is_file():
-        return []
-    with file.open(newline="", encoding="utf-8") as stream:
-        return list(dict.fromkeys(row["object"] for row in csv.DictReader(stream)))
 
 
 def _split(settings: Settings, split_type: str, name: str) -> list[tuple[str, ...]]:

@@ -1,20 +1,16 @@
-"""One snack on a mat: fryum, a wheel with six spokes; pipe fryum, a ridged tube; a cashew; a tablet of chewing gum."""
+"""One piece on a mat: fryum, a fried wheel with six spokes; cashew, a curved kernel; chewing gum, a white tablet."""
 
-from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
 
-from visa.mini import bench, defects
-from visa.mini.canvas import Canvas, Colour, Patch, shift_colour, textured
-from visa.mini.defects import Body, Defect, breakage, burnt, fibre, pick, remove, scratches, similar_spot, spot
+from visa.mini import defects
+from visa.mini.bench import near_middle
+from visa.mini.canvas import Canvas, Patch, shift_colour, textured
+from visa.mini.defects import Body, breakage, burnt, fibre, pick, remove, scratches, similar_spot, spot
 from visa.mini.shapes import Points, Pose, blob, ellipse, jagged, rectangle, ribbon
-from visa.mini.tube import Tube, on_skin
 
-Drawing = Callable[[Canvas, np.random.Generator], Body]
-Lay = Callable[[Canvas, Pose, np.random.Generator], Body]
-Spread = tuple[float, float]  # mean and standard deviation
-FRYUM, PIPE, KERNEL = (250, 226, 176), (252, 222, 150), (246, 234, 208)  # what shows where a piece is broken
+FRYUM, KERNEL = (250, 226, 176), (246, 234, 208)  # what shows where a piece is broken
 RIM, INNER, HUB, SPOKE = 0.235, 0.165, 0.062, 0.046  # radii of the wheel, its windows and its hub; width of a spoke
 ALONG = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 48))  # a kernel from end to end, closer where the ends curve
 LENGTH, WIDTH, GUM = 0.60, 0.38, (188, 186, 172)  # of a tablet; its colour below the coating
@@ -45,20 +41,6 @@ def window(k: int, rng: np.random.Generator) -> Points:
     radius = np.concatenate([outer - 0.012 * across**4, inner + 0.006 * across**4])
     angle += np.deg2rad(60 * k + 30)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-
-
-def pipe(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> Body:
-    """A pipe fryum, blistered and open towards the viewer at one end."""
-    under, colour = canvas.layer(), shift_colour((236, 160, 62), rng, 0.025)
-    tip = rng.uniform(0.42, 0.56)
-    tube = Tube(rng.normal(0.50, 0.015), rng.normal(0.27, 0.006), 0.10, rng.uniform(0.05, 0.25), (tip, -tip))
-    patch = tube.draw(canvas, pose, colour, PIPE, ridges=17, gloss=0.30, relief=0.0035)
-    dx, dy, turn = rng.uniform((-0.2, -0.2, 0), (0.2, 0.2, 360)).tolist()
-    own = pose.at(dx, dy, turn)  # no two pipes are fried alike
-    canvas.grain(patch, textured(canvas, patch, own, "pipe", 26, 4), colour=0.06, relief=0.0012)
-    brown = np.clip(0.22 * textured(canvas, patch, own, "toast", 5, 4), 0, 1)
-    canvas.stain(Patch(patch.window, patch.cover * brown), (0.55, 0.36, 0.22))
-    return Body(canvas.full(patch), pose, colour, under, tube.holes(pose))
 
 
 def kernel(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> Body:
@@ -95,19 +77,6 @@ def tablet(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> Body:
     canvas.grain(patch, textured(canvas, patch, pose, "coating", 9, 2), colour=0.010, relief=0.0012)
     canvas.grain(patch, textured(canvas, patch, pose, "sugar", 120, 2), colour=0.012, relief=0.0002)
     return Body(canvas.full(patch), pose, colour, under)
-
-
-def second(lay: Lay, scales: tuple[float, float], depth: float, outwards: float = 0.0) -> Defect:
-    """Another, shrunken piece baked or grown onto the first: on its edge, or some way `outwards`."""
-
-    def draw(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
-        x, y = pick(body, rng, 0.0, depth)
-        away = np.array([x - 0.5, y - 0.5]) / (np.hypot(x - 0.5, y - 0.5) + 1e-9) * outwards
-        scale = rng.uniform(*scales) * (0.7 + 0.3 * strength)
-        stuck = lay(canvas, Pose(x + away[0], y + away[1], rng.uniform(0, 360), scale), rng)
-        canvas.classes[stuck.cover > 0.3] = canvas.class_ids[name]
-
-    return draw
 
 
 def second_wheel(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
@@ -156,18 +125,6 @@ def corner_off(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, 
     remove(canvas, body, name, corner(off), corner(off - (0.016, 0)), GUM)
 
 
-def near_middle(lay: Lay, mat: Colour, off: float, y: float, angle: Spread, scale: Spread) -> Drawing:
-    """One piece on a mat: about `off` units from (0.5, `y`); turned and scaled at random."""
-
-    def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
-        bench.mat(canvas, rng, mat)
-        x = 0.5 + rng.normal(0, off)
-        pose = Pose(x, y + rng.normal(0, off), angle[0] + rng.normal(0, angle[1]), rng.normal(*scale))
-        return lay(canvas, pose, rng)
-
-    return draw
-
-
 OBJECTS = {
     "fryum": SimpleNamespace(
         draw=near_middle(wheel, (44, 124, 92), 0.01, 0.5, (0, 4), (1.4, 0.02)),
@@ -182,20 +139,6 @@ OBJECTS = {
             "other": defects.either(fibre, closed_window),
         },
     ),
-    "pipe_fryum": SimpleNamespace(
-        draw=near_middle(pipe, (44, 116, 100), 0.012, 0.5, (-24, 5), (1, 0.02)),
-        DEFECTS={
-            "burnt": on_skin(burnt),
-            "corner and edge breakage": breakage((0.04, 0.075), PIPE),
-            "different colour spot": on_skin(spot([(70, 34, 26), (150, 40, 34), (90, 100, 50)])),
-            "middle breakage": defects.snapped(0.40, (0.014, 0.045), PIPE),
-            "similar colour spot": on_skin(similar_spot),
-            "small scratches": on_skin(scratches((252, 208, 128))),
-            "stuck together": second(pipe, (0.32, 0.5), depth=0.01),
-            "small cracks": on_skin(defects.cracks((96, 40, 12))),
-            "other": fibre,
-        },
-    ),
     "cashew": SimpleNamespace(
         draw=near_middle(kernel, (70, 92, 112), 0.01, 0.58, (8, 5), (1.35, 0.03)),
         DEFECTS={
@@ -205,7 +148,7 @@ OBJECTS = {
             "middle breakage": defects.snapped(0.26, (0.012, 0.04), KERNEL, y=-0.09),
             "small holes": defects.holes,
             "small scratches": scratches((170, 128, 84)),
-            "stuck together": second(kernel, (0.55, 0.8), depth=0.004, outwards=0.035),
+            "stuck together": defects.stuck_together(kernel, (0.55, 0.8), depth=0.004, outwards=0.035),
             "same colour spot": similar_spot,
             "other": fibre,
         },
