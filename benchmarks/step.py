@@ -36,7 +36,7 @@ class Parts:
     def __init__(self, name, fabric, shape):
         method, _, spd = name.partition("+")
         self.settings = published(method, spd=SpdSettings() if spd else None, **shape)
-        self.step = Step(build(self.settings, CLASSES), self.settings, fabric)
+        self.step = Step(build(self.settings, CLASSES), self.settings, fabric, None)
         n, side, device = self.settings.batch_size, self.settings.image_size * 9 // 8, fabric.device  # as in training
         pixels = torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, device=device)
         self.batch = Batch(pixels, torch.arange(n, device=device) % CLASSES)

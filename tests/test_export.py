@@ -54,7 +54,7 @@ def loading_lines(file):
     return re.findall(r"```python\n(.*?)\n```", header_and_text(file)[1], re.DOTALL)
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("arch", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_torchvision_and_timm_load_every_weight_of_a_resnet(arch, tmp_path):
     weights = pretraining(tmp_path / "run", arch)
     file = export(weights, tmp_path / "out")

@@ -263,7 +263,10 @@ def flat(value, at=""):
     return {place: v for key, part in parts for place, v in flat(part, f"{at}/{key}").items()}
 
 
-@pytest.mark.parametrize("quantity", [*list(QUANTITIES)[:-1], pytest.param(real_fryum, marks=pytest.mark.real)])
+MARKS = {real_fryum: pytest.mark.real, pretraining: pytest.mark.slow}
+
+
+@pytest.mark.parametrize("quantity", [pytest.param(q, marks=MARKS.get(q, ())) for q in QUANTITIES])
 def test_it_is_as_recorded(quantity, request, tmp_path):
     if quantity is real_fryum and not os.environ.get("VISA_TEST_WEIGHTS"):
         pytest.skip("VISA_TEST_WEIGHTS names no file")

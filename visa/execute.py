@@ -150,6 +150,7 @@ def _client(address: str) -> Iterator[Any]:
     except ImportError:
         raise VisaError("visa run --scheduler needs Dask: pip install 'visa-spd[cluster]'.") from None
     try:
+        asyncio.run(_answered(address))
         client = Client(address, timeout=WAIT, set_as_default=False)
     except (OSError, ValueError) as error:
         raise VisaError(f"no Dask scheduler answers at {address!r}: start one with `dask scheduler`.") from error
@@ -159,6 +160,15 @@ def _client(address: str) -> Iterator[Any]:
         except TimeoutError:
             raise VisaError(f"the Dask scheduler at {address} has no worker: start some with `dask worker`.") from None
         yield client
+
+
+async def _answered(address: str) -> None:
+    """Wait until the scheduler answers: a client that is interrupted while it waits for that hangs for minutes."""
+    from distributed.comm import connect
+    from distributed.security import Security
+
+    comm = await connect(address, timeout=WAIT, **Security().get_connection_args("client"))
+    await comm.close()
 
 
 def run_stage(job: Job, environment: Mapping[str, str]) -> float:

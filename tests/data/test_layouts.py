@@ -111,7 +111,7 @@ def test_derived_splits_have_visas_shares_and_stay_the_same(mvtec, plain, monkey
     assert [f"bolt/{s.image}" for s in alone.samples("2cls_highshot", split="train")] == [s.image for s in bolt]
 
 
-def test_written_splits_are_the_derived_ones_and_can_be_edited(plain):
+def test_written_splits_are_the_derived_ones_and_can_be_edited(plain, mvtec):
     before = {t: open_source(str(plain)).samples(t) for t in ("1cls", "2cls_highshot", "2cls_fewshot")}
     files = write_splits(plain)
     assert [f.name for f in files] == ["1cls.csv", "2cls_highshot.csv", "2cls_fewshot.csv"]
@@ -122,6 +122,8 @@ def test_written_splits_are_the_derived_ones_and_can_be_edited(plain):
     assert len(open_source(str(plain)).samples("1cls", "bolt", split="train")) == 20
     with pytest.raises(VisaError, match="is there already: edit"):
         write_splits(plain)
+    write_splits(mvtec)
+    assert open_source(str(mvtec)).defects("bottle")["bottle/test/dent/000.png"] == ("dent",)
 
 
 @pytest.mark.parametrize("name", ["a\nb.png", "\udcff.png"])
@@ -130,15 +132,6 @@ def test_no_split_is_written_of_a_file_that_no_table_can_name(plain, name):
     with pytest.raises(VisaError, match=r"has a control character or no UTF-8 in its name: rename it\."):
         write_splits(plain)
     assert not (plain / "split_csv").exists()
-
-
-def test_splits_of_a_root_that_is_one_object_and_of_mvtecs_folders_can_be_written(plain, mvtec):
-    write_splits(plain / "bolt")
-    source = open_source(str(plain / "bolt"))
-    assert (source.name, source.objects, len(source.samples("1cls"))) == ("bolt", ("bolt",), 24)
-    assert [r.ok for r in verify(source.root)] == [True]
-    write_splits(mvtec)
-    assert open_source(str(mvtec)).defects("bottle")["bottle/test/dent/000.png"] == ("dent",)
 
 
 def test_a_name_is_never_that_of_another_data_set(plain, tmp_path):
@@ -153,15 +146,6 @@ def test_a_name_is_never_that_of_another_data_set(plain, tmp_path):
             open_source(str(plain))
     about.write_text(json.dumps({"name": "Teile 2"}))
     assert open_source(str(plain)).name == "Teile 2"
-
-
-def test_own_objects_beside_visas_split_files_are_not_called_visa(tiny_root):
-    (tiny_root / "dataset.json").unlink()
-    assert open_source(str(tiny_root)).name == "VisA"
-    for file in (tiny_root / "split_csv").iterdir():
-        file.write_text(file.read_text() + "nut,train,normal,fryum/Data/Images/Normal/009.JPG,\n")
-    image(tiny_root / "fryum/Data/Images/Normal/009.JPG")
-    assert (open_source(str(tiny_root)).name, open_source(str(tiny_root)).objects) == ("tiny", ("fryum", "nut"))
 
 
 def test_the_fingerprint_changes_with_images_masks_and_the_names_of_defects(plain):
@@ -247,37 +231,36 @@ def test_prepare_makes_the_tree_of_own_folders(plain, mvtec, tmp_path):
     assert {"test-crack-000.png", "test-dent-000.png"} < names
 
 
-class TestAddress:
-    def test_a_root_at_an_address_is_copied_once(self, plain, monkeypatch):
-        monkeypatch.setenv("VISA_ROOT", f"file://{plain}")
-        source, local = open_source(), open_source(str(plain))
-        assert source.address == f"file://{plain}" and source.root != plain and visa_root() == source.root
-        assert (source.name, source.samples("1cls")) == (local.name, local.samples("1cls"))
-        fingerprint = source.fingerprint()
-        shutil.rmtree(source.root)
-        assert open_source().fingerprint() == fingerprint, "every copy has the same times"
-        (plain / "bolt/bad/00.JPG").unlink()
-        assert open_source().samples("1cls") == source.samples("1cls")
+def test_a_root_at_an_address_is_copied_once(plain, monkeypatch):
+    monkeypatch.setenv("VISA_ROOT", f"file://{plain}")
+    source, local = open_source(), open_source(str(plain))
+    assert source.address == f"file://{plain}" and source.root != plain and visa_root() == source.root
+    assert (source.name, source.samples("1cls")) == (local.name, local.samples("1cls"))
+    fingerprint = source.fingerprint()
+    shutil.rmtree(source.root)
+    assert open_source().fingerprint() == fingerprint, "every copy has the same times"
+    (plain / "bolt/bad/00.JPG").unlink()
+    assert open_source().samples("1cls") == source.samples("1cls")
 
-    def test_a_copy_that_broke_off_leaves_nothing(self, monkeypatch):
-        files = fsspec.filesystem("memory")
-        files.pipe({"/parts/bolt/good/0.png": b"one", "/parts/bolt/good/1.png": b"two"})
-        get_file = type(files).get_file
-        monkeypatch.setattr(
-            type(files), "get_file", lambda self, a, b, **k: a.endswith("1.png") or get_file(self, a, b)
-        )
-        with pytest.raises(VisaError, match=r"1\.png did not arrive whole from memory://parts"):
-            mirrored("memory://parts")
-        assert not mirror_of("memory://parts").exists()
-        monkeypatch.undo()
 
-    @pytest.mark.parametrize(
-        ("address", "told"),
-        [
-            ("memory://nothing", "there is nothing at memory://nothing: check the address"),
-            ("nfs4://host/x", r"nfs4://host/x cannot be reached \(ValueError: .*check address, credentials"),
-        ],
-    )
-    def test_an_address_without_data_is_told_in_one_sentence(self, address, told):
-        with pytest.raises(VisaError, match=told):
-            open_source(address)
+def test_a_copy_that_broke_off_leaves_nothing(monkeypatch):
+    files = fsspec.filesystem("memory")
+    files.pipe({"/parts/bolt/good/0.png": b"one", "/parts/bolt/good/1.png": b"two"})
+    get_file = type(files).get_file
+    monkeypatch.setattr(type(files), "get_file", lambda self, a, b, **k: a.endswith("1.png") or get_file(self, a, b))
+    with pytest.raises(VisaError, match=r"1\.png did not arrive whole from memory://parts"):
+        mirrored("memory://parts")
+    assert not mirror_of("memory://parts").exists()
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("memory://nothing", "there is nothing at memory://nothing: check the address"),
+        ("nfs4://host/x", r"nfs4://host/x cannot be reached \(ValueError: .*check address, credentials"),
+    ],
+)
+def test_an_address_without_data_is_told_in_one_sentence(address, told):
+    with pytest.raises(VisaError, match=told):
+        open_source(address)

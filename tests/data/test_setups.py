@@ -100,10 +100,10 @@ def test_an_unfit_split_is_told_before_anything_is_trained(source, setup, gone, 
 
 
 def test_other_mistakes_are_told_in_one_sentence(tmp_path):
-    with pytest.raises(VisaError, match="unknown setup '2cls'"):
-        Split("2cls", "fryum", 0, (), ())
-    with pytest.raises(VisaError, match="images of pcb1"):
-        Split("1cls", "fryum", 0, (Sample("pcb1", "train", "normal", "a.JPG", ""),), ())
+    alien = Sample("pcb1", "train", "normal", "a.JPG", "")
+    for setup, train, told in (("2cls", (), "unknown setup '2cls'"), ("1cls", (alien,), "images of pcb1")):
+        with pytest.raises(VisaError, match=told):
+            Split(setup, "fryum", 0, train, ())
     with pytest.raises(VisaError, match="no splits at"):
         load_splits(tmp_path / "absent.json")
     for content in ("nothing", "[1]", '[{"setup": "1cls"}]', "{}x"):

@@ -35,13 +35,6 @@ def test_rows_keep_the_files_order(tiny_root):
     assert present_objects(tiny_root, samples) == ["fryum"], "candle has no folder"
 
 
-@pytest.mark.parametrize("end", ["\r\n", "\r", "\n\n"])
-def test_any_end_of_line_and_a_byte_order_mark_will_do(tmp_path, end):
-    assert [s.object for s in read_split(written(tmp_path, ("\ufeff" + HEADER + NORMAL).replace("\n", end)))] == [
-        "fryum"
-    ]
-
-
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -54,17 +47,14 @@ def test_any_end_of_line_and_a_byte_order_mark_will_do(tmp_path, end):
         (HEADER + "fryum,train,normal,fryum/./a.JPG,\n", "no plain path: write 'fryum/a.JPG'"),
         (HEADER, "names no image"),
         (HEADER.replace(",", ";"), "lacks the columns object, split"),
-        (HEADER.replace(",", "\t"), "so written"),
         ("object," + HEADER + "fryum," + NORMAL, "column object twice"),
         (HEADER + "fryum,train,normal,fryum/a\0.JPG,\n", "control character"),
         (HEADER + 'fryum,train,normal,"fryum/a.JPG,\n' + NORMAL, "control character"),
         (HEADER + f"fryum,train,normal,{'x' * 200_000},\n", "field larger than field limit"),
-        (HEADER + "fryum,train\n", "unknown label"),
         (HEADER + ",,,,\n", "cannot be called ''"),
         (HEADER + f"{'x' * 61},train,normal,x/a.JPG,\n", "at most 60 letters"),
         (HEADER + NORMAL + NORMAL, "line 3: fryum/a.JPG stands there twice"),
         (HEADER + "fryum,test,normal,fryum/a.JPG,fryum/a.png\n", "a mask only if its label is anomaly"),
-        (HEADER + "../x,test,normal,fryum/a.JPG,\n", "cannot be called '../x'"),
         (HEADER + "all,test,normal,fryum/a.JPG,\n", "cannot be called 'all'"),
     ],
 )
@@ -73,9 +63,13 @@ def test_a_wrong_split_file_is_told_in_one_sentence(tmp_path, text, told):
         read_split(written(tmp_path, text))
 
 
-def test_an_anomaly_may_lack_its_mask(tmp_path):
-    (sample,) = read_split(written(tmp_path, HEADER + "Schraube ü,test,anomaly,s/ä.png,\n"))
-    assert (sample.object, sample.image, sample.mask) == ("Schraube ü", "s/ä.png", "")
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\n\n"])
+def test_any_end_of_line_and_a_byte_order_mark_will_do_and_an_anomaly_may_lack_its_mask(tmp_path, end):
+    text = ("\ufeff" + HEADER + NORMAL + "Schraube ü,test,anomaly,s/ä.png,\n").replace("\n", end)
+    assert [(s.object, s.image, s.mask) for s in read_split(written(tmp_path, text))] == [
+        ("fryum", "fryum/a.JPG", ""),
+        ("Schraube ü", "s/ä.png", ""),
+    ]
 
 
 def test_a_missing_file_another_encoding_and_an_unknown_setup_are_told(tmp_path):

@@ -5,7 +5,7 @@ Parts are bent, molten, missing or misplaced; boards are burnt, broken and soile
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import cv2
 import numpy as np
@@ -14,25 +14,25 @@ from visa.mini import bench
 from visa.mini.canvas import Canvas, Colour, Patch, Stamp, blur, letter, linear, put, shift_colour, textured
 from visa.mini.defects import Body, Defect, Part, pick, remove, scratches
 from visa.mini.parts import GOLD, KINDS, PIN, TIN, stamp
-from visa.mini.shapes import Points, Pose, blob, ellipse, jagged, rectangle, ribbon
+from visa.mini.shapes import Pose, blob, ellipse, jagged, rectangle, ribbon
 
 SILK = (222, 226, 228)
 Place = tuple[str, float, float, float]  # what; x, y from the middle of the board; angle, or height of the print
 SMALL = 0.0015  # area of the outline up to which a part is a small one
+scratched = partial(scratches, count=(1, 3), depth=0.002, width=(0.004, 0.007))  # broad, down to the copper
 LAMINATE, CERAMIC, SOOT, ASH = (196, 190, 150), (150, 146, 140), (26, 20, 18), (128, 120, 112)
 
 
 @dataclass(frozen=True)
 class Board:
-    """A board of `width` x `height` before it is scaled by `pose`.
+    """A board of `size` (width, height) before it is scaled by `pose`.
 
     `parts` are kinds of `parts.KINDS`, in the order of mounting; `printing` is text, its place and its height;
     `play` is how far off its place it lies; `holes` are for screws, `rings` for wires, `fingers` (x, y, width, height)
-    gold contacts.
+    gold contacts; `DEFECTS` are what may go wrong with it.
     """
 
-    width: float
-    height: float
+    size: tuple[float, float]
     colour: Colour
     trace: Colour
     parts: tuple[Place, ...]
@@ -45,6 +45,7 @@ class Board:
     rings: tuple[tuple[float, float], ...] = ()
     fingers: tuple[tuple[float, float, float, float], ...] = ()
     printing: tuple[Place, ...] = ()
+    DEFECTS: dict[str, Defect] = field(default_factory=dict, compare=False)
 
     def draw(self, canvas: Canvas, rng: np.random.Generator) -> Body:
         """The board on its table, straight but for a degree or so, every part mounted a hair out of place."""
@@ -62,10 +63,6 @@ class Board:
         ]
         return Body(canvas.full(cover), pose, colour, under, parts, bench=empty)
 
-    def outline(self) -> Points:
-        """The board's edge."""
-        return rectangle(self.width, self.height, 0.012)
-
 
 def mount(canvas: Canvas, kind: str, pose: Pose) -> Part:
     """A component laid on what is there."""
@@ -78,9 +75,11 @@ def _bare(board: Board, size: int) -> Stamp:
     """The board without its parts: traces, vias, pads and printing."""
     canvas, rng = Canvas(size, {}), np.random.default_rng(1)
     canvas.albedo[:] = linear(board.colour)
-    reach = np.array([board.width / 2 - 0.02, board.height / 2 - 0.02])
+    reach = np.array(board.size) / 2 - 0.02
     for _ in range(board.tracks):  # traces turn by 45 degrees
-        path = np.cumsum([rng.uniform(-reach, reach), *_steps(rng)], axis=0)
+        start = rng.uniform(-reach, reach)
+        turn = np.deg2rad(45 * rng.integers(8)) + np.deg2rad(45) * np.cumsum(rng.integers(-1, 2, 4))
+        path = np.cumsum([start, *(0.05 * np.stack([np.cos(turn), np.sin(turn)], axis=1))], axis=0)
         put(canvas, ribbon(path, 0.006), board.trace, 0.0006, gloss=0.12, bevel=0.001)
     for hole in board.holes:
         _ring(canvas, hole, 0.020, GOLD, 0.65)
@@ -95,7 +94,7 @@ def _bare(board: Board, size: int) -> Stamp:
     for x, y in rng.uniform(-reach * 0.97, reach * 0.97, (board.vias, 2)):
         if canvas.albedo[canvas.patch(Pose().at(x, y)(ellipse(0.012))).window].max() < 0.4:  # clear of pads and print
             _ring(canvas, (x, y), 0.0065, (150, 160, 150))
-    outline = board.outline()
+    outline = rectangle(*board.size, 0.012)
     patch = canvas.patch(Pose()(outline))
     canvas.gloss[:] = np.maximum(canvas.gloss, 0.12)
     canvas.raise_flat(patch, 0.016, bevel=0.002)
@@ -104,11 +103,6 @@ def _bare(board: Board, size: int) -> Stamp:
     canvas.height *= full
     canvas.gloss *= full
     return Stamp.cut(canvas, outline)
-
-
-def _steps(rng: np.random.Generator) -> list[tuple[float, float]]:
-    turn = np.deg2rad(45 * rng.integers(8)) + np.deg2rad(45) * np.cumsum(rng.integers(-1, 2, 4))
-    return [(0.05 * np.cos(a), 0.05 * np.sin(a)) for a in turn]
 
 
 def _ring(canvas: Canvas, at: tuple[float, float], radius: float, colour: Colour, opening: float = 0.46) -> None:
@@ -134,33 +128,23 @@ def soldered(copper: Colour) -> dict[str, Defect]:
     return {"bent": bent, "melt": melt, "scratch": scratched(copper), "missing": missing}
 
 
-def scratched(copper: Colour) -> Defect:
-    """Broad, shallow scratches, down to the copper."""
-    return scratches(copper, count=(1, 3), depth=0.002, width=(0.004, 0.007))
-
-
 def bent(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
     """A pin bent to one side, or a part on wires pushed over; where it should be is marked too."""
     part = _some([p for p in body.parts if KINDS[p.kind].foot is not None], rng)
     turn = rng.choice([-1, 1]) * (0.4 + 0.6 * strength)
     if part.kind == "pin":
-        _bend_pin(canvas, body, name, part, rng.uniform(0.15, 0.5), turn * np.deg2rad(rng.uniform(35, 70)))
+        knee, turn = rng.uniform(0.15, 0.5), turn * np.deg2rad(rng.uniform(35, 70))
+        heading = turn * np.clip((np.linspace(0, 1, 20) - knee) / 0.2, 0, 1)
+        path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)], axis=1), axis=0) * PIN / 20
+        patch = canvas.patch(part.pose(ribbon(path - (0, PIN / 2), 0.016)))
+        canvas.mark(_take_off(canvas, body, part), name)
+        canvas.paint(patch, GOLD, gloss=0.5)
+        canvas.height[patch.window] = np.maximum(canvas.height[patch.window], 0.018 * patch.cover)
+        canvas.mark(patch, name)
         return
     foot = KINDS[part.kind].foot or 0.0
     hinge = part.pose.at(0, foot, turn * rng.uniform(14, 34))
     _move(canvas, body, name, part, hinge.at(0, -foot))
-
-
-def _bend_pin(canvas: Canvas, body: Body, name: str, pin: Part, knee: float, turn: float) -> None:
-    straight = _take_off(canvas, body, pin)
-    t = np.linspace(0, 1, 20)
-    heading = turn * np.clip((t - knee) / 0.2, 0, 1)
-    path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)], axis=1), axis=0) * PIN / len(t)
-    patch = canvas.patch(pin.pose(ribbon(path - (0, PIN / 2), 0.016)))
-    canvas.paint(patch, GOLD, gloss=0.5)
-    canvas.height[patch.window] = np.maximum(canvas.height[patch.window], 0.018 * patch.cover)
-    for mark in (straight, patch):
-        canvas.mark(mark, name)
 
 
 def melt(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
@@ -173,8 +157,7 @@ def melt(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, streng
     patch = patch.within(solid)
     here = canvas.albedo[patch.window]
     here += patch.cover[..., None] * (blur(here, 0.014 * canvas.side) - here)
-    height = canvas.height[patch.window]
-    height += patch.cover * (blur(height, 0.016 * canvas.side) - height)
+    canvas.level(patch, blur(canvas.height[patch.window], 0.016 * canvas.side))
     canvas.stain(patch, (0.75, 0.55, 0.40), amount=min(1, 0.3 + 0.5 * strength))
     canvas.grain(patch, textured(canvas, patch, body.pose, "melt", 36), colour=0.08, relief=0.0012)
     canvas.gloss[patch.window] += 0.3 * patch.cover

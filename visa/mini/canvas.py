@@ -100,10 +100,10 @@ class Canvas:
         if relief:
             self.height[patch.window] += relief * weighted
 
-    def level(self, patch: Patch) -> None:
-        """Make the patch flat, so that the relief of what lies below does not show through what comes on top."""
+    def level(self, patch: Patch, to: FloatMap | float | None = None) -> None:
+        """Make the patch flat, or as high as `to` says: the relief below does not show through what comes on top."""
         height = self.height[patch.window]
-        height += patch.cover * (height.mean() - height)
+        height += patch.cover * ((height.mean() if to is None else to) - height)
 
     def raise_flat(self, patch: Patch, height: float, bevel: float = 0.004) -> None:
         """Raise the patch to a plateau; `bevel` is the width of its slope."""
@@ -118,12 +118,10 @@ class Canvas:
 
     def lay_bare(self, patch: Patch, under: "Canvas") -> None:
         """Take away what was drawn in the patch since `under`."""
-        c = patch.cover
-        for mine, below in ((self.height, under.height), (self.gloss, under.gloss)):
-            part = mine[patch.window]
-            part += c * (below[patch.window] - part)
-        albedo = self.albedo[patch.window]
-        albedo += c[..., None] * (under.albedo[patch.window] - albedo)
+        here, cover = patch.window, patch.cover
+        self.albedo[here] += cover[..., None] * (under.albedo[here] - self.albedo[here])
+        self.height[here] += cover * (under.height[here] - self.height[here])
+        self.gloss[here] += cover * (under.gloss[here] - self.gloss[here])
 
     def mark(self, patch: Patch, name: str, least: float = 0.3) -> None:
         """Say that the patch is a defect of the class `name`, where it covers at least `least` of a subpixel."""
@@ -142,7 +140,9 @@ class Canvas:
         shade, shine = self._light(azimuth, elevation)
         lit = cv2.multiply(self.albedo, cv2.merge([shade, shade, shade])) + cv2.merge([shine, shine, shine])
         picture = blur(cv2.resize(lit, (self.size, self.size), interpolation=cv2.INTER_AREA), 0.55 * self.size / 256)
-        picture *= _falloff(self.size)[..., None] * exposure.astype(np.float32)
+        y, x = np.mgrid[0 : self.size, 0 : self.size].astype(np.float32) / self.size - 0.5
+        falloff = 1.04 - 0.10 * (x + y) - 0.22 * (x * x + y * y)  # darker away from the lamp and in the corners
+        picture *= falloff[..., None] * exposure.astype(np.float32)
         display = np.sqrt(np.clip(picture, 0, 1))
         display += rng.standard_normal(display.shape, np.float32) * (0.006 + 0.008 * display)  # read and shot noise
         return np.asarray(np.clip(display * 255 + 0.5, 0, 255), np.uint8)
@@ -220,13 +220,6 @@ def textured(canvas: Canvas, patch: Patch, pose: Pose, name: str, cells: int, oc
     return np.asarray(cv2.warpAffine(source, matrix, shape, borderMode=cv2.BORDER_REFLECT), np.float32)
 
 
-@lru_cache(maxsize=8)
-def _falloff(size: int) -> FloatMap:
-    """Brighter towards the lamp, darker in the corners (size, size)."""
-    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
-    return np.asarray(1.04 - 0.10 * (x + y) - 0.22 * (x * x + y * y), np.float32)
-
-
 @dataclass(frozen=True)
 class Stamp:
     """What was drawn inside an outline that reaches `reach` (x, y) units from the middle.
@@ -250,7 +243,14 @@ class Stamp:
 
     def lay(self, canvas: Canvas, pose: Pose, tone: npt.ArrayLike = (1.0, 1.0, 1.0)) -> Patch:
         """Lay it flat on what is there, its colour multiplied by `tone`; the patch that it covers now."""
-        window, (paint, relief) = self._turned(canvas.side, pose)
+        matrix, side = pose.matrix(), canvas.side
+        half = np.abs(matrix[:, :2]) @ self.reach
+        left, top = (min(max(int(p) - 2, 0), side - 1) for p in (matrix[:, 2] - half) * side)
+        right, bottom = (min(max(int(p) + 3, 1), side) for p in (matrix[:, 2] + half) * side)
+        middle = self.paint.shape[1] / 2 - 0.5, self.paint.shape[0] / 2 - 0.5
+        matrix[:, 2] = matrix[:, 2] * side - 0.5 - matrix[:, :2] @ middle - (left, top)
+        window = slice(top, bottom), slice(left, right)
+        paint, relief = (cv2.warpAffine(m, matrix, (right - left, bottom - top)) for m in (self.paint, self.relief))
         cover, (height, gloss) = cv2.extractChannel(paint, 3), cv2.split(relief)
         bare = 1 - cover
         canvas.albedo[window] *= cv2.merge([bare, bare, bare])
@@ -261,17 +261,6 @@ class Stamp:
         canvas.gloss[window] *= bare
         canvas.gloss[window] += gloss
         return Patch(window, np.asarray(cover, np.float32))
-
-    def _turned(self, side: int, pose: Pose) -> tuple[tuple[slice, slice], list[FloatMap]]:
-        """The window that it takes up in this pose, and its maps there."""
-        matrix = pose.matrix()
-        half = np.abs(matrix[:, :2]) @ self.reach
-        left, top = (min(max(int(p) - 2, 0), side - 1) for p in (matrix[:, 2] - half) * side)
-        right, bottom = (min(max(int(p) + 3, 1), side) for p in (matrix[:, 2] + half) * side)
-        middle = self.paint.shape[1] / 2 - 0.5, self.paint.shape[0] / 2 - 0.5
-        matrix[:, 2] = matrix[:, 2] * side - 0.5 - matrix[:, :2] @ middle - (left, top)
-        maps = [cv2.warpAffine(drawn, matrix, (right - left, bottom - top)) for drawn in (self.paint, self.relief)]
-        return (slice(top, bottom), slice(left, right)), [np.asarray(m, np.float32) for m in maps]
 
 
 def put(

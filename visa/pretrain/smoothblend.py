@@ -84,8 +84,7 @@ def smooth_blend(
     Raises VisaError for images of another shape or type.
     """
     if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3] or images.dtype == torch.uint8:
-        shape = ",".join(map(str, images.shape))
-        raise VisaError(f"Images are {images.dtype} {shape}; give square ones, N,3,S,S, divided by 255.")
+        raise VisaError(f"Images are {images.dtype} {tuple(images.shape)}; give square ones, N,3,S,S, divided by 255.")
     at = torch.arange(images.shape[-1], device=images.device)
     box = _box(at, patches)[:, None].to(images)
     u = _shift(images, at, patches)

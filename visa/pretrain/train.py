@@ -15,12 +15,12 @@ from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from visa.errors import VisaError
-from visa.pretrain.augment import Draws, Views, random_view
+from visa.pretrain.augment import Draws, View, Views, random_view
 from visa.pretrain.checkpoint import load, save
 from visa.pretrain.fabric import all_strings, from_first
 from visa.pretrain.images import Batch, Images
 from visa.pretrain.settings import PretrainSettings, build
-from visa.pretrain.spd import spd_views
+from visa.pretrain.spd import SpdSettings, spd_views
 from visa.provenance import digest
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -81,10 +81,9 @@ def pretrain(
         raise VisaError(
             f"batch_size is {settings.batch_size}, which {n} processes cannot share equally: give a multiple of {n}."
         )
-    content = from_first(lambda: load(checkpoint), fabric)
     step = Step(build(settings, images.classes), settings, fabric, precision)
     run = _Run(step, images, checkpoint)
-    if content:
+    if content := from_first(lambda: load(checkpoint), fabric):
         run.restore(content)
     with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # all batches have one shape
         run.train(save_every)
@@ -100,9 +99,7 @@ class Step:
     bfloat16 where the GPU computes in it, else float32. On CUDA weights and activations lie in channels_last.
     """
 
-    def __init__(
-        self, method: nn.Module, settings: PretrainSettings, fabric: Fabric, precision: str | None = None
-    ) -> None:
+    def __init__(self, method: nn.Module, settings: PretrainSettings, fabric: Fabric, precision: str | None) -> None:
         cuda = fabric.device.type == "cuda"
         bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
         self.precision = precision or ("bf16-mixed" if bf16 else "32-true")
@@ -127,20 +124,12 @@ class Step:
 
     @torch.no_grad()
     def draw(self, batch: Batch, step: int) -> Views:
-        """Draw this part's views on the device: they depend on seed, step and image, not on the number of processes.
-
-        The strong views are the same with and without the SPD term.
-        """
+        """Draw this part's views on the device: they depend on seed, step and image, not on the number of processes."""
         device, s = self.fabric.device, self.settings
         images, labels = (t.to(device, non_blocking=True) for t in batch)
         draws = Draws(seeded(s.seed, "views", step, device), self.fabric.global_rank, self.fabric.world_size)
-        x = images.contiguous().float() / 255
-        first = random_view(x, s.image_size, s.strong, draws)
         two = getattr(self.method, "second_view", True)
-        second = random_view(x, s.image_size, s.strong, draws) if two else None
-        shuffle = torch.rand(len(x) * draws.parts, generator=draws.generator, device=device).argsort()
-        spd = spd_views(x, s.image_size, s.spd, draws) if s.spd else None
-        return Views(first, second, labels, spd, shuffle)
+        return draw_views(images.contiguous().float() / 255, labels, s.image_size, s.strong, two, s.spd, draws)
 
 
 class _Run:
@@ -152,11 +141,8 @@ class _Run:
         self.steps = step.settings.epochs * self.per_epoch
         self.at, self.seconds, self.rate = 0, 0.0, 0.0
         self.rows: list[dict[str, float]] = []  # of each step done
-        self.where = {
-            "device": str(step.fabric.device),
-            "processes": step.fabric.world_size,
-            "precision": step.precision,
-        }
+        fabric = step.fabric
+        self.where = {"device": str(fabric.device), "processes": fabric.world_size, "precision": step.precision}
         self.skipped: set[str] = set()
         self.waiting: list[tuple[float, dict[str, Tensor]]] = []
         self.saved, self.saving = time.monotonic(), 0.0
@@ -192,8 +178,7 @@ class _Run:
         table = torch.stack([torch.stack(list(of_step.values())) for of_step in terms])
         means: Tensor = self.step.fabric.all_reduce(table, reduce_op="mean")  # type: ignore[assignment]
         for rate, values in zip(rates, means.tolist(), strict=True):
-            of_step = dict(zip(terms[0], values, strict=True))
-            self.rows.append({"step": float(len(self.rows)), "lr": rate, **of_step})
+            self.rows.append({"step": float(len(self.rows)), "lr": rate, **dict(zip(terms[0], values, strict=True))})
         self._check_finite(self.rows[-len(rates) :])
         self._check_collapse()
 
@@ -265,6 +250,16 @@ class _Run:
                 f"{COLLAPSED} for {COLLAPSE_STEPS} steps up to step {self.at - 1} (1 is healthy, 0 means that all "
                 "images embed alike): try a lower base_lr, a larger batch_size, or another seed."
             )
+
+
+def draw_views(
+    images: Tensor, labels: Tensor, side: int, strong: View, two: bool, spd: SpdSettings | None, draws: Draws
+) -> Views:
+    """Draw all views of a batch N,3,H,W, as `random_view` takes it; the same strong views with and without `spd`."""
+    first = random_view(images, side, strong, draws)
+    second = random_view(images, side, strong, draws) if two else None
+    shuffle = torch.rand(len(images) * draws.parts, generator=draws.generator, device=images.device).argsort()
+    return Views(first, second, labels, spd_views(images, side, spd, draws) if spd else None, shuffle)
 
 
 def batch_indices(images: int, settings: PretrainSettings, first: int, part: int, parts: int) -> Iterator[list[int]]:
