@@ -1,4 +1,4 @@
-"""What a GPU reaches in pre-training: images/s, shares of its network and matrix rates, memory, and reading files.
+"""What a GPU reaches in pre-training: images/s, their share of its network's rate, memory, and reading files.
 
     python benchmarks/pretrain_gpu.py --out runs/benchmarks/pretrain_gpu.json
 
@@ -8,7 +8,6 @@ On a CPU: `--device cpu --smoke`.
 
 - of network: of the images/s that the backbone alone reaches on as many resident views, forward and backward (MoCo's
   key views: forward), in batches of one or three, whichever is faster; without heads, augmentation and optimizer.
-- of peak: images/s times the step's counted operations, of those a second that a large bf16 matrix product reaches.
 - ratio: of the images/s of the same forward and backward alone, on resident random views (benchmarks/step.py).
 - files: rows with `input` read a folder of JPEG files (`--images`, or 500 x 375 pixels of noise) with `--workers`.
 """
@@ -18,7 +17,6 @@ import gc
 import statistics
 import tempfile
 import time
-from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -30,14 +28,12 @@ from step import CLASSES, Parts, measure, seconds, wait
 
 from visa.backbone import create_backbone
 from visa.pretrain import METHODS
-from visa.pretrain.diagnose import IMAGENET_IMAGES, flops_per_image
 from visa.pretrain.fabric import make_fabric
 from visa.pretrain.images import FolderImages, find_files
 
 VIEWS = {"simsiam": (2, 0), "mocov2": (1, 1), "simclr": (2, 0), "supervised": (1, 0)}  # learned from, looked at
 SPD_VIEWS = {"simsiam": 3, "mocov2": 3, "simclr": 3, "supervised": 2}
-SHOWN = ("pretraining", "input", "images_per_second", "ratio", "of_network", "of_peak", "memory_gib", "full_run_hours")
-flops = cache(flops_per_image)
+SHOWN = ("pretraining", "input", "images_per_second", "ratio", "of_network", "memory_gib")
 
 
 class Bench:
@@ -52,15 +48,6 @@ class Bench:
     def parts(self, name):
         shape = {"arch": self.options.arch, "image_size": self.options.image_size, "batch_size": self.batch}
         return Parts(name, self.fabric, shape)
-
-    def peak(self):
-        """Operations a second of a bf16 matrix product, the best of some sizes."""
-        rates = []
-        for n in (256,) if self.options.smoke else (4096, 8192, 16384):
-            a, b = (torch.randn(n, n, device=self.device).bfloat16() for _ in range(2))
-            taken = [seconds(lambda a=a, b=b: torch.mm(a, b), self.device, 5) for _ in range(6)]
-            rates.append(2 * n**3 / statistics.median(taken[1:]))
-        self.facts["matrix_peak"] = max(rates)
 
     def fit(self):
         """Halve the batch until simsiam+spd, which has most to keep, fits."""
@@ -122,16 +109,13 @@ class Bench:
         self.add(name or "(none)", "files", images_per_second=done / (time.perf_counter() - start))
 
     def add(self, name, source, **found):
-        """A row, with its shares of what the network alone and the matrix product reach."""
+        """A row, with its share of what the network alone reaches."""
         row = {"pretraining": name, "input": source, "batch": self.batch, **found}
         method, _, spd = name.partition("+")
         if method in METHODS:
-            settings, rate, network = self.parts(name).settings, row["images_per_second"], self.facts["network"]
+            rate, network = row["images_per_second"], self.facts["network"]
             learned, looked = VIEWS[method][0] + (SPD_VIEWS[method] if spd else 0), VIEWS[method][1]
-            row["flops_per_image"] = flops(settings, CLASSES)
-            row["full_run_hours"] = IMAGENET_IMAGES * settings.epochs / rate / 3600
             row["of_network"] = rate * (learned / network["learn"] + looked / network["look"])
-            row["of_peak"] = rate * row["flops_per_image"] / self.facts["matrix_peak"]
         self.rows.append(row)
 
     def run(self, name, part, *given):
@@ -182,7 +166,6 @@ def main():
         vars(options).update(arch="resnet18_half", image_size=32, batch=4, repeats=2, workers=2)
     bench = Bench(options)
     names = [method + spd for method in options.methods for spd in ("+spd", "")]
-    bench.run("matrix peak", bench.peak)
     bench.run("batch that fits", bench.fit)
     for times in (1, 3):
         bench.run(f"network alone, {times} x batch", bench.network, times)

@@ -24,7 +24,7 @@ from visa.pretrain.images import Batch
 from visa.pretrain.settings import build, published
 from visa.pretrain.smoothblend import draw_patches, smooth_blend
 from visa.pretrain.spd import SpdSettings
-from visa.pretrain.train import Step, default_speed, seeded
+from visa.pretrain.train import Step, seeded
 
 CLASSES = 1000
 SHOWN = ("pretraining", "images_per_second", "ratio", "step_ms", "views_ms", "blend_percent", "bare_ms", "optimizer_ms")
@@ -36,7 +36,7 @@ class Parts:
     def __init__(self, name, fabric, shape):
         method, _, spd = name.partition("+")
         self.settings = published(method, spd=SpdSettings() if spd else None, **shape)
-        self.step = Step(build(self.settings, CLASSES), self.settings, fabric, default_speed(fabric.device))
+        self.step = Step(build(self.settings, CLASSES), self.settings, fabric, None)
         n, side, device = self.settings.batch_size, self.settings.image_size * 9 // 8, fabric.device  # as in training
         pixels = torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, device=device)
         self.batch = Batch(pixels, torch.arange(n, device=device) % CLASSES)
@@ -64,7 +64,7 @@ class Parts:
 
     def bare(self):
         """Forward and backward."""
-        bf16 = self.step.speed.precision == "bf16-mixed"
+        bf16 = self.step.precision == "bf16-mixed"
         with torch.autocast(self.batch.images.device.type, torch.bfloat16, enabled=bf16):
             loss = self.step.model(self.ready)["loss"]
         self.step.optimizer.zero_grad(set_to_none=True)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import visa
 from visa.detect import DETECTORS
 from visa.pipeline import DEFAULT_DETECTORS, PRETRAININGS
@@ -70,6 +72,7 @@ def test_no_module_is_long():
         assert len(file.read_text(encoding="utf-8").splitlines()) <= 500, file.name
 
 
+@pytest.mark.slow
 def test_planning_reporting_and_help_do_without_torch_and_a_plain_run_without_dask():
     light = ("pipeline", "execute", "cli", "report.tables", "report.figures", "report.browser.build", "mini")
     code = "import sys, " + ", ".join(f"visa.{name}" for name in light)

@@ -1,5 +1,9 @@
-"""The built book: from a bare clone, without warnings, complete, light, and without a request to the outside."""
+"""The built book: whole, light and without a request to the outside; in Chromium on a phone, in the dark, by axe.
 
+What each page looked like stays in book/_build/screenshots.
+"""
+
+import base64
 import pkgutil
 import re
 from functools import cache
@@ -15,6 +19,25 @@ BOOK = REPO / "book"
 LOADED = {("script", "src"), ("img", "src"), ("source", "src"), ("iframe", "src"), ("video", "src"), ("embed", "src")}
 IN_SHEET = r"""(?:url\(|@import)\s*['"]?([^)'"]+)"""
 LOADED_RELATIONS = {"stylesheet", "preload", "icon", "shortcut icon", "modulepreload", "prefetch", "manifest"}
+
+
+TOC = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
+PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+SHOTS = BOOK / "_build" / "screenshots"
+AXE = REPO / "node_modules" / "axe-core" / "axe.min.js"
+WIDE, NARROW = (1400, 2400), (500, 2400)  # pixels
+# No half-faded text while a theme changes.
+STILL = "document.head.insertAdjacentHTML('beforeend', '<style>* {transition: none !important}</style>')"
+BAD_IMAGES = """
+return [...document.images].filter(i => (i.complete && !i.naturalWidth) || !i.alt.trim()).map(i => i.src)
+"""
+RUN_AXE = """
+const [rules, done] = arguments;
+const only = rules ? {runOnly: {type: "rule", values: rules}} : {};
+axe.run(document, {resultTypes: ["violations"], ...only}).then(result => done(result.violations
+  .filter(v => ["serious", "critical"].includes(v.impact))
+  .flatMap(v => v.nodes.map(n => `${v.id}: ${n.target} ${n.html.slice(0, 120)}`))));
+"""
 
 
 class Page(HTMLParser):
@@ -40,11 +63,6 @@ def parsed(path: Path) -> Page:
     return Page(path)
 
 
-def toc_files() -> list[str]:
-    toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
-    return [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
-
-
 def page_files(html: Path) -> list[Path]:
     return [p for p in html.rglob("*.html") if "_static" not in p.relative_to(html).parts]
 
@@ -62,7 +80,7 @@ def loaded_files(page: Path) -> list[Path]:
 
 def test_the_contents_are_the_pages_and_the_notebooks():
     pages = {p.stem for p in BOOK.glob("*.md")} | {f"notebooks/{p.stem}" for p in (REPO / "notebooks").glob("*.ipynb")}
-    assert set(toc_files()) == pages
+    assert set(PAGES) == pages
 
 
 @pytest.mark.parametrize("page", sorted(BOOK.glob("*.md")), ids=lambda p: p.stem)
@@ -76,20 +94,15 @@ def test_names_in_the_text_exist(page):
 
 
 @pytest.mark.slow
-def test_every_chapter_is_a_page_that_loads_nothing_from_outside(html):
-    assert [name for name in toc_files() if not (html / f"{name}.html").is_file()] == []
-    loads = {u for page in page_files(html) for u in parsed(page).loads}
-    sheets = {f for page in page_files(html) for f in loaded_files(page) if f.suffix == ".css"}
-    loads |= {u for s in sheets for u in re.findall(IN_SHEET, s.read_text(encoding="utf-8"))}
-    assert [u for u in loads if re.match(r"(https?:)?//", u)] == []
-
-
-@pytest.mark.slow
-def test_what_pages_load_is_there_and_light(html):
+def test_every_chapter_is_a_light_page_that_loads_nothing_from_outside(html):
+    assert [name for name in PAGES if not (html / f"{name}.html").is_file()] == []
     for page in page_files(html):
         files = loaded_files(page)
         assert [f for f in files if not f.is_file()] == []
         assert sum(f.stat().st_size for f in [page, *files]) < 5e6, page
+        sheets = [f.read_text(encoding="utf-8") for f in files if f.suffix == ".css"]
+        loads = [*parsed(page).loads, *(u for sheet in sheets for u in re.findall(IN_SHEET, sheet))]
+        assert [u for u in loads if re.match(r"(https?:)?//", u)] == []
 
 
 @pytest.mark.slow
@@ -113,7 +126,7 @@ def test_the_document_that_is_printed_is_whole(html, monkeypatch):
 
     names = pdf.chapters()
     document = BeautifulSoup(pdf.one_document(html, names), "html.parser")
-    assert len(document.select("article.bd-article")) == len(names) == len(toc_files()) - 1, "all but the API"
+    assert len(document.select("article.bd-article")) == len(names) == len(PAGES) - 1, "all but the API"
     ids = [tag["id"] for tag in document.find_all(id=True)]
     assert len(set(ids)) == len(ids)
     links = {a["href"] for a in document.find_all("a", href=True)}
@@ -122,3 +135,65 @@ def test_the_document_that_is_printed_is_whole(html, monkeypatch):
     assert all(d.has_attr("open") for d in document.find_all("details"))
     loads = [tag["src"] for tag in document.find_all(src=True)] + [tag["href"] for tag in document.find_all("link")]
     assert [u for u in loads if not (html / u.removeprefix("../html/").partition("?")[0]).is_file()] == []
+
+
+def resize(browser, size):
+    screen = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+
+
+def picture(browser, name, size):
+    clip = {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1}
+    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "jpeg", "quality": 80, "clip": clip})
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    (SHOTS / f"{name.replace('/', '-')}.jpg").write_bytes(base64.b64decode(shot["data"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_offline_fits_a_phone_and_names_its_images(html, browser, requests_of, name):
+    resize(browser, WIDE)
+    browser.get((html / f"{name}.html").as_uri())
+    picture(browser, f"{name}-wide", WIDE)
+    requests = {u: error for u, error in requests_of(browser).items() if not u.startswith("chrome:")}
+    assert f"{name}.html" in " ".join(requests) and not any(requests.values()), requests
+    assert {urlsplit(u).scheme for u in requests} <= {"file", "data", "blob"}
+    assert browser.execute_script(BAD_IMAGES) == [], "broken, or without alternative text"
+    resize(browser, NARROW)
+    picture(browser, f"{name}-narrow", NARROW)
+    scrolled, window = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert scrolled <= window, "the page scrolls sideways"
+
+
+def scheme(browser, name):
+    media = {"features": [{"name": "prefers-color-scheme", "value": name}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_nothing_serious(html, browser, name):
+    if not AXE.is_file():
+        pytest.skip("no axe-core: make axe (needs npm)")
+    resize(browser, WIDE)
+    browser.set_script_timeout(120)
+    browser.get((html / f"{name}.html").as_uri())
+    browser.execute_script(STILL)
+    browser.execute_script(AXE.read_text(encoding="utf-8"))
+    assert browser.execute_async_script(RUN_AXE, None) == []
+    scheme(browser, "dark")
+    try:
+        assert browser.execute_async_script(RUN_AXE, ["color-contrast"]) == [], "in the dark theme"
+    finally:
+        scheme(browser, "light")
+
+
+@pytest.mark.slow
+def test_mathematics_is_rendered(html, browser):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get((html / "method.html").as_uri())
+    formulas = len(browser.find_elements("css selector", ".math"))
+    count = "return document.querySelectorAll('mjx-container svg').length"
+    WebDriverWait(browser, 30).until(lambda b: b.execute_script(count) >= formulas > 10)
+    assert browser.find_elements("css selector", "[data-mjx-error], mjx-merror") == []

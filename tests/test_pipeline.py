@@ -1,5 +1,6 @@
 """The plan: its stages, their keys, and the command line in front of it, whose mistakes end in one sentence."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -116,7 +117,7 @@ def test_a_key_changes_with_what_its_result_depends_on_and_with_nothing_else(
         monkeypatch.setattr(pipeline, "PRETRAIN_VERSION", 99)
     else:
         padim = pipeline.DETECTORS["padim"]
-        monkeypatch.setitem(pipeline.DETECTORS, "padim", type(padim)(padim.module, True, 99, True))
+        monkeypatch.setitem(pipeline.DETECTORS, "padim", dataclasses.replace(padim, version=99))
     scoring.write_text(json.dumps(content))
     after = keys(root, run, **matrix)
     assert {name for name in before if before[name] != after[name]} == stale

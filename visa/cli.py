@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from visa.pipeline import Job
 
 NOT_NORMAL = ("bad", "masks", "test", "ground_truth")  # folders of plain objects and of MVTec-AD's
+DEFAULT_DETECTORS = ",".join([name for name, entry in DETECTORS.items() if entry.default])
 P = ParamSpec("P")
 Objects = Annotated[str, typer.Option(help="Objects, separated by commas, or all.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Parallel workers; default: one a core.")]
@@ -168,7 +169,8 @@ def pretrain(
     """Pre-train on one or many devices and machines; the same command goes on where it was stopped."""
     from visa.data.source import open_source
     from visa.pretrain.fabric import make_fabric
-    from visa.pretrain.run import folder_data, run_pretraining, training_data
+    from visa.pretrain.images import folder_data, training_data
+    from visa.pretrain.run import run_pretraining
     from visa.pretrain.settings import configured
     from visa.runs import folder_scope, open_folder_run, open_run, pretraining_name
 
@@ -286,9 +288,7 @@ def run(
     pretrainings: Annotated[
         str, typer.Option(help=f"Of random, and {', '.join(METHODS)}, each also with +spd.")
     ] = "random,simsiam,simsiam+spd",
-    detectors: Annotated[str, typer.Option(help=f"Of {', '.join(DETECTORS)}.")] = ",".join(
-        name for name, entry in DETECTORS.items() if entry.default
-    ),
+    detectors: Annotated[str, typer.Option(help=f"Of {', '.join(DETECTORS)}.")] = DEFAULT_DETECTORS,
     setups: Annotated[
         str, typer.Option(help="Of 1cls (padim, patchcore), 2cls_highshot, 2cls_10shot, 2cls_5shot (the others).")
     ] = "1cls,2cls_highshot,2cls_10shot,2cls_5shot",

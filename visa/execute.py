@@ -120,8 +120,7 @@ def on_dask(run: Path, address: str) -> Iterator[Submit]:
     """Run a stage on each thread of the workers of the Dask scheduler at an address; they see the same folders.
 
     A stage whose worker dies is run again by another. Where workers declare a resource `GPU`, a stage of ON_GPU takes
-    one, or as many as its pre-training has devices. Raises VisaError where Dask is not installed, or the scheduler
-    does not answer or has no worker.
+    one. Raises VisaError where Dask is not installed, or the scheduler does not answer or has no worker.
     """
     given = os.environ.get("VISA_ROOT", "")
     places = {"VISA_RUNS": str(runs_root()), "VISA_ROOT": given if is_address(given) else str(visa_root() or "")}
@@ -130,8 +129,7 @@ def on_dask(run: Path, address: str) -> Iterator[Submit]:
         has_gpus = any("GPU" in w["resources"] for w in client.scheduler_info(n_workers=-1)["workers"].values())
 
         def submit(job: Job) -> "Future[float]":
-            gpus = {"GPU": int(str(job.stage.parameters.get("devices", 1)))}
-            wanted = gpus if has_gpus and job.stage.notebook in ON_GPU else {}
+            wanted = {"GPU": 1} if has_gpus and job.stage.notebook in ON_GPU else {}
             future: Future[float] = pool.submit(run_stage, job, places, resources=wanted)
             return future
 

@@ -173,7 +173,7 @@ def draw(kind: str, frame: pd.DataFrame) -> Figure:
     if kind == "seeds":
         return figures.plot_metric_by_pretraining(frame, frame["level"].iloc[0], frame["metric"].iloc[0])
     if kind == "differences":
-        return figures.plot_differences(tables.differences_to(frame, "reference"), list(frame["measure"].unique()))
+        return figures.plot_differences(tables.differences_to(frame, "reference"))
     return figures.plot_curves(frame) if kind == "curves" else similarity(frame)
 
 
@@ -189,7 +189,7 @@ def similarity(frame: pd.DataFrame) -> Figure:
     axis.set(xscale="log", xlabel="patch, % of the image", ylabel="cosine with the unchanged image", ylim=(0, 1.02))
     axis.set_xticks(AREAS, [f"{area:g}" for area in AREAS])
     axis.minorticks_off()
-    figures.legend_once(figure, [axis])
+    figures.legend_once(figure)
     return figure
 
 

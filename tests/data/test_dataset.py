@@ -1,3 +1,8 @@
+"""Image files as tensors, whatever their format; a file made by an enemy or by accident ends in one sentence."""
+
+import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -6,9 +11,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from visa.data.dataset import VisaDataset, load_images, read_image, read_mask, resize_image
+from visa.data import images
+from visa.data.dataset import VisaDataset, load_images, load_masks, read_image, read_mask, resize_image
+from visa.data.images import FORMATS, upright_size
 from visa.data.splits import read_split, select, split_file
 from visa.errors import VisaError
+from visa.pretrain.images import decode
 
 
 @pytest.fixture
@@ -31,19 +39,13 @@ def test_an_item_holds_the_files_pixels(tiny_root, samples):
     item = VisaDataset(tiny_root, select(samples, label="anomaly"))[2]
     with Image.open(tiny_root / item["path"]) as image:
         assert np.array_equal(item["image"].permute(1, 2, 0).numpy(), np.array(image))
-    assert item["label"] == 1
-    assert item["path"] == "fryum/Data/Images/Anomaly/002.JPG"
+    assert (item["label"], item["path"]) == (1, "fryum/Data/Images/Anomaly/002.JPG")
     expected = torch.zeros(8, 12, dtype=torch.uint8)
     expected[2:4, 3:7] = 1
-    assert torch.equal(item["mask"], expected)
-    assert torch.equal(item["classes"], 8 * expected)
-
-
-def test_a_normal_sample_has_an_empty_mask_of_its_images_size(tiny_root, samples):
-    item = VisaDataset(tiny_root, select(samples, label="normal"))[0]
-    assert item["label"] == 0
-    assert item["mask"].shape == item["classes"].shape == (8, 12)
-    assert not item["mask"].any()
+    assert torch.equal(item["mask"], expected) and torch.equal(item["classes"], 8 * expected)
+    normal = VisaDataset(tiny_root, select(samples, label="normal"))[0]
+    assert normal["label"] == 0 and normal["mask"].shape == normal["classes"].shape == (8, 12)
+    assert not normal["mask"].any()
 
 
 def test_resized_items_keep_class_ids_and_can_be_batched(tiny_root, samples):
@@ -52,114 +54,152 @@ def test_resized_items_keep_class_ids_and_can_be_batched(tiny_root, samples):
     assert batch["image"].dtype == batch["mask"].dtype == torch.uint8
     assert batch["label"].tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert [batch["classes"][i].unique().tolist() for i in (4, 5, 6)] == [[0, 1], [0, 2], [0, 8]]
+    full, third = (VisaDataset(tiny_root, samples, size)[6]["classes"] for size in (None, (24, 36)))
+    assert torch.equal(third[1::3, 1::3], full), "masks are resized by the nearest pixel centre"
 
 
-def test_masks_are_resized_by_the_nearest_pixel_centre(tiny_root, samples):
-    full = VisaDataset(tiny_root, samples)[6]["classes"]
-    third = VisaDataset(tiny_root, samples, size=(24, 36))[6]["classes"]
-    assert torch.equal(third[1::3, 1::3], full)
+def test_loaded_images_and_masks_are_the_data_sets_in_order(tiny_root, samples):
+    items = list(VisaDataset(tiny_root, samples, (6, 9)))
+    assert torch.equal(load_images(tiny_root, samples, (6, 9), workers=3), torch.stack([i["image"] for i in items]))
+    assert torch.equal(load_masks(tiny_root, samples, (6, 9))[0], torch.stack([i["mask"] for i in items]))
 
 
-def test_load_images_equals_the_data_set_in_order(tiny_root, samples):
-    loaded = load_images(tiny_root, samples, (6, 9), workers=3)
-    dataset = VisaDataset(tiny_root, samples, (6, 9))
-    assert torch.equal(loaded, torch.stack([item["image"] for item in dataset]))
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_rotation_comes_out_upright(tmp_path, pixels, orientation):
-    stored = {
-        1: pixels,
-        2: pixels[:, ::-1],
-        3: pixels[::-1, ::-1],
-        4: pixels[::-1],
-        5: pixels.transpose(1, 0, 2),
-        6: np.rot90(pixels, 1),
-        7: np.rot90(pixels, 2).transpose(1, 0, 2),
-        8: np.rot90(pixels, 3),
-    }[orientation]
+@pytest.mark.parametrize("orientation", [0, *range(1, 9), 65_000])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_exif_rotation_comes_out_upright_and_the_size_is_that_of_the_pixels(tmp_path, pixels, kind, orientation):
+    turned = np.rot90(pixels, {3: 2, 4: 2, 5: 1, 6: 1, 7: -1, 8: -1}.get(orientation, 0))
+    stored = {2: turned[:, ::-1], 4: turned[:, ::-1], 5: turned[::-1], 7: turned[::-1]}.get(orientation, turned)
     exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(stored).save(tmp_path / "a.jpg", exif=exif, quality=100, subsampling=0)
-    assert np.abs(rgb(tmp_path / "a.jpg") - pixels).max() <= 6
+    exif[images.ORIENTATION] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a", kind, exif=exif, quality=100)
+    assert np.abs(rgb(tmp_path / "a") - pixels).mean() <= 6
+    assert upright_size(tmp_path / "a") == (16, 24)
 
 
 @pytest.mark.parametrize(
-    ("mode", "suffix"), [("L", "jpg"), ("L", "png"), ("CMYK", "jpg"), ("P", "png"), ("RGBA", "png")]
+    ("mode", "suffix"), [("L", "jpg"), ("L", "png"), ("CMYK", "jpg"), ("P", "png"), ("RGBA", "png"), ("I;16", "png")]
 )
-def test_other_colour_modes_come_out_rgb(tmp_path, pixels, mode, suffix):
+def test_other_colour_modes_come_out_rgb_and_sixteen_bits_are_refused_not_clipped(tmp_path, pixels, mode, suffix):
     if mode in ("L", "P"):
         pixels = np.where(pixels[..., :1] > 100, 200, 40).astype(np.uint8).repeat(3, axis=-1)
+    if mode == "I;16":
+        Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "a.png")
+        with pytest.raises(VisaError, match="more than 8 bits"):
+            read_image(tmp_path / "a.png")
+        return
     Image.fromarray(pixels).convert(mode, palette=Image.Palette.ADAPTIVE).save(tmp_path / f"a.{suffix}", quality=100)
     found = rgb(tmp_path / f"a.{suffix}")
     assert found.shape == pixels.shape
     assert np.abs(found - pixels).max() <= 6
 
 
-def test_sixteen_bits_are_refused_not_clipped(tmp_path):
-    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(VisaError, match="more than 8 bits"):
-        read_image(tmp_path / "a.png")
+def test_a_masks_values_are_class_ids_in_a_palette_in_grey_colour_and_in_one_bit(tmp_path):
+    ids = np.array([[0, 2], [7, 0]], np.uint8)
+    palette = Image.fromarray(ids, "P")
+    palette.putpalette([255, 255, 255] + [9, 9, 9] * 7)
+    for mask, read in ((palette, ids), (Image.fromarray(ids).convert("RGB"), ids), (Image.fromarray(ids > 0), ids > 0)):
+        mask.save(tmp_path / "a.png")
+        assert read_mask(tmp_path / "a.png").tolist() == read.astype(int).tolist()
 
 
-@pytest.mark.parametrize("subsampling", [0, 2])
-def test_jpeg_files_have_pillows_pixels_within_two_grey_levels(tmp_path, subsampling):
-    y, x = np.mgrid[0:300, 0:450]
-    noise = np.random.default_rng(0).normal(0, 12, (300, 450, 3))
-    picture = np.stack([x / 2, y / 2, 127 + 90 * np.sin(x / 9) * np.cos(y / 7)], axis=-1) + noise
-    Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(tmp_path / "a.jpg", quality=92, subsampling=subsampling)
-    with Image.open(tmp_path / "a.jpg") as image:
-        assert np.abs(rgb(tmp_path / "a.jpg") - np.array(image)).max() <= 2  # 0 with the same libjpeg-turbo
-        small = np.array(image.resize((64, 48), Image.Resampling.BILINEAR)).astype(int)
-    ours = resize_image(read_image(tmp_path / "a.jpg"), (48, 64)).permute(1, 2, 0).numpy()
-    assert np.abs(ours - small).max() <= 2
-
-
-def test_a_palettes_index_is_the_class_id(tmp_path):
-    mask = Image.fromarray(np.array([[0, 2], [7, 0]], np.uint8), "P")
-    mask.putpalette([255, 255, 255] + [9, 9, 9] * 7)
-    mask.save(tmp_path / "a.png")
-    assert read_mask(tmp_path / "a.png").tolist() == [[0, 2], [7, 0]]
-
-
-def test_a_colour_mask_is_refused_unless_it_is_grey(tmp_path, pixels):
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    with pytest.raises(VisaError, match="one 8-bit channel"):
-        read_mask(tmp_path / "a.png")
-    grey = np.array([[0, 255], [7, 0]], np.uint8)
-    Image.fromarray(grey).convert("RGB").save(tmp_path / "a.png")
-    assert read_mask(tmp_path / "a.png").tolist() == grey.tolist()
-    Image.fromarray(grey > 0).save(tmp_path / "a.png")
-    assert read_mask(tmp_path / "a.png").tolist() == [[0, 1], [1, 0]]
-
-
-def test_a_jpeg_mask_is_refused(tmp_path, pixels):
-    Image.fromarray(pixels[..., 0]).save(tmp_path / "a.jpg")
-    with pytest.raises(VisaError, match="a JPEG file, which changes a mask's values"):
-        read_mask(tmp_path / "a.jpg")
+@pytest.mark.parametrize("mode", ["I;16", "F", "RGB", "RGBA", "CMYK", "LA", "JPEG"])
+def test_a_mask_of_another_kind_is_refused(tmp_path, mode):
+    if mode == "JPEG":
+        Image.new("L", (5, 4)).save(tmp_path / "a.tif", "JPEG")
+    else:
+        Image.new(mode, (5, 4), "red" if mode == "RGB" else None).save(tmp_path / "a.tif")
+    with pytest.raises(VisaError, match=r"one 8-bit channel|a JPEG file, which changes a mask's values"):
+        read_mask(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("kept", [0, 100, -30])
 def test_a_truncated_image_is_named(tiny_root, samples, kept):
     file = tiny_root / samples[0].image
     file.write_bytes(file.read_bytes()[:kept])
-    with pytest.raises(VisaError, match=r"000\.JPG cannot be decoded"):
-        VisaDataset(tiny_root, samples)[0]
-    with pytest.raises(VisaError, match=r"000\.JPG cannot be decoded"):
-        load_images(tiny_root, samples, (4, 4))
+    for read in (lambda: VisaDataset(tiny_root, samples)[0], lambda: load_images(tiny_root, samples, (4, 4))):
+        with pytest.raises(VisaError, match=r"000\.JPG cannot be decoded"):
+            read()
 
 
-def test_a_missing_image_or_mask_is_named(tiny_root, samples):
+def test_a_missing_file_and_a_mask_of_another_size_are_named(tiny_root, samples):
+    dataset = VisaDataset(tiny_root, samples, size=(4, 4))
+    Image.new("L", (5, 5)).save(tiny_root / samples[5].mask)
     (tiny_root / samples[0].image).unlink()
     (tiny_root / samples[4].mask).unlink()
-    dataset = VisaDataset(tiny_root, samples)
-    with pytest.raises(VisaError, match=r"no image at .*Normal/000\.JPG"):
-        dataset[0]
-    with pytest.raises(VisaError, match=r"no image at .*Masks/Anomaly/000\.png"):
-        dataset[4]
+    told = (r"no image at .*Normal/000\.JPG", r"no image at .*000\.png", r"5 x 5 but its image .* is 12 x 8")
+    for index, sentence in zip((0, 4, 5), told, strict=True):
+        with pytest.raises(VisaError, match=sentence):
+            dataset[index]
 
 
-def test_a_mask_of_another_size_is_an_error(tiny_root, samples):
-    Image.new("L", (5, 5)).save(tiny_root / samples[4].mask)
-    with pytest.raises(VisaError, match=r"5 x 5 but its image .* is 12 x 8"):
-        VisaDataset(tiny_root, samples, size=(4, 4))[4]
+READERS = (read_image, read_mask, upright_size)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG file of a hundred bytes that says it is larger."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+def encoded(kind: str, size: tuple[int, int] = (40, 30), **options: object) -> bytes:
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    Image.fromarray(pixels).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+JPEG, PNG = encoded("JPEG"), encoded("PNG")
+SIZE_AT = JPEG.find(b"\xff\xc0") + 5
+BROKEN = {
+    "nothing": b"",
+    "zeros": bytes(1000),
+    "a web page": b"<html>sign in</html>",
+    "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n",
+    "half a png": PNG[: len(PNG) // 2],
+    "a png with a flipped bit": PNG[:60] + bytes([PNG[60] ^ 1]) + PNG[61:],
+    "a png of no pixels": png_of(0, 10),
+    "a bomb": png_of(100_000, 100_000),
+    "a jpeg bomb": JPEG[:SIZE_AT] + struct.pack(">HH", 65_500, 65_500) + JPEG[SIZE_AT + 4 :],
+}
+
+
+@pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_what_is_no_image_ends_in_one_sentence_and_starts_no_program(tmp_path, monkeypatch, data, suffix):
+    file = tmp_path / f"a.{suffix}"
+    file.write_bytes(data)
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("another program was started"))
+    for read in READERS:
+        with pytest.raises(VisaError, match=r"a\.\w+ cannot be decoded \(.*\): fetch it again\.$") as told:
+            read(file)
+        assert "\n" not in str(told.value) and " object at 0x" not in str(told.value)
+    with pytest.raises(ValueError):
+        decode(file, 16)
+    assert "EPS" not in FORMATS
+
+
+def test_flipped_bytes_never_do_more_than_that(tmp_path):
+    rng = np.random.default_rng(1)
+    for trial in range(120):
+        data = bytearray((JPEG, PNG)[trial % 2])
+        for place in rng.integers(8, len(data), 5):
+            data[place] = rng.integers(256)
+        (tmp_path / "a").write_bytes(data)
+        for read in READERS:
+            try:
+                read(tmp_path / "a")
+            except VisaError as told:
+                assert "\n" not in str(told)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (30_000, 20), (3, 5_000)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_very_small_and_very_long_images_are_read_and_resized(tmp_path, kind, size):
+    (tmp_path / "a").write_bytes(encoded(kind, size))
+    image = read_image(tmp_path / "a")
+    assert image.shape == (3, *size[::-1]) and upright_size(tmp_path / "a") == size[::-1]
+    assert resize_image(image, (32, 48)).shape == (3, 32, 48)

@@ -1,8 +1,11 @@
 """A user's own folders give the same rows, items and figures' limits as VisA's layout, without preparation."""
 
 import json
+import shutil
+from collections import Counter
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,16 +13,16 @@ from PIL import Image
 from visa.data.dataset import VisaDataset, load_masks
 from visa.data.layouts import find_parts
 from visa.data.prepare import prepare, write_splits
-from visa.data.source import open_source
+from visa.data.source import mirrored, open_source
 from visa.data.splits import select
 from visa.data.verify import verify
 from visa.errors import VisaError
-from visa.pretrain.images import object_images
+from visa.paths import mirror_of, visa_root
 
 
-def image(path: Path, size: tuple[int, int] = (12, 8), value: int = 90) -> None:
+def image(path: Path, value: int = 90) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (value, 40, 60)).save(path)
+    Image.new("RGB", (12, 8), (value, 40, 60)).save(path)
 
 
 def mask(path: Path, size: tuple[int, int] = (12, 8)) -> None:
@@ -61,10 +64,7 @@ def content(root: Path) -> set[str]:
 
 
 def counts(rows: list) -> dict[str, int]:
-    found = {(s.split, s.label): 0 for s in rows}
-    for s in rows:
-        found[s.split, s.label] += 1
-    return {f"{split} {label}": n for (split, label), n in found.items()}
+    return dict(Counter(f"{s.split} {s.label}" for s in rows))
 
 
 def test_mvtecs_folders_are_the_1cls_split(mvtec):
@@ -90,42 +90,28 @@ def test_plain_folders_and_what_a_missing_mask_leaves_unknown(plain):
     bad = source.samples("1cls", "bolt", label="anomaly")
     assert [s.mask for s in bad] == ["bolt/masks/00.png", "bolt/masks/01_mask.PNG", "", ""]
     items = list(VisaDataset(plain, bad, (8, 12)))
-    assert [(item["known"], int(item["mask"].sum())) for item in items] == [
-        (True, 6),
-        (True, 6),
-        (False, 0),
-        (False, 0),
-    ]
+    assert [(item["known"], int(item["mask"].sum())) for item in items] == 2 * [(True, 6)] + 2 * [(False, 0)]
     masks, known = load_masks(plain, bad, (8, 12))
     assert [item["mask"].tolist() for item in items] == masks.tolist()
     assert known.tolist() == [True, True, False, False]
 
 
-def test_derived_splits_have_visas_shares_and_stay_the_same(mvtec, plain):
+def test_derived_splits_have_visas_shares_and_stay_the_same(mvtec, plain, monkeypatch):
     rows = {t: open_source(str(mvtec)).samples(t) for t in ("2cls_highshot", "2cls_fewshot")}
-    assert counts(rows["2cls_highshot"]) == {
-        **{"train normal": 10, "train anomaly": 3},
-        **{"test normal": 7, "test anomaly": 2},
-    }
-    assert counts(rows["2cls_fewshot"]) == {
-        **{"train normal": 8, "train anomaly": 2},
-        **{"test normal": 9, "test anomaly": 3},
-    }
+    kinds = ("train normal", "train anomaly", "test normal", "test anomaly")
+    assert counts(rows["2cls_highshot"]) == dict(zip(kinds, (10, 3, 7, 2), strict=True))
+    assert counts(rows["2cls_fewshot"]) == dict(zip(kinds, (8, 2, 9, 3), strict=True))
     assert len({s.image for s in rows["2cls_highshot"]}) == 22
     bolt = open_source(str(plain)).samples("2cls_highshot", "bolt", split="train")
     assert bolt == open_source(str(plain)).samples("2cls_highshot", "bolt", split="train")
+    monkeypatch.chdir(plain / "bolt")
+    assert [part.name for root in (".", "good/..") for part in find_parts(Path(root))] == ["bolt", "bolt"]
     alone = open_source(str(plain / "bolt"))  # the root itself is the object: the same images train
     assert (alone.name, alone.objects) == ("bolt", ("bolt",))
     assert [f"bolt/{s.image}" for s in alone.samples("2cls_highshot", split="train")] == [s.image for s in bolt]
 
 
-def test_pretraining_reads_the_same_rows(plain, mvtec):
-    train, held_out = object_images(open_source(str(plain)), "all", 16)
-    assert (len(train), train.classes, len(held_out)) == (30, 2, 10)
-    assert len(object_images(open_source(str(mvtec)), "bottle", 16)[0]) == 12
-
-
-def test_written_splits_are_the_derived_ones_and_can_be_edited(plain):
+def test_written_splits_are_the_derived_ones_and_can_be_edited(plain, mvtec):
     before = {t: open_source(str(plain)).samples(t) for t in ("1cls", "2cls_highshot", "2cls_fewshot")}
     files = write_splits(plain)
     assert [f.name for f in files] == ["1cls.csv", "2cls_highshot.csv", "2cls_fewshot.csv"]
@@ -136,6 +122,8 @@ def test_written_splits_are_the_derived_ones_and_can_be_edited(plain):
     assert len(open_source(str(plain)).samples("1cls", "bolt", split="train")) == 20
     with pytest.raises(VisaError, match="is there already: edit"):
         write_splits(plain)
+    write_splits(mvtec)
+    assert open_source(str(mvtec)).defects("bottle")["bottle/test/dent/000.png"] == ("dent",)
 
 
 @pytest.mark.parametrize("name", ["a\nb.png", "\udcff.png"])
@@ -144,18 +132,6 @@ def test_no_split_is_written_of_a_file_that_no_table_can_name(plain, name):
     with pytest.raises(VisaError, match=r"has a control character or no UTF-8 in its name: rename it\."):
         write_splits(plain)
     assert not (plain / "split_csv").exists()
-
-
-def test_splits_of_a_root_that_is_one_object_can_be_written(plain, mvtec):
-    write_splits(plain / "bolt")
-    source = open_source(str(plain / "bolt"))
-    assert (source.name, source.objects, len(source.samples("1cls"))) == ("bolt", ("bolt",), 24)
-    assert [r.ok for r in verify(source.root)] == [True]
-    before = source.fingerprint()
-    image(plain / "bolt/good/00.JPG", value=91)
-    assert source.fingerprint() != before
-    write_splits(mvtec)
-    assert open_source(str(mvtec)).defects("bottle")["bottle/test/dent/000.png"] == ("dent",)
 
 
 def test_a_name_is_never_that_of_another_data_set(plain, tmp_path):
@@ -172,36 +148,16 @@ def test_a_name_is_never_that_of_another_data_set(plain, tmp_path):
     assert open_source(str(plain)).name == "Teile 2"
 
 
-def test_own_objects_beside_visas_split_files_are_not_called_visa(tiny_root):
-    (tiny_root / "dataset.json").unlink()
-    assert open_source(str(tiny_root)).name == "VisA"
-    for file in (tiny_root / "split_csv").iterdir():
-        file.write_text(file.read_text() + "nut,train,normal,fryum/Data/Images/Normal/009.JPG,\n")
-    image(tiny_root / "fryum/Data/Images/Normal/009.JPG")
-    assert (open_source(str(tiny_root)).name, open_source(str(tiny_root)).objects) == ("tiny", ("fryum", "nut"))
-
-
-def test_the_fingerprint_changes_with_images_and_masks(plain):
+def test_the_fingerprint_changes_with_images_masks_and_the_names_of_defects(plain):
     source = open_source(str(plain))
-    before = source.fingerprint("bolt")
-    assert source.fingerprint("bolt") == before != source.fingerprint("Nüsse")
+    seen = [source.fingerprint("bolt")]
+    assert source.fingerprint("bolt") == seen[0] != source.fingerprint("Nüsse")
     mask(plain / "bolt/masks/02.png")
-    assert source.fingerprint("bolt") != before
-
-
-def test_the_fingerprint_changes_with_the_names_of_defects(plain):
-    source, seen = open_source(str(plain)), set()
-    for label in ("", "scratch", "bubbles"):
-        if label:
-            (plain / "bolt/image_anno.csv").write_text(f"image,label,mask\nbolt/bad/00.JPG,{label},\n")
-        seen.add(source.fingerprint("bolt"))
-    assert len(seen) == 3
-
-
-def test_an_object_is_called_as_its_folder_from_inside_too(plain, monkeypatch):
-    monkeypatch.chdir(plain / "bolt")
-    for root in (".", "good/.."):
-        assert [part.name for part in find_parts(Path(root))] == ["bolt"]
+    seen.append(source.fingerprint("bolt"))
+    for label in ("scratch", "bubbles"):
+        (plain / "bolt/image_anno.csv").write_text(f"image,label,mask\nbolt/bad/00.JPG,{label},\n")
+        seen.append(source.fingerprint("bolt"))
+    assert len(set(seen)) == 4
 
 
 def test_odd_folders(tmp_path):
@@ -216,8 +172,6 @@ def test_odd_folders(tmp_path):
     source = open_source(str(root))
     assert source.objects == ("one",)
     assert [s.image for s in source.samples("1cls")] == ["one/good/a.JPEG"]
-    with pytest.raises(VisaError, match="5 are needed"):
-        object_images(source, "one", 16)
     reports = {r.object: r for r in verify(root)}
     assert reports["empty"].absent and "holds no images" in reports["empty"].errors[0]
     told = "\n".join(reports["one"].warnings)
@@ -275,3 +229,38 @@ def test_prepare_makes_the_tree_of_own_folders(plain, mvtec, tmp_path):
     names = {p.name for p in (folder / "test/bad").iterdir()}
     assert names == {p.name for p in (folder / "ground_truth/bad").iterdir()}
     assert {"test-crack-000.png", "test-dent-000.png"} < names
+
+
+def test_a_root_at_an_address_is_copied_once(plain, monkeypatch):
+    monkeypatch.setenv("VISA_ROOT", f"file://{plain}")
+    source, local = open_source(), open_source(str(plain))
+    assert source.address == f"file://{plain}" and source.root != plain and visa_root() == source.root
+    assert (source.name, source.samples("1cls")) == (local.name, local.samples("1cls"))
+    fingerprint = source.fingerprint()
+    shutil.rmtree(source.root)
+    assert open_source().fingerprint() == fingerprint, "every copy has the same times"
+    (plain / "bolt/bad/00.JPG").unlink()
+    assert open_source().samples("1cls") == source.samples("1cls")
+
+
+def test_a_copy_that_broke_off_leaves_nothing(monkeypatch):
+    files = fsspec.filesystem("memory")
+    files.pipe({"/parts/bolt/good/0.png": b"one", "/parts/bolt/good/1.png": b"two"})
+    get_file = type(files).get_file
+    monkeypatch.setattr(type(files), "get_file", lambda self, a, b, **k: a.endswith("1.png") or get_file(self, a, b))
+    with pytest.raises(VisaError, match=r"1\.png did not arrive whole from memory://parts"):
+        mirrored("memory://parts")
+    assert not mirror_of("memory://parts").exists()
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("memory://nothing", "there is nothing at memory://nothing: check the address"),
+        ("nfs4://host/x", r"nfs4://host/x cannot be reached \(ValueError: .*check address, credentials"),
+    ],
+)
+def test_an_address_without_data_is_told_in_one_sentence(address, told):
+    with pytest.raises(VisaError, match=told):
+        open_source(address)

@@ -10,21 +10,11 @@ from visa.errors import VisaError
 HEADER = "object,split,label,image,mask\n"
 NORMAL = "fryum,train,normal,fryum/a.JPG,\n"
 
-# normal and anomalous images of train and test, over all twelve objects
+# normal images for training and test, anomalous ones for training and test, over all twelve objects
 SIZES = {
-    "1cls": {("train", "normal"): 8659, ("test", "normal"): 962, ("test", "anomaly"): 1200},
-    "2cls_highshot": {
-        ("train", "normal"): 5773,
-        ("train", "anomaly"): 720,
-        ("test", "normal"): 3848,
-        ("test", "anomaly"): 480,
-    },
-    "2cls_fewshot": {
-        ("train", "normal"): 1924,
-        ("train", "anomaly"): 240,
-        ("test", "normal"): 7697,
-        ("test", "anomaly"): 960,
-    },
+    "1cls": (8659, 962, 0, 1200),
+    "2cls_highshot": (5773, 3848, 720, 480),
+    "2cls_fewshot": (1924, 7697, 240, 960),
 }
 
 
@@ -40,22 +30,9 @@ def test_rows_keep_the_files_order(tiny_root):
         "fryum/Data/Images/Normal/000.JPG",
         "fryum/Data/Images/Normal/001.JPG",
     ]
-    assert [s.mask for s in select(samples, label="anomaly")] == [
-        f"fryum/Data/Masks/Anomaly/00{i}.png" for i in (0, 1, 2)
-    ]
-
-
-def test_present_objects_are_those_with_a_folder(tiny_root):
-    assert present_objects(tiny_root) == ["fryum"]
-
-
-def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
-    assert read_split(written(tmp_path, "\ufeff" + HEADER + NORMAL))[0].object == "fryum"
-
-
-@pytest.mark.parametrize("end", ["\r\n", "\r", "\n\n"])
-def test_any_end_of_line_will_do(tmp_path, end):
-    assert len(read_split(written(tmp_path, (HEADER + NORMAL).replace("\n", end)))) == 1
+    masks = [f"fryum/Data/Masks/Anomaly/00{i}.png" for i in (0, 1, 2)]
+    assert [s.mask for s in select(samples, label="anomaly")] == masks
+    assert present_objects(tiny_root, samples) == ["fryum"], "candle has no folder"
 
 
 @pytest.mark.parametrize(
@@ -70,17 +47,14 @@ def test_any_end_of_line_will_do(tmp_path, end):
         (HEADER + "fryum,train,normal,fryum/./a.JPG,\n", "no plain path: write 'fryum/a.JPG'"),
         (HEADER, "names no image"),
         (HEADER.replace(",", ";"), "lacks the columns object, split"),
-        (HEADER.replace(",", "\t"), "so written"),
         ("object," + HEADER + "fryum," + NORMAL, "column object twice"),
         (HEADER + "fryum,train,normal,fryum/a\0.JPG,\n", "control character"),
         (HEADER + 'fryum,train,normal,"fryum/a.JPG,\n' + NORMAL, "control character"),
         (HEADER + f"fryum,train,normal,{'x' * 200_000},\n", "field larger than field limit"),
-        (HEADER + "fryum,train\n", "unknown label"),
         (HEADER + ",,,,\n", "cannot be called ''"),
         (HEADER + f"{'x' * 61},train,normal,x/a.JPG,\n", "at most 60 letters"),
         (HEADER + NORMAL + NORMAL, "line 3: fryum/a.JPG stands there twice"),
         (HEADER + "fryum,test,normal,fryum/a.JPG,fryum/a.png\n", "a mask only if its label is anomaly"),
-        (HEADER + "../x,test,normal,fryum/a.JPG,\n", "cannot be called '../x'"),
         (HEADER + "all,test,normal,fryum/a.JPG,\n", "cannot be called 'all'"),
     ],
 )
@@ -89,12 +63,19 @@ def test_a_wrong_split_file_is_told_in_one_sentence(tmp_path, text, told):
         read_split(written(tmp_path, text))
 
 
-def test_an_anomaly_may_lack_its_mask(tmp_path):
-    (sample,) = read_split(written(tmp_path, HEADER + "Schraube ü,test,anomaly,s/ä.png,\n"))
-    assert (sample.object, sample.image, sample.mask) == ("Schraube ü", "s/ä.png", "")
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\n\n"])
+def test_any_end_of_line_and_a_byte_order_mark_will_do_and_an_anomaly_may_lack_its_mask(tmp_path, end):
+    text = ("\ufeff" + HEADER + NORMAL + "Schraube ü,test,anomaly,s/ä.png,\n").replace("\n", end)
+    assert [(s.object, s.image, s.mask) for s in read_split(written(tmp_path, text))] == [
+        ("fryum", "fryum/a.JPG", ""),
+        ("Schraube ü", "s/ä.png", ""),
+    ]
 
 
-def test_a_missing_file_and_an_unknown_setup_name_the_choices(tmp_path):
+def test_a_missing_file_another_encoding_and_an_unknown_setup_are_told(tmp_path):
+    (tmp_path / "split.csv").write_bytes((HEADER + "fryum,train,normal,fryum/é.JPG,\n").encode("latin-1"))
+    with pytest.raises(VisaError, match=r"split\.csv is no CSV file in UTF-8"):
+        read_split(tmp_path / "split.csv")
     with pytest.raises(VisaError, match="no split file"):
         read_split(split_file(tmp_path, "1cls"))
     with pytest.raises(VisaError, match="2cls_highshot"):
@@ -105,27 +86,19 @@ def test_a_missing_file_and_an_unknown_setup_name_the_choices(tmp_path):
 @pytest.mark.parametrize("setup", SPLIT_TYPES)
 def test_official_split_files_have_the_published_sizes(real_root, setup):
     samples = read_split(split_file(real_root, setup))
-    assert Counter((s.split, s.label) for s in samples) == SIZES[setup]
+    found = Counter((s.label, s.split) for s in samples)
+    assert tuple(found[label, split] for label in ("normal", "anomaly") for split in ("train", "test")) == SIZES[setup]
     counts = Counter((s.object, s.label) for s in samples)
     assert {o.id: (counts[o.id, "normal"], counts[o.id, "anomaly"]) for o in OBJECTS.values()} == {
         o.id: (o.normal, o.anomaly) for o in OBJECTS.values()
     }
 
 
-def test_a_file_in_another_encoding_is_named(tmp_path):
-    (tmp_path / "split.csv").write_bytes((HEADER + "fryum,train,normal,fryum/é.JPG,\n").encode("latin-1"))
-    with pytest.raises(VisaError, match=r"split\.csv is no CSV file in UTF-8"):
-        read_split(tmp_path / "split.csv")
-
-
-@pytest.mark.parametrize("text", ["{bad", "[1]", '{"synthetic": "no"}'])
-def test_a_broken_description_is_named(tmp_path, text):
-    (tmp_path / "dataset.json").write_text(text)
-    with pytest.raises(VisaError, match=r"dataset\.json is no"):
-        is_synthetic(tmp_path)
-
-
-def test_only_what_says_so_is_synthetic(tmp_path):
+def test_only_what_says_so_is_synthetic_and_a_broken_description_is_named(tmp_path):
     assert not is_synthetic(tmp_path)
+    for text in ("{bad", "[1]", '{"synthetic": "no"}'):
+        (tmp_path / "dataset.json").write_text(text)
+        with pytest.raises(VisaError, match=r"dataset\.json is no"):
+            is_synthetic(tmp_path)
     (tmp_path / "dataset.json").write_text('{"name": "mini-VisA", "synthetic": true}')
     assert is_synthetic(tmp_path)

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from typer.testing import CliRunner
 
-from visa import cli_score
+from visa import cli
 from visa.backbone import create_backbone, save_weights
 from visa.detect.deploy import (
     conformal_threshold,
@@ -30,8 +30,8 @@ from visa.errors import VisaError
 
 ARCH, SIZE = "resnet18_half", (32, 64)
 app = typer.Typer()
-app.command()(cli_score.fit)
-app.command()(cli_score.score)
+app.command()(cli.fit)
+app.command()(cli.score)
 
 
 def picture(rng, defect=False):

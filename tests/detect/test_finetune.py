@@ -123,16 +123,6 @@ def test_images_that_judge_do_not_train():
     assert curves[0].losses != curves[1].losses
 
 
-def test_a_seed_gives_the_same_bits():
-    def weight(seed):
-        model = Linear()
-        fine_tune(model, squared, data(), TINY, seed)
-        return model.weight
-
-    assert weight(3).equal(weight(3))
-    assert not weight(3).equal(weight(4))
-
-
 def test_mistakes_are_told_in_one_sentence():
     with pytest.raises(VisaError, match="diverged"):
         fine_tune(Linear(), lambda logits, masks: logits * torch.nan, data(), TINY)

@@ -42,13 +42,6 @@ def test_coreset_picks_equal_the_plain_greedy_ones(kind, active, monkeypatch):
     assert greedy_coreset(x, 250, start=7).tolist() == plain_greedy(x, 250, start=7)
 
 
-def test_picks_are_the_first_patch_once_all_distances_are_zero():
-    x = torch.eye(5).repeat(400, 1)
-    picks = greedy_coreset(x, 9, start=3).tolist()
-    assert sorted(picks[:5]) == [0, 1, 2, 3, 4]
-    assert picks[5:] == [0] * 4
-
-
 def test_neighbours_equal_brute_force_and_are_exact_near_zero():
     rng = torch.Generator().manual_seed(0)
     bank, x = torch.randn(200, 16, generator=rng), torch.randn(300, 16, generator=rng)
@@ -103,14 +96,6 @@ def test_a_planted_patch_is_the_top_of_a_constant_map():
     y, x = np.unravel_index(maps[1].argmax(), maps[1].shape)
     assert abs(y - 43.5) < 3
     assert abs(x - 11.5) < 3
-
-
-def test_training_images_score_zero_where_the_bank_keeps_every_patch():
-    detector = PatchCore(extract, ratio=1.0).fit([noise(2)])
-    assert len(detector.bank) == 2 * 16 * 16
-    scores, maps = detector.score(noise(2))
-    assert scores.max() == 0
-    assert maps.max() == 0
 
 
 @pytest.mark.parametrize("neighbors", [0, 1])

@@ -67,7 +67,7 @@ def attack(fault, name, shared, out):
         if mounted:
             subprocess.run(["mount", "-o", "remount,rw,size=400m", str(out)], check=True)
         out.chmod(0o777)
-        again, told_again = run(shared, out, name, prefix)
+        again, told_again = run(shared, out, name)
         left = [f for f in out.rglob("*") if ".partial" in f.name]
     finally:
         if mounted:

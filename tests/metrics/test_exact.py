@@ -103,6 +103,7 @@ def test_perfect_and_reversed_scores():
     reverse = image_metrics([0.9, 0.8, 0.7, 0.1], labels)
     assert (reverse["auroc"], reverse["ap"]) == (0, 0.25)
     assert reverse["au_pr"] == pytest.approx(0.125)  # from (0, 0) to (1, 1/4)
+    assert image_metrics([4, 3, 2, 1], [1, 0, 0, 1])["f1_threshold"] == 4, "of equal F1, the higher threshold"
 
 
 def test_constant_scores_say_nothing(maps_and_masks):
@@ -116,20 +117,12 @@ def test_constant_scores_say_nothing(maps_and_masks):
     assert got["au_pro"] == pytest.approx(0.15)  # the diagonal up to 0.3, over 0.3
 
 
-def test_au_pro_weighs_regions_not_pixels():
-    """One large region found at once, one single pixel never: PRO stays at 1/2, whatever the sizes."""
+def test_au_pro_weighs_regions_not_pixels_and_regions_that_touch_at_a_corner_are_one():
+    """A large region, with a pixel at its corner, is found at once, a single pixel never: PRO stays at 1/2."""
     maps, masks = np.zeros((1, 20, 20)), np.zeros((1, 20, 20), bool)
-    masks[0, :10, :10] = masks[0, 15, 15] = True
-    maps[0, :10, :10], maps[0, 15, 15] = 1, -1
+    masks[0, :10, :10] = masks[0, 10, 10] = masks[0, 15, 15] = True
+    maps[masks], maps[0, 15, 15] = 1, -1
     assert pixel_metrics(maps, masks)["au_pro"] == pytest.approx(0.5)
-
-
-def test_regions_that_touch_at_a_corner_are_one():
-    maps, masks = np.zeros((1, 8, 8)), np.zeros((1, 8, 8), bool)
-    masks[0, 1, 1] = masks[0, 2, 2] = masks[0, 6, 6] = True
-    maps[0, 1, 1] = maps[0, 2, 2] = 1
-    maps[0, 6, 6] = -1
-    assert pixel_metrics(maps, masks)["au_pro"] == pytest.approx(0.5)  # 2/3 with 4-connectivity
 
 
 def test_masks_of_255_and_bool_mean_the_same_as_1(maps_and_masks):
@@ -144,37 +137,29 @@ def test_masks_of_255_and_bool_mean_the_same_as_1(maps_and_masks):
 @pytest.mark.parametrize("metric", [pixel_metrics, compute_localization_metrics])
 def test_unusable_pixels_are_refused_in_one_sentence(metric, maps_and_masks):
     maps, masks = maps_and_masks(2)
-    with pytest.raises(VisaError, match="class ids"):
-        metric(maps, masks * 7)
     mixed = masks.copy()
     mixed[0, 0, 0] = 255
-    with pytest.raises(VisaError, match="1, 255"):
-        metric(maps, mixed)
-    with pytest.raises(VisaError, match="no anomalous pixels"):
-        metric(maps, np.zeros_like(masks))
-    with pytest.raises(VisaError, match="no normal pixels"):
-        metric(maps, np.ones_like(masks))
-    with pytest.raises(VisaError, match="shape"):
-        metric(maps[:, :-1], masks)
-    with pytest.raises(VisaError, match="NaN"):
-        metric(np.where(masks == 1, np.nan, maps), masks)
+    refused = {
+        "class ids": (maps, masks * 7),
+        "1, 255": (maps, mixed),
+        "no anomalous pixels": (maps, np.zeros_like(masks)),
+        "no normal pixels": (maps, np.ones_like(masks)),
+        "shape": (maps[:, :-1], masks),
+        "NaN": (np.where(masks == 1, np.nan, maps), masks),
+    }
+    for sentence, given_pixels in refused.items():
+        with pytest.raises(VisaError, match=sentence):
+            metric(*given_pixels)
+    with pytest.raises(VisaError, match="max_fpr"):
+        pixel_metrics(maps, masks, max_fpr=30)
 
 
 @pytest.mark.parametrize("metric", [image_metrics, compute_classification_metrics])
 def test_unusable_images_are_refused_in_one_sentence(metric):
-    with pytest.raises(VisaError, match="no anomalous images"):
-        metric([0.1, 0.2], [0, 0])
-    with pytest.raises(VisaError, match="NaN"):
-        metric([0.1, np.nan], [0, 1])
-    with pytest.raises(VisaError, match="shape"):
-        metric([0.1, 0.2, 0.3], [0, 1])
-    with pytest.raises(VisaError, match="shape"):
-        metric([], [[]])
-
-
-def test_max_fpr_out_of_range_is_refused(maps_and_masks):
-    with pytest.raises(VisaError, match="max_fpr"):
-        pixel_metrics(*maps_and_masks(0), max_fpr=30)
+    refused = {"no anomalous images": ([0.1, 0.2], [0, 0]), "NaN": ([0.1, np.nan], [0, 1]), "shape": ([], [[]])}
+    for sentence, images in refused.items():
+        with pytest.raises(VisaError, match=sentence):
+            metric(*images)
 
 
 def test_localization_replacement_follows_the_sweep(maps_and_masks):
@@ -218,11 +203,6 @@ def test_replacements_return_what_the_reference_tool_returned(case, reference):
         np.testing.assert_allclose(value, r[key], rtol=0, atol=1e-12, err_msg=key)
     for key, value in images.items():
         np.testing.assert_allclose(value, r[f"image_{key}"], rtol=0, atol=1e-12, err_msg=key)
-
-
-def test_of_two_thresholds_of_the_greatest_f1_the_higher_is_given():
-    metrics = image_metrics([4, 3, 2, 1], [1, 0, 0, 1])
-    assert (metrics["f1_max"], metrics["f1_threshold"]) == (pytest.approx(2 / 3), 4)
 
 
 def test_perfect_metrics_are_one_and_not_a_rounding_above_it(maps_and_masks):

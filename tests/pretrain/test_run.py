@@ -1,11 +1,9 @@
 """From images to files: what notebook 3 and `visa pretrain` leave behind, for every method."""
 
 import json
-import subprocess
 
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -14,9 +12,9 @@ from visa.backbone import load_backbone
 from visa.data.source import open_source
 from visa.errors import VisaError
 from visa.pretrain import METHODS
-from visa.pretrain.diagnose import flops_per_image
 from visa.pretrain.fabric import make_fabric
-from visa.pretrain.run import folder_data, in_processes, is_finished, run_pretraining, run_random, training_data
+from visa.pretrain.images import folder_data, training_data
+from visa.pretrain.run import is_finished, run_pretraining, run_random
 from visa.pretrain.settings import REFERENCE, configured, variants
 from visa.provenance import read_sidecar
 
@@ -65,25 +63,6 @@ def test_the_random_baseline_has_calibrated_statistics(data, tmp_path):
     assert not (tmp_path / "curves.csv").exists()
 
 
-def test_an_absent_folder_is_named(mini_root):
-    with pytest.raises(VisaError, match="nowhere"):
-        training_data(open_source(str(mini_root)), "all", "nowhere", 32)
-
-
-@pytest.mark.slow
-def test_a_failed_process_is_told(mini_root):
-    with pytest.raises(VisaError, match="exit code 2"):
-        in_processes(["--method", "byol"], open_source(str(mini_root)))
-
-
-def test_processes_train_on_the_data_of_the_notebook(mini_root, monkeypatch):
-    seen = {}
-    monkeypatch.setenv("VISA_ROOT", "another")
-    monkeypatch.setattr(subprocess, "run", lambda *_, env: subprocess.CompletedProcess(seen.update(env) or "", 0))
-    in_processes([], open_source(str(mini_root)))
-    assert seen["VISA_ROOT"] == str(mini_root)
-
-
 @pytest.fixture
 def photos(tmp_path):
     """A folder `imagenet/train` of two classes of eight images."""
@@ -98,6 +77,8 @@ def test_a_folder_is_named_by_what_it_holds(photos, tmp_path):
     found = folder_data(str(photos), 32, workers=1)
     assert found.scope == found.dataset == "imagenet-train" and not found.synthetic
     assert folder_data(str(photos), 32, dataset="photographs").scope == "photographs"
+    with pytest.raises(VisaError, match="nowhere"):
+        folder_data("nowhere", 32)
     taken = photos.rename(tmp_path / "pcb1")
     for name in ("", "all", "fryum", "a/b"):
         with pytest.raises(VisaError, match="cannot be called"):
@@ -112,7 +93,11 @@ def test_pretraining_on_a_folder_opens_no_visa(photos, tmp_path, capsys):
         cli.main(arguments)
     assert not ended.value.code and "weights, curves and diagnosis" in capsys.readouterr().out
     run = tmp_path / "runs" / "imagenet-train"
-    assert json.loads((run / "run.json").read_text()) == {"dataset": "imagenet-train", "synthetic": False}
+    assert json.loads((run / "run.json").read_text()) == {
+        "dataset": "imagenet-train",
+        "synthetic": False,
+        "format": 2,
+    }
     assert (run / "pretrain/simsiam+spd/imagenet-train/seed0/backbone.safetensors").is_file()
     assert not (tmp_path / "data").exists(), "nothing is rendered"
 
@@ -128,14 +113,3 @@ def test_each_ablation_differs_from_the_reference():
     assert terms["no SPD"] is None and "eta 0.5" not in terms and terms["eta 0.1"].eta == 0.1
     different = [term for name, term in terms.items() if name not in ("no SPD", REFERENCE)]
     assert all(term != terms[REFERENCE] for term in different) and len(set(different)) == len(different)
-
-
-def test_the_cost_of_a_step_is_what_its_views_cost():
-    one = flops_per_image(configured("supervised", False, {"arch": "resnet50"}))
-    assert one == pytest.approx(3 * 2 * 4.09e9, rel=0.02), "4.09 G multiply-adds forward, and twice that backward"
-    two = flops_per_image(configured("simsiam", False, {"arch": "resnet50"}))
-    five = flops_per_image(configured("simsiam", True, {"arch": "resnet50"}))
-    assert two == pytest.approx(2 * one, rel=0.02) and five == pytest.approx(2.5 * two, rel=0.02)
-    keys_without_backward = flops_per_image(configured("mocov2", False, {"arch": "resnet50"}))
-    assert keys_without_backward == pytest.approx(4 / 3 * one, rel=0.02)
-    assert torch.get_default_device().type == "cpu"

@@ -11,14 +11,14 @@ import torch
 
 import visa
 from visa.errors import VisaError
+from visa.pretrain import METHODS, simsiam, train
 from visa.pretrain import settings as settings_module
-from visa.pretrain import simsiam, train
-from visa.pretrain.checkpoint import is_finite, load, previous
+from visa.pretrain.checkpoint import load
 from visa.pretrain.diagnose import diagnose
 from visa.pretrain.settings import PretrainSettings
 from visa.pretrain.simsiam import SimSiam
 from visa.pretrain.spd import SpdSettings
-from visa.pretrain.train import Speed, batch_indices, default_speed, pretrain
+from visa.pretrain.train import batch_indices, pretrain
 
 SCRIPT = Path(__file__).parent / "conftest.py"
 
@@ -36,66 +36,42 @@ def start_killed(checkpoint, where):
 
 @pytest.mark.slow
 def test_killed_at_any_point_a_run_ends_with_the_same_bits(tiny, images, cpu, tmp_path):
-    points = ("after the update", "before the new name", "between two names")
+    points = ("after the update", "before the new name")
     running = {w: start_killed(tmp_path / f"{w}.pt", w) for w in points}
     whole = pretrain(images, tiny, tmp_path / "whole.pt", cpu)
     for where, process in running.items():
         errors = process.communicate(timeout=120)[1]
         assert process.returncode == -9, errors
         checkpoint = tmp_path / f"{where}.pt"
-        assert checkpoint.is_file() is (where != "between two names") and previous(checkpoint).is_file()
+        assert load(checkpoint)["step"] == 5
         resumed = pretrain(images, tiny, checkpoint, cpu)
         assert same_bits(resumed, whole) and resumed.curves == whole.curves and len(whole.curves) == 8
 
 
-def test_stopped_in_a_forward_pass_a_run_resumes_to_the_same_bits(tiny, images, cpu, tmp_path, monkeypatch):
-    whole = pretrain(images, tiny, tmp_path / "whole.pt", cpu)
-    losses = iter([simsiam.simsiam_loss] * 5)
-
-    def stopped(*args):  # what a pass changes before its loss, batch statistics, has happened
-        for loss in losses:
-            return loss(*args)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(simsiam, "simsiam_loss", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            pretrain(images, tiny, tmp_path / "cut.pt", cpu, save_every=0.0)
-    resumed = pretrain(images, tiny, tmp_path / "cut.pt", cpu)
-    assert same_bits(resumed, whole) and resumed.curves == whole.curves
-    assert [row["step"] for row in whole.curves] == list(range(8)) and whole.skipped == ["corrupt.jpg: no JPEG"]
-    assert whole.images_per_second > 0 and whole.seconds > 0 and not whole.method.training
-
-
-@pytest.mark.parametrize("method", ["mocov2", "simclr", "supervised"])
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_resumes_to_the_same_bits(tiny, images, cpu, tmp_path, method, stopping_at):
     settings = replace(tiny, method=method, queue=10, optimizer="lars" if method == "simclr" else "sgd")
     whole = pretrain(images, settings, tmp_path / "whole.pt", cpu)
     with pytest.raises(KeyboardInterrupt):
         pretrain(stopping_at(images, 5), settings, tmp_path / "cut.pt", cpu, save_every=0.0)
     resumed = pretrain(images, settings, tmp_path / "cut.pt", cpu)
-    assert same_bits(resumed, whole) and resumed.curves == whole.curves
+    assert same_bits(resumed, whole) and resumed.curves == whole.curves and resumed.where == whole.where
+    assert [row["step"] for row in whole.curves] == list(range(8)) and whole.skipped == ["corrupt.jpg: no JPEG"]
+    assert whole.images_per_second > 0 and whole.seconds > 0 and not whole.method.training
 
 
-def test_a_finished_run_is_not_trained_again(tiny, images, cpu, tmp_path, stopping_at):
-    first = pretrain(images, tiny, tmp_path / "c.pt", cpu)
-    content = torch.load(tmp_path / "c.pt", weights_only=True)
-    assert content["optimizer"] is None and not previous(tmp_path / "c.pt").exists()
-    again = pretrain(stopping_at(images, 0), tiny, tmp_path / "c.pt", cpu)
-    assert same_bits(again, first) and again.curves == first.curves
-    assert (again.seconds, again.images_per_second) == (first.seconds, first.images_per_second)
-
-
-def test_corrupt_images_met_before_an_interruption_are_not_forgotten(tiny, images, cpu, tmp_path, stopping_at):
+def test_a_finished_run_is_not_trained_again_and_no_corrupt_image_is_forgotten(
+    tiny, images, cpu, tmp_path, stopping_at
+):
     with pytest.raises(KeyboardInterrupt):
         pretrain(stopping_at(images, 5), tiny, tmp_path / "c.pt", cpu, save_every=0.0)
     images.skipped = ["another.jpg: no JPEG"]
-    for _ in ("resumed", "finished"):
-        assert pretrain(images, tiny, tmp_path / "c.pt", cpu).skipped == [
-            "another.jpg: no JPEG",
-            "corrupt.jpg: no JPEG",
-        ]
-        images.skipped = []
+    first = pretrain(images, tiny, tmp_path / "c.pt", cpu)
+    assert first.skipped == ["another.jpg: no JPEG", "corrupt.jpg: no JPEG"]
+    again = pretrain(stopping_at(images, 0), tiny, tmp_path / "c.pt", cpu)
+    assert same_bits(again, first)
+    for fact in ("curves", "seconds", "images_per_second", "skipped", "where"):
+        assert getattr(again, fact) == getattr(first, fact)
 
 
 def test_checkpoints_that_take_long_are_written_rarely(tiny, images, cpu, tmp_path, monkeypatch):
@@ -103,7 +79,7 @@ def test_checkpoints_that_take_long_are_written_rarely(tiny, images, cpu, tmp_pa
     monkeypatch.setattr(train, "save", lambda path, content: written.append(content["step"]))
     monkeypatch.setattr(train, "PAUSE", 1e12)
     pretrain(images, tiny, tmp_path / "c.pt", cpu, save_every=1e-9)
-    assert written == [1]
+    assert written == [1, 8], "the first, and the finished one"
 
 
 def test_each_epoch_sees_every_image_once_in_an_order_of_its_own(tiny):
@@ -145,8 +121,8 @@ def test_the_term_that_is_not_finite_is_named_and_the_last_good_checkpoint_stays
     monkeypatch.setattr("visa.pretrain.spd.spd_loss", breaking)
     with pytest.raises(VisaError, match=r"'spd' of the loss is -?inf at step 5 of 8"):
         pretrain(images, tiny, tmp_path / "c.pt", cpu, save_every=0.0)
-    good = torch.load(tmp_path / "c.pt", weights_only=True)
-    assert good["step"] == 5 and is_finite(good["method"].values()) and load(tmp_path / "c.pt")
+    good = load(tmp_path / "c.pt")
+    assert good["step"] == 5 and all(t.isfinite().all() for t in good["method"].values())
 
 
 @pytest.mark.parametrize(("warmup", "healthy", "stops"), [(0.0, (), 9), (1.0, (), 13), (0.0, (5,), 15)])
@@ -165,22 +141,10 @@ def test_too_few_images_are_refused(tiny, images, cpu, tmp_path):
 
 
 def test_diagnosis_sees_what_an_oracle_sees(tiny, images):
-    class Oracle(SimSiam):
-        """Embeds an image by its mean alone: a small patch hardly moves it."""
-
+    class Oracle(SimSiam):  # embeds an image by its mean alone: a small patch hardly moves it
         def embed(self, x):
             return x.mean((2, 3))
 
-    oracle = Oracle(settings_module.create_backbone("resnet18", 0))
+    oracle = Oracle(settings_module.create_backbone("resnet18", 0), tiny)
     found = diagnose(oracle, images.images, 32, SpdSettings())
     assert found["cos_blend"] > 0.99 and 0 <= found["triplet"] <= 1 and 0 <= found["probe_auroc"] <= 1
-
-
-def test_the_default_speed_suits_the_device(monkeypatch):
-    assert default_speed(torch.device("cpu")) == Speed("32-true", channels_last=False)
-    for bf16 in (True, False):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, bf16=bf16: bf16)
-        found = default_speed(torch.device("cuda"))
-        assert found == Speed("bf16-mixed" if bf16 else "32-true", channels_last=True)
-    with pytest.raises(VisaError, match="unknown precision"):
-        Speed("16-true")

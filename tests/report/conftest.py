@@ -1,6 +1,5 @@
 """A small run: its figures as a table in the form of metrics.csv, and scores on disk."""
 
-import csv
 import itertools
 from types import SimpleNamespace
 
@@ -27,10 +26,10 @@ def style():
         mpl.pyplot.close("all")
 
 
-def figures_of(setup, detector, levels, draws=(0,), objects=("fryum", "pcb1"), seeds=(0, 1), defects=("",)):
+def figures_of(setup, detector, levels, draws=(0,), seeds=(0, 1), defects=("",)):
     """Rows of every combination; SPD gains 0.1 in seed 0 and 0.2 in seed 1, pcb1 is 0.2 above fryum."""
     base = {"simsiam": 0.3, "random": 0.2, "simsiam+spd": 0.4}
-    over = itertools.product(objects, draws, base, seeds, defects, levels, ("auroc", "au_pr", "ap"))
+    over = itertools.product(("fryum", "pcb1"), draws, base, seeds, defects, levels, ("auroc", "au_pr", "ap"))
     return [
         (
             *("mini-VisA", o, setup, draw, p, seed, detector, defect, level, metric),
@@ -53,58 +52,54 @@ HOSTILE = (
     "</script><script>injected=1</script>.JPG",
     "\"';injected=1;//\u2028%41#?&amp;.JPG",
 )
-HOSTILE_DEFECT = "<b onclick=injected=1>burnt</b>"
+DEFECTS = ("<b onclick=injected=1>burnt</b>", "scratch", "scratch,burnt")
+LABELS = np.repeat([0, 1], [12, 10]).astype(np.uint8)
 SIZE = (224, 224)
 
 
-def made_scores(object, setup, detector, paths, labels, masks, known, seed):
+def put_images(root, object):
+    """Write an object's images and annotations; returns the paths. fryum's first and an anomaly have hostile names."""
+    names = [f"{i:03}.JPG" for i in range(len(LABELS))]
+    if object == "fryum":
+        names[:2], names[20] = HOSTILE[:2], HOSTILE[2]
+    kinds = ["Anomaly" if bad else "Normal" for bad in LABELS]
+    paths = [f"{object}/Data/Images/{kind}/{name}" for kind, name in zip(kinds, names, strict=True)]
+    for i, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (96, 64), (100 + 5 * i, 120, 90)).save(root / path, "JPEG")
+    defects = [DEFECTS[i % 3] if bad else "normal" for i, bad in enumerate(LABELS)]
+    table = pd.DataFrame({"image": paths, "label": defects, "mask": ""})
+    table.to_csv(root / object / "image_anno.csv", index=False)
+    return paths
+
+
+def made_scores(object, setup, detector, paths, seed):
     """Scores that find most defects, some worse than others; equal ones and false alarms among them."""
     rng = np.random.default_rng([seed, len(detector)])
-    maps = rng.gamma(2, 0.2, (len(paths), *SIZE)).astype(np.float32)
+    maps, masks = rng.gamma(2, 0.2, (len(paths), *SIZE)).astype(np.float32), np.zeros((len(paths), *SIZE), np.uint8)
+    known = np.arange(len(paths)) != (13 if object == "fryum" else -1)
+    for i in np.flatnonzero(LABELS & known):
+        masks[i, 10 * (i % 12) : 10 * (i % 12) + 40, 50 : 70 + i] = 1
     maps += masks * rng.uniform(0.2, 2, (len(paths), 1, 1)).astype(np.float32)
-    scores = np.round(rng.normal(labels * 1.5, 1), 1).astype(np.float32)
-    if detector == "probe":
-        maps, masks = None, None
-    return Scores(paths, labels, scores, maps, masks, known, setup, object, detector)
+    scores = np.round(rng.normal(LABELS * 1.5, 1), 1).astype(np.float32)
+    given = (None, None) if detector == "probe" else (maps, masks)
+    return Scores(paths, LABELS, scores, *given, known, setup, object, detector)
 
 
 @pytest.fixture(scope="session")
 def scored(tmp_path_factory):
     """A run on disk with made-up scores of fryum and pcb1: `run`, `source`, and `scores` by object, model and detector.
 
-    fryum's first images have hostile names, one of its anomalies has no mask.
+    One of fryum's anomalies has no mask.
     """
-    folder = tmp_path_factory.mktemp("scored")
-    scores = {}
+    folder, scores = tmp_path_factory.mktemp("scored"), {}
+    cases = (("1cls", "padim"), ("1cls", "patchcore"), ("2cls_5shot", "probe"))
     for object in ("fryum", "pcb1"):
-        labels = np.repeat([0, 1], [12, 10]).astype(np.uint8)
-        names = [f"{i:03}.JPG" for i in range(len(labels))]
-        if object == "fryum":
-            names[:2], names[20] = HOSTILE[:2], HOSTILE[2]
-        paths = [
-            f"{object}/Data/Images/{'Anomaly' if bad else 'Normal'}/{n}" for n, bad in zip(names, labels, strict=True)
-        ]
-        masks, known = np.zeros((len(labels), *SIZE), np.uint8), np.ones(len(labels), bool)
-        for i in np.flatnonzero(labels):
-            masks[i, 10 * (i % 12) : 10 * (i % 12) + 40, 50 : 70 + i] = 1
-        if object == "fryum":
-            masks[13], known[13] = 0, False
-        for i, path in enumerate(paths):
-            file = folder / "VisA" / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (96, 64), (100 + 5 * i, 120, 90)).save(file, "JPEG")
-        defects = [
-            [HOSTILE_DEFECT, "scratch", "scratch,burnt"][i % 3] if bad else "normal" for i, bad in enumerate(labels)
-        ]
-        rows = [("image", "label", "mask"), *((p, d, "") for p, d in zip(paths, defects, strict=True))]
-        with (folder / "VisA" / object / "image_anno.csv").open("w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream).writerows(rows)
-        for seed, model in enumerate(("random", "simsiam+spd")):
-            for setup, detector in (("1cls", "padim"), ("1cls", "patchcore"), ("2cls_5shot", "probe")):
-                made = made_scores(object, setup, detector, paths, labels, masks, known, seed)
-                scores[object, model, detector] = made
-                file = folder / "run/scores" / object / model / object / f"seed0/{setup}/{detector}/draw0/scores.npz"
-                save_scores(file, made)
-                write_sidecar(file, "key", {"seed": 0})
+        paths = put_images(folder / "VisA", object)
+        for (seed, model), (setup, detector) in itertools.product(enumerate(("random", "simsiam+spd")), cases):
+            made = scores[object, model, detector] = made_scores(object, setup, detector, paths, seed)
+            file = folder / "run/scores" / object / model / object / f"seed0/{setup}/{detector}/draw0/scores.npz"
+            save_scores(file, made)
+            write_sidecar(file, "key", {"seed": 0})
     source = Source(folder / "VisA", "mini-VisA", True, ("fryum", "pcb1"))
     return SimpleNamespace(run=folder / "run", source=source, scores=scores)

@@ -8,93 +8,52 @@ import pytest
 
 from visa.detect.scores import Scores
 from visa.errors import VisaError
-from visa.report.figures import (
-    pick_cases,
-    plot_curves,
-    plot_defects,
-    plot_differences,
-    plot_metric_by_pretraining,
-    plot_overview,
-    plot_roc_pr,
-    plot_scores,
-    plt,
-    show_cases,
-    show_maps,
-)
+from visa.report import figures
+from visa.report.figures import plt
 
 
-@pytest.fixture
-def curves():
+def test_curves_draw_what_is_measured_of_each_run_and_give_the_same_svg_every_time():
     steps = pd.DataFrame({"step": range(10), "loss": np.linspace(0, -1, 10), "feature_std": 0.9})
-    runs = [steps.assign(pretraining=p, seed=s) for p in ("simsiam", "simsiam_spd") for s in (0, 1)]
-    table = pd.concat(runs, ignore_index=True)
-    return table.assign(spd=table["loss"].where(table["pretraining"] == "simsiam_spd"))
-
-
-def test_curves_draw_each_run_and_leave_out_what_is_not_measured(curves):
-    figure = plot_curves(curves)
-    assert {a.get_ylabel(): len(a.lines) for a in figure.axes} == {
-        **{"loss": 4, "SPD term": 2, "feature standard deviation": 4}
-    }
-    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["simsiam", "simsiam_spd"]
-    both = pd.concat([curves.assign(scope=o) for o in ("fryum", "pcb1")])
-    assert len(plot_curves(both, terms=("loss",)).axes[0].lines) == 8, "runs of one seed on two objects"
-    with pytest.raises(VisaError, match="none of nothing"):
-        plot_curves(curves, terms=("nothing",))
-
-
-def test_an_svg_keeps_its_text_and_is_the_same_every_time(curves):
-    def svg():
-        target = io.StringIO()
-        plot_curves(curves).savefig(target, format="svg", metadata={"Date": None})
-        return target.getvalue()
-
-    assert "feature standard deviation" in svg()
-    assert svg() == svg()
+    runs = [steps.assign(pretraining=p, seed=s, scope=o) for p in ("a", "a+spd") for s in (0, 1) for o in ("x", "y")]
+    curves = pd.concat(runs, ignore_index=True)
+    curves["spd"] = curves["loss"].where(curves["pretraining"] == "a+spd")
+    figure = figures.plot_curves(curves)
+    lines = {"loss": 8, "SPD term": 4, "feature standard deviation": 8}
+    assert {a.get_ylabel(): len(a.lines) for a in figure.axes} == lines
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["a", "a+spd"]
+    svg = [io.StringIO(), io.StringIO()]
+    for target in svg:
+        figures.plot_curves(curves).savefig(target, format="svg", metadata={"Date": None})
+    assert "feature standard deviation" in svg[0].getvalue() and svg[0].getvalue() == svg[1].getvalue()
 
 
 def test_score_histograms_of_unequal_classes_have_equal_area():
     axis = plt.subplots()[1]
-    plot_scores(np.r_[np.linspace(0, 1, 90), np.linspace(1, 2, 10)], np.r_[np.zeros(90), np.ones(10)], axis)
+    figures.plot_scores(np.r_[np.linspace(0, 1, 90), np.linspace(1, 2, 10)], np.r_[np.zeros(90), np.ones(10)], axis)
     assert [sum(bar.get_height() for bar in bars) for bars in axis.containers] == pytest.approx([1, 1])
     assert [t.get_text() for t in axis.get_legend().get_texts()] == ["normal (90)", "anomalous (10)"]
 
 
 def test_curves_and_bands_of_a_perfect_detector_lie_at_1():
     """Also where the images with the highest scores are not drawn: nothing is found, and nothing wrong."""
-    roc, pr = plot_roc_pr({"perfect": (np.arange(40.0), np.repeat([0, 1], 20))}, resamples=50).axes
+    roc, pr = figures.plot_roc_pr({"perfect": (np.arange(40.0), np.repeat([0, 1], 20))}, resamples=50).axes
     assert [0.0, 1.0] in roc.lines[0].get_xydata().tolist()
     assert [1.0, 1.0] in pr.lines[0].get_xydata().tolist()
     band = pr.collections[0].get_paths()[0].vertices
-    assert band[band[:, 0] < 1, 1].tolist() == [1.0] * np.count_nonzero(band[:, 0] < 1)
-    assert not plot_roc_pr({"a": ([0.1, 0.2], [0, 1])}).axes[0].collections, "no band unless asked for"
+    assert set(band[band[:, 0] < 1, 1]) == {1.0}
 
 
 def test_bands_hold_their_curves_and_shrink_with_more_images():
-    def widths(n):
-        rng = np.random.default_rng(0)
+    widths = []
+    for n in (20, 2000):
         labels = np.repeat([0, 1], n)
-        scores = np.round(rng.normal(size=2 * n) + labels, 1)  # with ties
-        roc, pr = plot_roc_pr({"a": (scores, labels)}, resamples=200).axes
-        bands = [axis.collections[0].get_paths()[0].vertices for axis in (roc, pr)]
-        middle = [band[np.isclose(band[:, 0], 0.3), 1] for band in bands]
-        (line,) = [line.get_xydata() for line in roc.lines if line.get_label() == "a"]
-        assert middle[0].min() <= np.interp(0.3, *line.T) <= middle[0].max()
-        return [float(m.max() - m.min()) for m in middle]
-
-    assert all(0 < b < a / 4 for a, b in zip(widths(20), widths(2000), strict=True))
-
-
-@pytest.mark.parametrize("channels_first", [True, False])
-def test_maps_share_one_scale_and_outline_only_anomalies(channels_first):
-    images = np.zeros((2, 3, 8, 9) if channels_first else (2, 8, 9, 3), np.uint8)
-    maps = np.stack([np.zeros((8, 9)), np.full((8, 9), 4.0)])
-    masks = np.zeros((2, 8, 9), bool)
-    masks[1, 2:5, 2:5] = True
-    axes = show_maps(images, maps, masks, [0.0, 4.0]).axes
-    assert axes[0].images[0].get_array().shape == (8, 9, 3)
-    assert [a.images[0].get_clim() for a in axes[2:]] == [(2.0, 4.0)] * 2
-    assert [bool(a.collections) for a in axes[:2]] == [False, True]
+        scores = np.round(np.random.default_rng(0).normal(size=2 * n) + labels, 1)  # with ties
+        roc, _ = figures.plot_roc_pr({"a": (scores, labels)}, resamples=200).axes
+        band = roc.collections[0].get_paths()[0].vertices
+        middle = band[np.isclose(band[:, 0], 0.3), 1]
+        assert middle.min() <= np.interp(0.3, *roc.lines[0].get_xydata().T) <= middle.max()
+        widths.append(np.ptp(middle))
+    assert 0 < widths[1] < widths[0] / 4
 
 
 @pytest.mark.parametrize("with_maps", [True, False])
@@ -105,11 +64,10 @@ def test_cases_come_clearest_first_each_with_its_image_and_its_map_if_there_is_o
     maps = np.linspace(0, 1, masks.size, dtype=np.float32).reshape(masks.shape)
     given = (maps, masks) if with_maps else (None, None)
     scores = Scores([f"{i}.png" for i in range(6)], labels, values, *given, np.ones(6, bool), "1cls", "fryum", "padim")
-    picked = pick_cases(labels, values, n=2)
+    picked = figures.pick_cases(labels, values, n=2)
     assert {kind: list(i) for kind, i in picked.items()} == {"false alarms": [1, 2], "misses": [4, 5], "found": [3, 5]}
-    assert [len(which) for which in pick_cases([0, 1], [0.1, 0.2]).values()] == [1, 1, 1], "as many as there are"
     images = np.zeros((6, 3, 8, 9), np.uint8) + 10 * np.arange(6, dtype=np.uint8)[:, None, None, None]
-    axes = show_cases(picked, images, scores).axes
+    axes = figures.show_cases(picked, images, scores).axes
     shown = axes[::2] if with_maps else axes
     assert [int(a.images[0].get_array().max()) for a in shown] == [0, 10, 20, 30, 40, 50], "kind after kind"
     assert [a.get_title() for a in shown][:3] == ["0.9, above 67 %", "0.3, above 33 %", "0.2, above 33 %"]
@@ -117,34 +75,27 @@ def test_cases_come_clearest_first_each_with_its_image_and_its_map_if_there_is_o
     if with_maps:
         assert [len(a.images) for a in axes] == [1, 2] * 6
         assert [bool(a.collections) for a in axes] == [False] * 4 + [True] * 8, "outlines of anomalies"
-        assert axes[1].images[1].get_array().max() <= 1 and np.all(axes[1].images[1].get_alpha() <= 1)
 
 
 def test_metric_by_pretraining_joins_the_values_of_a_seed_over_the_objects_that_all_have(metrics):
     own = metrics[(metrics["setup"] == "1cls") & (metrics["level"] == "image")]
-    lacking = own[~((own["pretraining"] == "random") & (own["seed"] == 1))]
-    (axis,) = plot_metric_by_pretraining(lacking, "image", "ap").axes
+    (axis,) = figures.plot_metric_by_pretraining(own, "image", "ap").axes
     drawn = [line.get_ydata().tolist() for line in axis.lines]
-    np.testing.assert_allclose(drawn, [[0.4, 0.3, 0.5], [0.4, np.nan, 0.6]], err_msg="simsiam, random, simsiam+spd")
+    np.testing.assert_allclose(drawn, [[0.4, 0.3, 0.5], [0.4, 0.3, 0.6]], err_msg="simsiam, random, simsiam+spd")
     assert (axis.get_ylabel(), axis.get_title()) == ("image AP", "1cls\npadim")
-    lacking = own[~((own["pretraining"] == "random") & (own["seed"] == 1) & (own["object"] == "fryum"))]
-    drawn = plot_metric_by_pretraining(lacking, "image", "ap").axes[0].lines
+    lacking = own[~((own["pretraining"] == "random") & (own["object"] == "fryum"))]
+    drawn = figures.plot_metric_by_pretraining(lacking, "image", "ap").axes[0].lines
     np.testing.assert_allclose(drawn[1].get_ydata(), [0.5, 0.4, 0.7], err_msg="pcb1 alone")
-    with pytest.raises(VisaError, match="no object in common"):
-        plot_metric_by_pretraining(own[(own["object"] == "fryum") ^ (own["pretraining"] == "random")], "image", "ap")
     with pytest.raises(VisaError, match="there is no pixel F1-max"):
-        plot_metric_by_pretraining(metrics, "pixel", "f1_max")
+        figures.plot_metric_by_pretraining(metrics, "pixel", "f1_max")
 
 
 def test_differences_show_each_variant_once_and_its_interval():
     rows = [("b", "triplet", 0.2, 0.1, 0.3), ("a", "triplet", -0.1, float("nan"), float("nan"))]
     table = pd.DataFrame(rows, columns=["variant", "measure", "mean", "low", "high"])
-    (axis,) = plot_differences(table, ["triplet", "absent"]).axes
+    (axis,) = figures.plot_differences(table).axes
     assert [t.get_text() for t in axis.get_yticklabels()] == ["b", "a"] and axis.get_ylim()[0] > axis.get_ylim()[1]
-    (bars,) = axis.containers[0].lines[2]
-    assert bars.get_segments()[0][:, 0] == pytest.approx((0.1, 0.3))
-    with pytest.raises(VisaError, match="absent"):
-        plot_differences(table, ["absent"])
+    assert axis.containers[0].lines[2][0].get_segments()[0][:, 0] == pytest.approx((0.1, 0.3))
 
 
 def means(axis):
@@ -153,31 +104,25 @@ def means(axis):
 
 
 def test_the_overview_has_a_row_a_task_and_a_column_a_setup(metrics):
-    axes = plot_overview(metrics, "auroc").axes
+    axes = figures.plot_overview(metrics, "auroc").axes
     assert [a.get_title() for a in axes] == ["2-class 10-shot", "1-class"] * 2
     assert means(axes[1])["PaDiM"][:, 1].tolist() == pytest.approx([0.4, 0.3, 0.55]), "over objects and seeds"
     assert means(axes[0])["probe"][:, 1].tolist() == pytest.approx([0.41, 0.31, 0.51]), "and draws"
     assert not axes[2].containers and "not measured" in [t.get_text() for t in axes[2].texts]
     assert [t.get_text() for t in axes[2].get_xticklabels()] == ["simsiam", "random", "simsiam+spd"]
-    with pytest.raises(VisaError, match="there is no AU-PRO"):
-        plot_overview(metrics, "au_pro")
 
 
 def test_defect_classes_are_ordered_from_hard_to_easy_and_may_be_called_anything(metrics):
     own = metrics[(metrics["object"] == "fryum") & (metrics["setup"] == "1cls")].copy()
     own.loc[own["defect"] == "other", "value"] -= 0.1
-    (axis,) = [a for a in plot_defects(own, "pixel").axes if a.containers]
+    (axis,) = figures.plot_defects(own, "pixel").axes
     assert [t.get_text() for t in axis.get_yticklabels()] == ["other", "burnt"]
     assert axis.get_ylim()[0] > axis.get_ylim()[1], "the first on top"
     assert means(axis)["simsiam+spd"][:, 0].tolist() == pytest.approx([0.4, 0.5])
     odd = ["<script>alert(1)</script>", r"$\frac{$", "a|b_c", "%&#\\"]
-    figure = plot_defects(
-        pd.concat([own, *(own[own["defect"] == "other"].assign(defect=name) for name in odd)]), "pixel"
-    )
+    others = [
+        own[own["defect"] == "other"].assign(defect=name, value=0.667) for name in odd
+    ]  # equal: a mean is rounded
+    figure = figures.plot_defects(pd.concat([own, *others]), "pixel")
     figure.savefig(io.BytesIO())
-    assert set(odd) < {t.get_text() for axis in figure.axes for t in axis.get_yticklabels()}
-    agreeing = pd.concat([own[own["seed"] == 0].assign(seed=seed, value=0.667) for seed in range(3)])
-    (axis,) = [a for a in plot_defects(agreeing, "pixel").axes if a.containers]
-    assert means(axis)["random"][:, 0].tolist() == pytest.approx([0.667, 0.667]), "a mean is rounded to above all"
-    with pytest.raises(VisaError):
-        plot_defects(own[own["defect"] == ""], "pixel")
+    assert set(odd) < {t.get_text() for t in figure.axes[0].get_yticklabels()}

@@ -144,8 +144,8 @@ def _classes(root: Path, sample: Sample, shape: tuple[int, int]) -> Tensor:
     classes = read_mask(root / sample.mask)
     if classes.shape != shape:
         raise VisaError(
-            f"{root / sample.mask} is {_size(classes.shape)} but its image {sample.image} is {_size(shape)}: "
-            "a mask has its image's size."
+            f"{root / sample.mask} is {classes.shape[1]} x {classes.shape[0]} but its image {sample.image} is "
+            f"{shape[1]} x {shape[0]}: a mask has its image's size."
         )
     return classes
 
@@ -156,7 +156,3 @@ def _stacked(loaded: Iterable[Tensor], count: int, shape: tuple[int, ...], progr
     for index, pixel in enumerate(tqdm(loaded, "read", count, disable=not progress)):
         pixels[index] = pixel
     return pixels
-
-
-def _size(shape: Sequence[int]) -> str:
-    return f"{shape[-1]} x {shape[-2]}"

@@ -10,7 +10,7 @@ import numpy as np
 from visa.data.source import Source
 from visa.data.splits import Sample, select
 from visa.errors import VisaError, check_choice
-from visa.paths import written_whole
+from visa.provenance import write_text
 
 SETUPS = ("1cls", "2cls_highshot", "2cls_10shot", "2cls_5shot")
 SHOTS = {"2cls_10shot": 10, "2cls_5shot": 5}
@@ -81,8 +81,7 @@ def obstacle(source: Source, object: str, setup: str) -> str:
 
 def save_splits(path: Path, splits: Sequence[Split]) -> None:
     """Write splits as JSON, whole or not at all."""
-    with written_whole(path) as partial:
-        partial.write_text(json.dumps([asdict(s) for s in splits], indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps([asdict(s) for s in splits], indent=1) + "\n")
 
 
 def load_splits(path: Path) -> list[Split]:

@@ -166,6 +166,8 @@ def _copy(address: str, folder: Path) -> None:
         raise VisaError(f"there is nothing at {address}: check the address.")
     if unsafe := [path for path in local if ".." in PurePosixPath(path).parts]:
         raise VisaError(f"{address} holds a file called {unsafe[0]!r}, which leads out of the folder.")
+    for file in local.values():
+        file.parent.mkdir(parents=True, exist_ok=True)
     files.get(list(local), [str(file) for file in local.values()])
     for path, file in local.items():
         if not file.is_file() or file.stat().st_size != listed[path]["size"]:

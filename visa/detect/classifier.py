@@ -1,8 +1,6 @@
 """Image classification: the whole backbone fine-tuned under a linear head, with binary cross-entropy."""
 
 import copy
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from visa.backbone import feature_width, normalize
 from visa.data.setups import Split
 from visa.detect.finetune import Labelled, TwoClass, fine_tune, predict
-from visa.detect.shared import Context, ScoreSettings, is_anomaly
-
-
-def settings(chosen: ScoreSettings) -> dict[str, Any]:
-    """The settings that the scores of notebook 04 depend on."""
-    return {"seed": chosen.seed, **asdict(chosen.two_class)}
+from visa.detect.shared import Context, is_anomaly
 
 
 def score_split(context: Context, split: Split) -> tuple[NDArray[np.float32], None]:

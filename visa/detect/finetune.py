@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -223,13 +223,9 @@ def _held_out_loss(model: nn.Module, loss: Loss, data: Labelled, judge: Tensor, 
 
 
 def _optimizer(model: nn.Module, settings: TwoClass, steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    backbone = list(model.get_submodule("backbone").parameters())
-    known = {id(p) for p in backbone}
-    new = [p for p in model.parameters() if id(p) not in known]
-    groups: list[dict[str, Any]] = [
-        {"params": backbone, "lr": settings.backbone_lr},
-        {"params": new, "lr": settings.head_lr},
-    ]
+    backbone = [p for name, p in model.named_parameters() if name.startswith("backbone.")]
+    new = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
+    groups = [{"params": backbone, "lr": settings.backbone_lr}, {"params": new, "lr": settings.head_lr}]
     warm_up = max(1, steps // 10)
 
     def factor(step: int) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
 import cv2
 import torch
@@ -18,7 +18,6 @@ from visa.detect.shared import (
     Context,
     Extract,
     Scored,
-    ScoreSettings,
     anomaly_maps,
     check_memory,
     fit_and_score,
@@ -32,14 +31,9 @@ OPTIONAL = ("n_channels",)
 STATE = ("channels", "mean", "cholesky", "shape")
 
 
-def settings(chosen: ScoreSettings) -> dict[str, Any]:
-    """The settings that the scores of notebook 04 depend on."""
-    return {"seed": chosen.seed}
-
-
 def score_split(context: Context, split: Split) -> Scored:
     """Fit PaDiM on a split's normal images and score its test images: (N,) and maps of the context's size."""
-    detector = PaDiM(FeatureMaps(context.backbone, LAYERS), **settings(context.settings))
+    detector = PaDiM(FeatureMaps(context.backbone, LAYERS), seed=context.settings.seed)
     return fit_and_score(detector, context, split)
 
 
@@ -107,10 +101,12 @@ class PaDiM:
 
     def _distances(self, images: Tensor) -> Tensor:
         """Mahalanobis distances (N, h, w), by solving with the factors."""
-        x, (h, w) = self._embed(images)
+        features, (h, w) = self._features(images)
         if (h, w) != tuple(self.shape.tolist()):
             fitted = " x ".join(str(side) for side in self.shape.tolist())
             raise VisaError(f"PaDiM was fitted at {fitted} positions, not {h} x {w}: keep one image size.")
+        n, c, p = features.shape
+        x = _by_position(features, features.new_empty(p, n, c))
         whitened = torch.linalg.solve_triangular(self.cholesky, (x - self.mean[:, None]).mT, upper=False)  # (P, C, N)
         distances: Tensor = whitened.norm(dim=1).T.reshape(-1, h, w)
         return distances
@@ -135,14 +131,8 @@ class PaDiM:
         if used:
             yield group[:, :used]
 
-    def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """The chosen channels as (P, N, C), smaller maps repeated to the largest, and its (h, w)."""
-        x, shape = self._features(images)
-        n, c, p = x.shape
-        return _by_position(x, x.new_empty(p, n, c)), shape
-
     def _features(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """The chosen channels as (N, C, P), and (h, w)."""
+        """The chosen channels as (N, C, P), smaller maps repeated to the largest, and its (h, w)."""
         maps = self.extract(images)
         h, w = max((m.shape[2], m.shape[3]) for m in maps)
         if self.channels.numel() == 0:

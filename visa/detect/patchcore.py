@@ -21,7 +21,6 @@ from visa.detect.shared import (
     Context,
     Extract,
     Scored,
-    ScoreSettings,
     anomaly_maps,
     check_memory,
     fit_and_score,
@@ -49,14 +48,10 @@ _ROWS, _COLUMNS = 784, 1024  # of products at a time: they stay near the process
 _ROUNDING = 3e-5  # of |x|^2 + |c|^2, above a float32 product's error in up to thousands of dimensions
 
 
-def settings(chosen: ScoreSettings) -> dict[str, Any]:
-    """The settings that the scores of notebook 04 depend on."""
-    return {"seed": chosen.seed, "ratio": chosen.coreset_ratio}
-
-
 def score_split(context: Context, split: Split) -> Scored:
     """Fit PatchCore on a split's normal images and score its test images: (N,) and maps of the context's size."""
-    detector = PatchCore(FeatureMaps(context.backbone, LAYERS), **settings(context.settings))
+    chosen = context.settings
+    detector = PatchCore(FeatureMaps(context.backbone, LAYERS), chosen.coreset_ratio, seed=chosen.seed)
     return fit_and_score(detector, context, split)
 
 

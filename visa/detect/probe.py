@@ -5,7 +5,6 @@ sees its gains.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,16 +18,11 @@ from tqdm import tqdm
 from visa.backbone import FeatureMaps
 from visa.data.setups import Split
 from visa.data.splits import Sample
-from visa.detect.shared import Context, Extract, ScoreSettings, is_anomaly
+from visa.detect.shared import Context, Extract, is_anomaly
 from visa.errors import VisaError
 
 LAYERS = ("layer2", "layer3", "layer4")
 SIZE = (224, 336)  # height, width: the 2:3 of VisA's photographs
-
-
-def settings(chosen: ScoreSettings) -> dict[str, Any]:
-    """No settings: the probe is convex, so not even a seed."""
-    return {}
 
 
 def score_split(context: Context, split: Split) -> tuple[NDArray[np.float32], None]:

@@ -90,7 +90,8 @@ def detectors_of(setup: str) -> list[str]:
 def _resumed(context: Context, detector: str, split: Split, folder: Path, common: Sequence[object]) -> Scores:
     file = folder / split.setup / detector / f"draw{split.draw}" / "scores.npz"
     entry = DETECTORS[detector]
-    settings = import_module(entry.module).settings(context.settings)
+    settings = {name: value for name, value in asdict(context.settings).items() if name in entry.settings}
+    settings |= settings.pop("two_class", {})
     key = digest([*common, detector, entry.version, settings, asdict(split)])
     if file.is_file() and (read_sidecar(file) or {}).get("key") == key:
         return load_scores(file)

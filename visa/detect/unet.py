@@ -2,8 +2,6 @@
 
 import copy
 import math
-from dataclasses import asdict
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +12,10 @@ from visa.backbone import STAGES, normalize, stage_maps
 from visa.data.dataset import is_known, load_masks
 from visa.data.setups import Split
 from visa.detect.finetune import Labelled, TwoClass, fine_tune, predict
-from visa.detect.shared import Context, Scored, ScoreSettings, is_anomaly
+from visa.detect.shared import Context, Scored, is_anomaly
 
 _RARE = 0.01  # probability of a defect that the last layer starts from (Lin et al. 2017, section 3.3)
 _GROUPS = 8
-
-
-def settings(chosen: ScoreSettings) -> dict[str, Any]:
-    """The settings that the scores of notebook 04 depend on."""
-    return {"seed": chosen.seed, **asdict(chosen.two_class)}
 
 
 def score_split(context: Context, split: Split) -> Scored:

@@ -1,7 +1,8 @@
 """A small renderer: colour, height and gloss maps, lit from one side and photographed.
 
 Everything is drawn at twice the picture's size. A thing's height makes its shading, its highlight and its soft shadow,
-so that a dent, a scratch or a missing piece looks right without a drawing of its own.
+so that a dent, a scratch or a missing piece looks right without a drawing of its own. What looks the same in every
+picture is drawn once, as a stamp, then laid in any pose.
 """
 
 import copy
@@ -99,10 +100,10 @@ class Canvas:
         if relief:
             self.height[patch.window] += relief * weighted
 
-    def level(self, patch: Patch) -> None:
-        """Make the patch flat, so that the relief of what lies below does not show through what comes on top."""
+    def level(self, patch: Patch, to: FloatMap | float | None = None) -> None:
+        """Make the patch flat, or as high as `to` says: the relief below does not show through what comes on top."""
         height = self.height[patch.window]
-        height += patch.cover * (height.mean() - height)
+        height += patch.cover * ((height.mean() if to is None else to) - height)
 
     def raise_flat(self, patch: Patch, height: float, bevel: float = 0.004) -> None:
         """Raise the patch to a plateau; `bevel` is the width of its slope."""
@@ -117,12 +118,10 @@ class Canvas:
 
     def lay_bare(self, patch: Patch, under: "Canvas") -> None:
         """Take away what was drawn in the patch since `under`."""
-        c = patch.cover
-        for mine, below in ((self.height, under.height), (self.gloss, under.gloss)):
-            part = mine[patch.window]
-            part += c * (below[patch.window] - part)
-        albedo = self.albedo[patch.window]
-        albedo += c[..., None] * (under.albedo[patch.window] - albedo)
+        here, cover = patch.window, patch.cover
+        self.albedo[here] += cover[..., None] * (under.albedo[here] - self.albedo[here])
+        self.height[here] += cover * (under.height[here] - self.height[here])
+        self.gloss[here] += cover * (under.gloss[here] - self.gloss[here])
 
     def mark(self, patch: Patch, name: str, least: float = 0.3) -> None:
         """Say that the patch is a defect of the class `name`, where it covers at least `least` of a subpixel."""
@@ -141,7 +140,9 @@ class Canvas:
         shade, shine = self._light(azimuth, elevation)
         lit = cv2.multiply(self.albedo, cv2.merge([shade, shade, shade])) + cv2.merge([shine, shine, shine])
         picture = blur(cv2.resize(lit, (self.size, self.size), interpolation=cv2.INTER_AREA), 0.55 * self.size / 256)
-        picture *= _falloff(self.size)[..., None] * exposure.astype(np.float32)
+        y, x = np.mgrid[0 : self.size, 0 : self.size].astype(np.float32) / self.size - 0.5
+        falloff = 1.04 - 0.10 * (x + y) - 0.22 * (x * x + y * y)  # darker away from the lamp and in the corners
+        picture *= falloff[..., None] * exposure.astype(np.float32)
         display = np.sqrt(np.clip(picture, 0, 1))
         display += rng.standard_normal(display.shape, np.float32) * (0.006 + 0.008 * display)  # read and shot noise
         return np.asarray(np.clip(display * 255 + 0.5, 0, 255), np.uint8)
@@ -219,8 +220,74 @@ def textured(canvas: Canvas, patch: Patch, pose: Pose, name: str, cells: int, oc
     return np.asarray(cv2.warpAffine(source, matrix, shape, borderMode=cv2.BORDER_REFLECT), np.float32)
 
 
-@lru_cache(maxsize=8)
-def _falloff(size: int) -> FloatMap:
-    """Brighter towards the lamp, darker in the corners (size, size)."""
-    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
-    return np.asarray(1.04 - 0.10 * (x + y) - 0.22 * (x * x + y * y), np.float32)
+@dataclass(frozen=True)
+class Stamp:
+    """What was drawn inside an outline that reaches `reach` (x, y) units from the middle.
+
+    `paint` (h, w, 4) is RGB times cover, and cover; `relief` (h, w, 2) height times cover, and gloss times cover.
+    """
+
+    reach: Points
+    paint: FloatMap
+    relief: FloatMap
+
+    @classmethod
+    def cut(cls, canvas: Canvas, outline: Points) -> "Stamp":
+        """Cut `outline` out of a canvas on which nothing but the thing was drawn, in the middle and upright."""
+        reach, middle = np.abs(outline).max(axis=0), canvas.side // 2
+        x, y = np.minimum(np.ceil(reach * canvas.side).astype(int) + 3, middle)
+        window = slice(middle - y, middle + y), slice(middle - x, middle + x)
+        cover = canvas.full(canvas.patch(Pose()(outline)))[window]
+        relief = np.dstack([canvas.height[window], canvas.gloss[window]])
+        return cls(reach, np.dstack([canvas.albedo[window], cover]), relief)
+
+    def lay(self, canvas: Canvas, pose: Pose, tone: npt.ArrayLike = (1.0, 1.0, 1.0)) -> Patch:
+        """Lay it flat on what is there, its colour multiplied by `tone`; the patch that it covers now."""
+        matrix, side = pose.matrix(), canvas.side
+        half = np.abs(matrix[:, :2]) @ self.reach
+        left, top = (min(max(int(p) - 2, 0), side - 1) for p in (matrix[:, 2] - half) * side)
+        right, bottom = (min(max(int(p) + 3, 1), side) for p in (matrix[:, 2] + half) * side)
+        middle = self.paint.shape[1] / 2 - 0.5, self.paint.shape[0] / 2 - 0.5
+        matrix[:, 2] = matrix[:, 2] * side - 0.5 - matrix[:, :2] @ middle - (left, top)
+        window = slice(top, bottom), slice(left, right)
+        paint, relief = (cv2.warpAffine(m, matrix, (right - left, bottom - top)) for m in (self.paint, self.relief))
+        cover, (height, gloss) = cv2.extractChannel(paint, 3), cv2.split(relief)
+        bare = 1 - cover
+        canvas.albedo[window] *= cv2.merge([bare, bare, bare])
+        canvas.albedo[window] += cv2.transform(paint, np.eye(3, 4) * np.reshape(tone, (3, 1)))
+        ground = float(np.vdot(canvas.height[window], cover) / max(cover.sum(), 1e-6))
+        canvas.height[window] *= bare
+        canvas.height[window] += height + ground * cover
+        canvas.gloss[window] *= bare
+        canvas.gloss[window] += gloss
+        return Patch(window, np.asarray(cover, np.float32))
+
+
+def put(
+    canvas: Canvas,
+    outline: Points,
+    colour: Colour,
+    height: float = 0.0,
+    gloss: float = 0.1,
+    at: tuple[float, float] = (0.0, 0.0),
+    angle: float = 0.0,
+    bevel: float = 0.004,
+) -> Patch:
+    """A flat piece `height` above what it lies on, `at` units from the middle of the canvas."""
+    patch = canvas.patch(Pose().at(*at, angle)(outline))
+    canvas.paint(patch, colour, gloss=gloss)
+    canvas.raise_flat(patch, height, bevel)
+    return patch
+
+
+def letter(canvas: Canvas, text: str, height: float, colour: Colour, at: tuple[float, float] = (0.0, 0.0)) -> None:
+    """Print `text`, its capitals `height` tall, `at` units from the middle of the canvas."""
+    pixels, font, side = height * canvas.side, cv2.FONT_HERSHEY_SIMPLEX, canvas.side
+    scale, weight = pixels / 21, max(1, round(pixels / 9))
+    (width, tall), _ = cv2.getTextSize(text, font, scale, weight)
+    ink = np.zeros((tall + 2 * weight + 4, width + 2 * weight + 4), np.uint8)
+    cv2.putText(ink, text, (weight + 2, tall + weight + 2), font, scale, 255, weight, cv2.LINE_AA)
+    left, top = (round((0.5 + p) * side - n / 2) for p, n in zip(at, ink.shape[::-1], strict=True))
+    window = slice(max(top, 0), top + ink.shape[0]), slice(max(left, 0), left + ink.shape[1])
+    seen = ink[window[0].start - top : side - top, window[1].start - left : side - left]
+    canvas.paint(Patch(window, seen.astype(np.float32) / np.float32(255)), colour)

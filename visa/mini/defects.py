@@ -5,7 +5,7 @@ Every function takes the canvas, the body that it spoils, the name of the class 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -29,16 +29,21 @@ class Part:
 
 @dataclass(frozen=True)
 class Body:
-    """What was drawn: the subpixels that it covers, where it lies, its colour, its parts, and what lies under it."""
+    """What was drawn: the subpixels that it covers, where it lies, its colour, what lies under it, and its parts.
+
+    `under` a circuit board's parts is the bare board; `bench`, for it alone, is the picture without the board.
+    """
 
     cover: FloatMap
     pose: Pose
     colour: Colour
     under: Canvas
-    parts: Sequence[Part] = field(default=())
+    parts: Sequence[Part] = ()
+    bench: Canvas | None = None
 
 
 Defect = Callable[[Canvas, Body, str, np.random.Generator, float], None]
+Lay = Callable[[Canvas, Pose, np.random.Generator], Body]  # draws a piece in a pose
 
 
 def pick(body: Body, rng: np.random.Generator, least: float = 0.0, most: float = 1.0) -> tuple[float, float]:
@@ -70,9 +75,8 @@ def similar_spot(canvas: Canvas, body: Body, name: str, rng: np.random.Generator
     x, y = pick(body, rng, 0.015)
     radius = rng.uniform(0.022, 0.045) * (0.7 + 0.3 * strength)
     patch = canvas.patch(Pose(x, y)(blob(rng, radius)), soft=0.004).within(body.cover)
-    darker = rng.random() < 0.7
-    shade = np.array([0.78, 0.66, 0.52]) if darker else np.array([1.28, 1.36, 1.5])
-    canvas.stain(patch, tuple(shade), amount=0.45 + 0.55 * strength)
+    shade = (0.78, 0.66, 0.52) if rng.random() < 0.7 else (1.28, 1.36, 1.5)  # darker, or paler
+    canvas.stain(patch, shade, amount=0.45 + 0.55 * strength)
     canvas.mark(patch, name)
 
 
@@ -143,6 +147,19 @@ def snapped(length: float, width: tuple[float, float], flesh: Colour, y: float =
     return draw
 
 
+def stuck_together(lay: Lay, scales: tuple[float, float], depth: float, outwards: float = 0.0) -> Defect:
+    """Another, shrunken piece baked or grown onto the first: on its edge, or some way `outwards`."""
+
+    def draw(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
+        x, y = pick(body, rng, 0.0, depth)
+        away = np.array([x - 0.5, y - 0.5]) / (np.hypot(x - 0.5, y - 0.5) + 1e-9) * outwards
+        scale = rng.uniform(*scales) * (0.7 + 0.3 * strength)
+        stuck = lay(canvas, Pose(x + away[0], y + away[1], rng.uniform(0, 360), scale), rng)
+        canvas.classes[stuck.cover > 0.3] = canvas.class_ids[name]
+
+    return draw
+
+
 def remove(canvas: Canvas, body: Body, name: str, piece: Points, torn: Points, flesh: Colour) -> None:
     """Take `piece` out of the body down to what lies under it; `torn`, around it, shows the broken flesh."""
     face = canvas.patch(torn).within(body.cover)
@@ -181,6 +198,15 @@ def cracks(colour: Colour, length: tuple[float, float] = (0.07, 0.16)) -> Defect
             canvas.height[patch.window] -= 0.004 * strength * patch.cover
             canvas.paint(patch, colour, opacity=min(0.9, 0.3 + 0.5 * strength), gloss=0.0)
             canvas.mark(patch, name)
+
+    return draw
+
+
+def either(first: Defect, second: Defect) -> Defect:
+    """One of two defects, by chance."""
+
+    def draw(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
+        (first if rng.random() < 0.5 else second)(canvas, body, name, rng, strength)
 
     return draw
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from visa.mini.canvas import Canvas, Colour, Patch
+from visa.mini.canvas import Canvas, Colour, Patch, Stamp, letter, put
 from visa.mini.shapes import Points, Pose, ellipse, rectangle
-from visa.mini.stamp import Stamp, letter, put
 
 TIN, GOLD, BLACK, PRINT = (198, 200, 202), (216, 186, 110), (38, 38, 42), (150, 152, 156)
 CAN, CELL, PIN, LED = 0.122, 0.150, 0.130, 0.165  # radii of a transducer and a coin cell, lengths of a pin and a LED
@@ -107,12 +106,6 @@ def _can() -> Kind:
         canvas.paint(Patch(mesh.window, mesh.cover * np.clip((wires - 0.45) * 2.5, 0, 1)), (168, 168, 166), gloss=0.4)
 
     return Kind((*can, mesh), ellipse(CAN), ellipse(CAN), framed=False, loose=False)
-
-
-def _rounded(width: float, height: float, radius: float, tall: float) -> Kind:
-    """A crystal's tin cap."""
-    outline = rectangle(width, height, radius)
-    return Kind([_round(outline, TIN, tall, 0.012, gloss=0.5)], outline, outline, _two_pads(width, height))
 
 
 def _lying(width: float, flange: float, wires: float, length: float, *inside: Piece) -> Kind:
@@ -216,11 +209,6 @@ def _block(width: float, height: float, colour: Colour, tall: float, texts: tupl
     return Kind(pieces, outline, outline, _two_pads(0.9 * width, 0.8 * height))
 
 
-def _pin() -> Kind:
-    outline = rectangle(0.016, PIN, 0.003)
-    return Kind([_piece(outline, GOLD, 0.014, gloss=0.5)], outline, outline, framed=False, foot=-PIN / 2)
-
-
 def _header(pins: int) -> Kind:
     """The black strip that holds a row of pins 0.045 apart."""
     outline, notch = rectangle(0.045 * pins + 0.010, 0.038, 0.004), rectangle(0.003, 0.038)
@@ -230,13 +218,13 @@ def _header(pins: int) -> Kind:
     return Kind(pieces, outline, outline, framed=False, loose=False)
 
 
+CAP, NEEDLE = rectangle(0.112, 0.046, 0.022), rectangle(0.016, PIN, 0.003)  # of a crystal and of a pin
+LENSES = {"red": (216, 60, 50), "green": (90, 200, 90), "amber": (232, 168, 50)}
 KINDS: dict[str, Kind] = {
     "resistor": _ends(BLACK, 0.036, 0.018),
     "capacitor": _ends((176, 134, 92), 0.038, 0.026),
-    "red lamp": _ends((226, 220, 212), 0.038, 0.022, (216, 60, 50)),
-    "green lamp": _ends((226, 220, 212), 0.038, 0.022, (90, 200, 90)),
-    "amber lamp": _ends((226, 220, 212), 0.038, 0.022, (232, 168, 50)),
-    "crystal": _rounded(0.112, 0.046, 0.022, 0.020),
+    **{f"{name} lamp": _ends((226, 220, 212), 0.038, 0.022, lens) for name, lens in LENSES.items()},
+    "crystal": Kind([_round(CAP, TIN, 0.020, 0.012, gloss=0.5)], CAP, CAP, _two_pads(0.112, 0.046)),
     "watch crystal": _lying(0.038, 0.019, 0.026, 0.115, CYLINDER),
     "clear led": _lying(0.078, 0.045, 0.042, LED, *CLEAR),
     "black led": _lying(0.078, 0.045, 0.042, LED, *DARK),
@@ -256,6 +244,6 @@ KINDS: dict[str, Kind] = {
     "usb": _usb(),
     "relay": _block(0.190, 0.140, (40, 84, 168), 0.028, ("RELAY", "5VDC"), (208, 218, 234)),
     "choke": _block(0.096, 0.096, (70, 72, 76), 0.018, ("100",), (196, 198, 200)),
-    "pin": _pin(),
+    "pin": Kind([_piece(NEEDLE, GOLD, 0.014, gloss=0.5)], NEEDLE, NEEDLE, framed=False, foot=-PIN / 2),
     **{f"header{n}": _header(n) for n in (3, 4, 6)},
 }

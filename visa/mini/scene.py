@@ -4,14 +4,14 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pkgutil import iter_modules
-from types import ModuleType
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 
 from visa.mini import objects
+from visa.mini.bench import wear
 from visa.mini.canvas import Canvas, Image
-from visa.mini.wear import wear
 
 VISA_COUNTS = {  # VisA's numbers of normal and anomalous images
     **{"pcb1": (1004, 100), "pcb2": (1001, 100), "pcb3": (1006, 100), "pcb4": (1005, 100)},
@@ -20,11 +20,16 @@ VISA_COUNTS = {  # VisA's numbers of normal and anomalous images
 }
 
 
-def find_modules() -> dict[str, ModuleType]:
-    """Every file of the folder of objects: VisA's in VisA's order, then others by name."""
-    found = {module.name for module in iter_modules(objects.__path__)}
-    names = [name for name in VISA_COUNTS if name in found] + sorted(found.difference(VISA_COUNTS))
-    return {name: import_module(f"{objects.__name__}.{name}") for name in names}
+def find_modules() -> dict[str, Any]:
+    """Every object of the folder of objects: VisA's in VisA's order, then others by name.
+
+    A file is an object, called as the file is, unless its `OBJECTS` names several.
+    """
+    found: dict[str, Any] = {}
+    for file in iter_modules(objects.__path__):
+        module = import_module(f"{objects.__name__}.{file.name}")
+        found |= getattr(module, "OBJECTS", {file.name: module})
+    return {name: found[name] for name in (*VISA_COUNTS, *sorted(found.keys() - VISA_COUNTS))}
 
 
 MODULES = find_modules()
@@ -82,25 +87,19 @@ def render(
         check_known(f"defect of {name}", defect, ids)
     if size < 64 or difficulty <= 0:
         raise ValueError(f"size {size}, difficulty {difficulty}: mini-VisA needs at least 64 pixels and more than 0.")
+    module = MODULES[name]
     for attempt in range(20):
         canvas = Canvas(size, ids)
-        _draw(canvas, name, kind, index, seed, difficulty, defects, attempt)
+        body = module.draw(canvas, _rng(seed, name, kind, index))
+        wear(canvas, body, _rng(seed, name, kind, index, 2), getattr(module, "WEAR", 1.0))
+        for defect in defects:
+            rng = _rng(seed, name, kind, index, crc32(defect.encode()), attempt)
+            strength = float(np.clip(rng.uniform(*getattr(module, "STRENGTH", STRENGTH)) / difficulty, 0.1, 1.5))
+            module.DEFECTS[defect](canvas, body, defect, rng, strength)
         mask = canvas.class_mask()
         if all((mask == ids[d]).sum() >= LEAST_AREA * mask.size for d in defects):
             break
     return canvas.photograph(_rng(seed, name, kind, index, 1)), mask
-
-
-def _draw(
-    canvas: Canvas, name: str, kind: str, index: int, seed: int, difficulty: float, defects: Sequence[str], attempt: int
-) -> None:
-    module = MODULES[name]
-    body = module.draw(canvas, _rng(seed, name, kind, index))
-    wear(canvas, body, _rng(seed, name, kind, index, 2), getattr(module, "WEAR", 1.0))
-    for defect in defects:
-        rng = _rng(seed, name, kind, index, crc32(defect.encode()), attempt)
-        strength = float(np.clip(rng.uniform(*getattr(module, "STRENGTH", STRENGTH)) / difficulty, 0.1, 1.5))
-        module.DEFECTS[defect](canvas, body, defect, rng, strength)
 
 
 def _rng(seed: int, name: str, what: str, *numbers: int) -> np.random.Generator:

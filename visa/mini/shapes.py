@@ -50,8 +50,8 @@ def rectangle(width: float, height: float, radius: float = 0.0) -> Points:
     t = np.linspace(0, np.pi / 2, 8)
     arc = radius * np.stack([np.cos(t), np.sin(t)], axis=1)
     x, y = width / 2 - radius, height / 2 - radius
-    corners = [(x, y, 0), (-x, y, 1), (-x, -y, 2), (x, -y, 3)]
-    return np.concatenate([np.add(_turn(arc, k), (cx, cy)) for cx, cy, k in corners])
+    corners, quarter = ((x, y), (-x, y), (-x, -y), (x, -y)), np.array([[0, 1], [-1, 0]])
+    return np.concatenate([arc @ np.linalg.matrix_power(quarter, k) + at for k, at in enumerate(corners)])
 
 
 def blob(rng: np.random.Generator, radius: float, rough: float = 0.25, waves: int = 6, n: int = 72) -> Points:
@@ -84,9 +84,3 @@ def jagged(rng: np.random.Generator, length: float, depth: float, n: int = 14) -
     """A torn line of `length` along x whose teeth reach about `depth` to either side."""
     x = np.linspace(-length / 2, length / 2, n)
     return np.stack([x, depth * np.cumsum(rng.normal(size=n)) / np.sqrt(n) + depth * 0.5 * rng.normal(size=n)], axis=1)
-
-
-def _turn(points: Points, quarters: int) -> Points:
-    for _ in range(quarters):
-        points = np.stack([-points[:, 1], points[:, 0]], axis=1)
-    return points

@@ -1,28 +1,98 @@
-"""Mini-VisA on disk: a small rendered data set in VisA's exact layout."""
+"""Mini-VisA on disk in VisA's exact layout: how many images, what they are called, which train, and the files."""
 
+import csv
 import json
 import multiprocessing
 import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+from zlib import crc32
 
 import cv2
+import numpy as np
 import PIL.Image
 from filelock import FileLock
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from visa.mini.scene import KINDS, MODULES, render
-from visa.mini.tables import Settings, split_objects, write_annotations, write_splits
+from visa.mini.scene import KINDS, MODULES, VISA_COUNTS, check_known, classes_of, render
 
 DEFAULT_OBJECTS = ("pcb1", "capsules", "cashew", "fryum")
 INFO = "dataset.json"
-DEFAULTS = Settings()
 NOTE = "mini-VisA: a synthetic picture, rendered by a program, not a photograph"
+
+VERSION = 3  # of the generator: raise it whenever pixels, names or splits change
+TRAINING_SHARES = {"1cls": 0.9, "2cls_highshot": 0.6, "2cls_fewshot": 0.2}  # of each label's images, as in VisA
+SMALL_1CLS = 2 / 3  # of the normal images, where numbers are given: VisA's share would leave too few to test on
+FEW_SHOT_LEAST = 10  # images of each label for few-shot training, so that ten shots can be drawn
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a mini-VisA is made from, beside its objects: pixels and splits depend on nothing else.
+
+    Every object has `normal` and `anomaly` images, or, with a `scale` above 0, that share of VisA's own counts.
+    """
+
+    normal: int = 90
+    anomaly: int = 30
+    scale: float = 0.0
+    size: int = 256
+    seed: int = 0
+    difficulty: float = 1.0
+
+    def check(self, objects: Sequence[str]) -> None:
+        """Raise ValueError for an unknown object, or a setting that leaves a split empty."""
+        for name in objects:
+            check_known("object of mini-VisA", name, MODULES)
+        if not 0 <= self.scale <= 1 or (self.scale and any(name not in VISA_COUNTS for name in objects)):
+            raise ValueError(f"scale {self.scale}: it is a share of VisA's own numbers, up to 1, for VisA's objects.")
+        if not objects or self.seed < 0 or any(self.counts(o)[0] < 3 or self.counts(o)[1] < 2 for o in objects):
+            raise ValueError(
+                "mini-VisA needs an object, 3 normal and 2 anomalous images or more, and a seed from 0 on."
+            )
+        if self.size < 64 or self.difficulty <= 0:
+            raise ValueError("mini-VisA needs a size of at least 64 pixels and a difficulty above 0.")
+
+    def info(self) -> dict[str, Any]:
+        """What `dataset.json` says."""
+        return {"name": "mini-VisA", "synthetic": True, "generator_version": VERSION, **asdict(self)}
+
+    def counts(self, name: str) -> tuple[int, int]:
+        """How many normal and anomalous images an object has."""
+        if not self.scale:
+            return self.normal, self.anomaly
+        normal, anomaly = VISA_COUNTS[name]
+        return round(self.scale * normal), round(self.scale * anomaly)
+
+    def training_counts(self, split_type: str, name: str) -> tuple[int, int]:
+        """How many of an object's normal and anomalous images train; the rest is for test.
+
+        VisA's own shares, but for 1cls where numbers of images are given, and at least ten for few-shot training.
+        """
+        share = TRAINING_SHARES[split_type]
+        least = FEW_SHOT_LEAST if split_type == "2cls_fewshot" else 0
+        normal, anomaly = (max(round(share * n), min(least, n // 2)) for n in self.counts(name))
+        if split_type == "1cls":
+            return normal if self.scale else round(SMALL_1CLS * self.normal), 0
+        return normal, anomaly
+
+    def files(self, name: str, kind: str, index: int) -> tuple[str, str]:
+        """Paths in the root of an image and of its mask, which is empty for a normal image."""
+        number = f"{index:0{3 if max(self.counts(name)) < 1000 else 4}d}"  # as in VisA
+        mask = f"{name}/Data/Masks/Anomaly/{number}.png" if kind == "Anomaly" else ""
+        return f"{name}/Data/Images/{kind}/{number}.JPG", mask
+
+
+DEFAULTS = Settings()
 
 
 def write_mini_visa(
@@ -73,7 +143,11 @@ def present(root: Path, settings: Settings = DEFAULTS) -> list[str]:
     except (OSError, ValueError):
         info = None
     if isinstance(info, dict) and info.get("name") == "mini-VisA":
-        return split_objects(root) if info == settings.info() else []
+        splits = root / "split_csv" / "1cls.csv"  # names the objects, in its order
+        if info != settings.info() or not splits.is_file():
+            return []
+        with splits.open(newline="", encoding="utf-8") as stream:
+            return list(dict.fromkeys(row["object"] for row in csv.DictReader(stream)))
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise ValueError(f"{root} exists and is no mini-VisA: choose a folder that does not exist yet.")
     return []
@@ -121,20 +195,16 @@ def _write_images(root: Path, settings: Settings, names: Sequence[str], workers:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(cores if workers is None else workers, len(jobs))
     few = workers is None and len(jobs) < 60  # starting a process takes as long as some twenty images
+    follow = partial(tqdm, desc="mini-VisA", total=len(jobs), unit="image", disable=not progress)
     if count > 1 and not few and not multiprocessing.current_process().daemon:
         spawn = multiprocessing.get_context("spawn")
         try:
             with ProcessPoolExecutor(count, spawn, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-                _follow(pool.map(_write_image, jobs, chunksize=8), len(jobs), progress)
+                deque(follow(pool.map(_write_image, jobs, chunksize=8)), maxlen=0)
             return
         except BrokenProcessPool:  # a script without a main guard cannot start any: go on here
             pass
-    _follow(map(_write_image, jobs), len(jobs), progress)
-
-
-def _follow(written: Iterable[None], total: int, progress: bool) -> None:
-    for _ in tqdm(written, "mini-VisA", total, unit="image", disable=not progress):
-        pass
+    deque(follow(map(_write_image, jobs)), maxlen=0)
 
 
 def _write_image(job: Job) -> None:
@@ -143,8 +213,50 @@ def _write_image(job: Job) -> None:
     picture = PIL.Image.fromarray(image)
     exif = picture.getexif()
     exif[0x010E] = NOTE  # ImageDescription
-    picture.save(root / settings.image(name, kind, index), "JPEG", quality=92, exif=exif, comment=NOTE.encode())
+    file, mask_file = settings.files(name, kind, index)
+    picture.save(root / file, "JPEG", quality=92, exif=exif, comment=NOTE.encode())
     if kind == "Anomaly":
         text = PngInfo()
         text.add_text("Description", NOTE)
-        PIL.Image.fromarray(mask).save(root / settings.mask(name, kind, index), "PNG", pnginfo=text)
+        PIL.Image.fromarray(mask).save(root / mask_file, "PNG", pnginfo=text)
+
+
+def write_annotations(root: Path, settings: Settings, name: str) -> None:
+    """Write an object's image_anno.csv, which names each image's defects."""
+    normal, anomaly = settings.counts(name)
+    labels = [("Normal", i, "normal") for i in range(normal)]
+    labels += [("Anomaly", i, ",".join(classes_of(name, i, settings.seed))) for i in range(anomaly)]
+    files = [(settings.files(name, kind, i), label) for kind, i, label in labels]
+    rows = [(image, label, mask) for (image, mask), label in files]
+    _write_csv(root / name / "image_anno.csv", ("image", "label", "mask"), rows, "\n")
+
+
+def write_splits(root: Path, settings: Settings, objects: Sequence[str]) -> None:
+    """Write the split files of `objects`; 1cls, which says what is there, last."""
+    for split_type in reversed(TRAINING_SHARES):
+        rows = [row for name in objects for row in _split(settings, split_type, name)]
+        file = root / "split_csv" / f"{split_type}.csv"
+        _write_csv(file, ("object", "split", "label", "image", "mask"), rows, "\r\n")
+
+
+def _split(settings: Settings, split_type: str, name: str) -> list[tuple[str, ...]]:
+    """The rows of one object: training before test, normal before anomalous, in shuffled order, as in VisA."""
+    rng = np.random.default_rng([settings.seed, crc32(name.encode()), crc32(split_type.encode())])
+    rows: dict[str, list[tuple[str, ...]]] = {"train": [], "test": []}
+    training = settings.training_counts(split_type, name)
+    for kind, total, first in zip(KINDS, settings.counts(name), training, strict=True):
+        for place, index in enumerate(rng.permutation(total)):
+            split = "train" if place < first else "test"
+            rows[split].append((name, split, kind.lower(), *settings.files(name, kind, index)))
+    return rows["train"] + rows["test"]
+
+
+def _write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[str]], end: str) -> None:
+    """Write a table whole or not at all; nobody else writes into the root."""
+    file.parent.mkdir(exist_ok=True)
+    partial = file.with_name(f".{file.name}.new")
+    with partial.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator=end)
+        writer.writerow(header)
+        writer.writerows(rows)
+    partial.replace(file)

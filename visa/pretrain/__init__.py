@@ -1,10 +1,10 @@
-"""The pre-training methods by name, each a file with its loss, heads and published settings."""
+"""The pre-training methods by name, each a class in a file with its loss and PUBLISHED settings."""
 
 METHODS = {
-    "simsiam": "visa.pretrain.simsiam",
-    "mocov2": "visa.pretrain.mocov2",
-    "simclr": "visa.pretrain.simclr",
-    "supervised": "visa.pretrain.supervised",
+    "simsiam": "visa.pretrain.simsiam.SimSiam",
+    "mocov2": "visa.pretrain.mocov2.MoCoV2",
+    "simclr": "visa.pretrain.simclr.SimCLR",
+    "supervised": "visa.pretrain.supervised.Supervised",
 }
 
 VERSION = 2

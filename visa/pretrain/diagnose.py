@@ -1,4 +1,4 @@
-"""What a pre-training learned, and what a full one costs.
+"""What a pre-training learned.
 
 It is judged on held-out images, in evaluation mode, on z and on the backbone. The SPD loss itself is no evidence: a
 predictor or the batch statistics of training can bring it down alone.
@@ -6,7 +6,6 @@ predictor or the batch statistics of training can bring it down alone.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,34 +16,35 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.flop_counter import FlopCounterMode
 
 from visa.backbone import normalize
-from visa.pretrain import METHODS
-from visa.pretrain.augment import Draws, Views, random_view
-from visa.pretrain.settings import PretrainSettings, build, published
+from visa.pretrain.augment import Draws, random_view
 from visa.pretrain.simsiam import feature_std
 from visa.pretrain.smoothblend import draw_patches, smooth_blend
 from visa.pretrain.spd import SpdSettings, cosine
 
 VIEWS = 200  # of each kind that are judged
-IMAGENET_IMAGES = 1_281_167
 
 
 @torch.no_grad()
 def diagnose(method: Any, images: Tensor, side: int, spd: SpdSettings, seed: int = 0) -> dict[str, float]:
-    """Measure cosines and a probe on held-out normal images, uint8 N,3,H,W.
+    """Measure a linear probe on a method's `backbone`, and the cosines of its `embed` where it has one.
 
-    `method` has `embed` and `backbone`. `cos_weak`: mean cos z(w), z(w2) of two weak views;
-    `cos_blend`: of w and SmoothBlend(w); `triplet`: share of images with cos(w, w2) > cos(w, SmoothBlend(w)), near 0
-    where only global change is seen and 1 at best; `triplet_own`: the same against the blend of a third weak view, as
-    in training, where chance is .5; `feature_std` of z over images: 1 spread, 0 collapsed; `probe_auroc`,
-    `probe_accuracy`: see `probe_backbone`. Few images are drawn several times, to VIEWS of each kind.
+    `images` are held-out normal ones, uint8 N,3,H,W; few are drawn several times, to VIEWS of each kind.
+    `cos_weak`: mean cos z(w), z(w2) of two weak views; `cos_blend`: of w and SmoothBlend(w); `triplet`: share of images
+    with cos(w, w2) > cos(w, SmoothBlend(w)), near 0 where only global change is seen and 1 at best; `triplet_own`: the
+    same against the blend of a third weak view, as in training, where chance is .5; `feature_std` of z over images: 1
+    spread, 0 collapsed. `probe_auroc`, `probe_accuracy`: how well the probe tells SmoothBlend-ed views from clean by
+    their pooled features, in five folds, with both views of an image in one; chance is .5 for both.
     """
     method.eval()
     views = _views(images, side, spd, seed)
-    z, z2, z_blend, z_own = (_batched(method.embed, view) for view in views)
+    cosines = _cosines(method.embed, views) if hasattr(method, "embed") else {}
+    return {**cosines, **_probe(method.backbone, views[1], views[2], len(images), seed)}
+
+
+def _cosines(embed: Callable[[Tensor], Tensor], views: tuple[Tensor, ...]) -> dict[str, float]:
+    z, z2, z_blend, z_own = (_batched(embed, view) for view in views)
     weak, local = cosine(z, z2), cosine(z, z_blend)
     return {
         "cos_weak": float(weak.mean()),
@@ -52,74 +52,7 @@ def diagnose(method: Any, images: Tensor, side: int, spd: SpdSettings, seed: int
         "triplet": float((weak > local).float().mean()),
         "triplet_own": float((weak > cosine(z, z_own)).float().mean()),
         "feature_std": float(feature_std(z)),
-        **_probe(method.backbone, views[1], views[2], len(images), seed),
     }
-
-
-@torch.no_grad()
-def probe_backbone(backbone: nn.Module, images: Tensor, side: int, spd: SpdSettings, seed: int = 0) -> dict[str, float]:
-    """Measure how well a linear probe on pooled features tells SmoothBlend-ed views from clean: AU-ROC and accuracy.
-
-    Five folds, and both views of an image lie in one. Half of the views are blended: chance is .5 for both.
-    `images` are held-out, uint8 N,3,H,W.
-    """
-    _, clean, blended, _ = _views(images, side, spd, seed)
-    return _probe(backbone.eval(), clean, blended, len(images), seed)
-
-
-@dataclass(frozen=True)
-class FullRun:
-    """A published pre-training on ImageNet: `flops` for one image of a step, `hours` and `money` for all of it."""
-
-    pretraining: str
-    epochs: int
-    flops: float
-    images_per_second: float
-    hours: float
-    money: float
-
-
-def flops_per_image(settings: PretrainSettings, classes: int = 1000, batch: int = 2) -> float:
-    """Count the floating-point operations that the forward and backward pass of a training step spends on one image.
-
-    Counted on the actual step, all views and heads included, without computing it; augmentation is left out.
-    """
-    with torch.device("meta"):
-        x = torch.empty(batch, 3, settings.image_size, settings.image_size)
-        labels = torch.zeros(batch, dtype=torch.long)
-        method = _countable(build(replace(settings, weights=""), classes)).train()
-    views = Views(x, x, labels, (x, x, x) if settings.spd else None, torch.arange(len(x), device="meta"))
-    with FlopCounterMode(display=False) as counter:
-        method(views)["loss"].backward()
-    return float(counter.get_total_flops() / batch)
-
-
-def full_runs(sustained: float, price_per_hour: float, image_size: int = 224, arch: str = "resnet50") -> list[FullRun]:
-    """Estimate what every method costs, with and without SPD, as published on ImageNet.
-
-    `sustained` floating-point operations a second are a measured run's images/s times its `flops_per_image`: an
-    estimate, since other sizes use a device differently well. `price_per_hour` is that of the machine.
-    """
-    runs = []
-    for method in METHODS:
-        for spd in (None, SpdSettings()):
-            settings = published(method, arch=arch, image_size=image_size, spd=spd)
-            flops = flops_per_image(settings)
-            rate = sustained / flops
-            hours = IMAGENET_IMAGES * settings.epochs / rate / 3600
-            name = f"{method}+spd" if spd else method
-            runs.append(FullRun(name, settings.epochs, flops, rate, hours, hours * price_per_hour))
-    return runs
-
-
-def _countable(method: nn.Module) -> nn.Module:
-    """The same without batch norms and ReLU: nothing in them is counted, and going through them takes three quarters
-    of the time."""
-    for part in list(method.modules()):
-        for name, child in part.named_children():
-            if isinstance(child, _BatchNorm | nn.ReLU):
-                setattr(part, name, nn.Identity())
-    return method
 
 
 def _views(images: Tensor, side: int, spd: SpdSettings, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -132,11 +65,8 @@ def _views(images: Tensor, side: int, spd: SpdSettings, seed: int) -> tuple[Tens
 
 
 def _probe(backbone: nn.Module, clean: Tensor, blended: Tensor, images: int, seed: int) -> dict[str, float]:
-    def pooled(view: Tensor) -> Tensor:
-        features: Tensor = backbone(normalize(view, backbone))
-        return features
-
-    x = torch.cat([_batched(pooled, clean), _batched(pooled, blended)]).cpu().numpy()
+    views = (clean, blended)
+    x = torch.cat([_batched(lambda v: backbone(normalize(v, backbone)), view) for view in views]).cpu().numpy()
     y = np.repeat([0, 1], len(clean))
     folds = np.random.default_rng(seed).permutation(images) % 5
     image_fold = np.resize(folds, len(x))  # rows go through the images over and over

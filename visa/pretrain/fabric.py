@@ -7,6 +7,7 @@ several CPU processes each takes the batch statistics of its own images.
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabri
 
     Started by torchrun, or by srun as one of several tasks, it joins the others, and their numbers take the place of
     `devices` and `nodes`; else it starts this machine's other processes itself, as copies of the running command.
-    Precision belongs to `visa.pretrain.train.Speed`. Raises VisaError for devices that are not there, and for several
+    Raises VisaError for devices that are not there, and for several
     in a notebook, which cannot be copied.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -53,13 +54,18 @@ def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabri
     return fabric
 
 
-def check_shareable(batch_size: int, fabric: Fabric) -> None:
-    """Raise VisaError if the processes cannot share a global batch equally."""
-    if batch_size % fabric.world_size:
-        raise VisaError(
-            f"batch_size is {batch_size}, which {fabric.world_size} processes cannot share equally: "
-            f"give a multiple of {fabric.world_size}."
-        )
+def from_first(make: Callable[[], Any], fabric: Fabric) -> Any:
+    """Return in all processes what `make` returns in the first one, which alone calls it; all raise its VisaError."""
+    made, mistake = None, ""
+    if fabric.is_global_zero:
+        try:
+            made = make()
+        except VisaError as error:
+            mistake = str(error)
+    made, mistake = fabric.broadcast((made, mistake))
+    if mistake:
+        raise VisaError(mistake)
+    return made
 
 
 def own_rows(all_rows: Tensor) -> Tensor:
@@ -101,8 +107,6 @@ def _started() -> tuple[int, int] | None:
 
 
 def _check(device: torch.device, devices: int, nodes: int) -> None:
-    if devices < 1 or nodes < 1:
-        raise VisaError(f"devices is {devices} and nodes is {nodes}: give 1 or more.")
     there = torch.cuda.device_count() if device.type == "cuda" else 1 if device.type == "mps" else devices
     if devices > there:
         raise VisaError(f"{devices} devices of kind {device.type} are asked for, and this machine has {there}.")

@@ -5,6 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from visa.data.images import UNREADABLE, open_image
 from visa.data.source import Source
 from visa.data.splits import select
 from visa.errors import VisaError
+from visa.runs import folder_scope
 
 HELD_OUT = 100  # images kept from training to judge what was learned
 BUDGET = 0.001  # share of images that may be corrupt
@@ -121,25 +123,6 @@ def find_files(root: Path) -> Files:
     return Files(str(root), names, torch.as_tensor(labels), len(classes))
 
 
-def folder_images(root: Path, side: int, workers: int | None = None) -> tuple["FolderImages", Tensor, str]:
-    """Find every image below an ImageNet-style folder: those to train on, held-out ones, and their fingerprint.
-
-    One in twenty is held out, 5 to HELD_OUT (uint8 N,3,side,side): spread evenly over the sorted paths, and so over
-    the classes; corrupt ones are left out. `workers`: see FolderImages.
-    Raises VisaError if the folder is absent, holds fewer than ten images, or too many corrupt ones.
-    """
-    files = find_files(Path(root))
-    if (n := len(files.names)) < 10:
-        raise VisaError(f"{n} images below pretrain_root {str(root)!r}: give a folder with ten or more.")
-    count = min(HELD_OUT, max(5, n // 20))
-    chosen = np.arange(count) * n // count
-    held_out = FolderImages(files.some(chosen), side)
-    train = FolderImages(files.some(np.setdiff1d(np.arange(n), chosen)), side, workers)
-    images = held_out.readable()
-    train.skipped += held_out.skipped
-    return train, images, files.fingerprint()
-
-
 class FolderImages(Dataset["Decoded"]):
     """Training images that lie on disk as `files`, decoded by worker processes to centre squares of `side` pixels.
 
@@ -214,6 +197,54 @@ class FolderImages(Dataset["Decoded"]):
 
 Images = ImagesInMemory | FolderImages
 """Training images: their number, `classes` of labels, batches in a given order, and 'path: reason' of corrupt ones."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Images to train on, some held out (uint8 N,3,S,S), and what names them.
+
+    `scope`: the object, `all`, or the folder's name.
+    """
+
+    images: Images
+    held_out: Tensor
+    scope: str
+    dataset: str
+    synthetic: bool
+    fingerprint: str
+
+
+def training_data(source: Source, object: str, folder: str, view_side: int) -> TrainingData:
+    """Load normal training images of an object (or `all`), or find every image below `folder` where one is given.
+
+    They are an eighth larger than the views that are cut from them. Raises VisaError as `folder_data`.
+    """
+    if folder:
+        return folder_data(folder, view_side)
+    trained_on = source.objects if object == "all" else [object]
+    images, held_out = object_images(source, object, view_side * 9 // 8)
+    return TrainingData(images, held_out, object, source.name, source.synthetic, source.fingerprint(*trained_on))
+
+
+def folder_data(folder: str, view_side: int, dataset: str = "", workers: int | None = None) -> TrainingData:
+    """Find every image below an ImageNet-style `folder`, called `dataset` or by the folder's name.
+
+    One in twenty is held out, 5 to HELD_OUT: spread evenly over the sorted paths, and so over the classes; corrupt ones
+    are left out. `workers` decode the others (see `FolderImages`).
+    Raises VisaError for an absent folder, a name that is taken (see `folder_scope`), images both in class folders and
+    beside them, fewer than ten images, and too many corrupt ones.
+    """
+    scope, side = folder_scope(folder, dataset), view_side * 9 // 8
+    files = find_files(Path(folder).expanduser().resolve())
+    if (n := len(files.names)) < 10:
+        raise VisaError(f"{n} images below pretrain_root {files.root!r}: give a folder with ten or more.")
+    count = min(HELD_OUT, max(5, n // 20))
+    chosen = np.arange(count) * n // count
+    held_out = FolderImages(files.some(chosen), side)
+    train = FolderImages(files.some(np.setdiff1d(np.arange(n), chosen)), side, workers)
+    images = held_out.readable()
+    train.skipped += held_out.skipped
+    return TrainingData(train, images, scope, scope, False, files.fingerprint())
 
 
 def decode(file: Path, side: int) -> Tensor:

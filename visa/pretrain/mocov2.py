@@ -12,7 +12,7 @@ from visa.pretrain.augment import Views
 from visa.pretrain.fabric import gathered, own_rows
 from visa.pretrain.settings import PretrainSettings
 from visa.pretrain.simsiam import feature_std
-from visa.pretrain.spd import SpdSettings, SpdTerm, Terms
+from visa.pretrain.spd import SpdTerm, Terms
 
 PUBLISHED = {"epochs": 200, "batch_size": 256, "base_lr": 0.03, "weight_decay": 1e-4, "temperature": 0.2}
 """On ImageNet: He et al. 2020, sections 3.3 and 4 (queue, momentum, eight GPUs of 32 images with batch norms of their
@@ -33,10 +33,10 @@ def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
 
 
 class MoCoV2(nn.Module):
-    """MoCo v2, with the SPD term on the query's z where `spd` is given.
+    """MoCo v2, with the SPD term on the query's z where the settings have one.
 
     Projector: two layers, hidden as wide as the features, output 128, ReLU and no batch norm. The key encoder follows
-    the query's by `momentum` a step and fills a queue of unit keys, which serve as negatives. Batch norm works on
+    the query's by `key_momentum` a step and fills a queue of unit keys, which serve as negatives. Batch norm works on
     groups of `bn_group` images, and keys are encoded in another order than queries: in one common group the statistics
     alone would tell an image's key from the queue's (He et al. 2020, section 3.3, shuffling BN).
     """
@@ -45,26 +45,17 @@ class MoCoV2(nn.Module):
     queue_at: Tensor
     syncs_batch_norm = False
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        spd: SpdSettings | None = None,
-        temperature: float = 0.2,
-        queue: int = 65536,
-        momentum: float = 0.999,
-        bn_group: int = 32,
-        dim: int = 128,
-    ) -> None:
+    def __init__(self, backbone: nn.Module, settings: PretrainSettings, classes: int = 0, dim: int = 128) -> None:
         super().__init__()
-        self.temperature, self.momentum, self.bn_group = temperature, momentum, bn_group
+        self.temperature, self.momentum = settings.temperature, settings.key_momentum
         width = feature_width(backbone)
-        self.backbone = split_batch_norm(backbone, bn_group)
+        self.backbone = split_batch_norm(backbone, settings.bn_group)
         self.projector = nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, dim))
         self.key_backbone = copy.deepcopy(self.backbone).requires_grad_(False)
         self.key_projector = copy.deepcopy(self.projector).requires_grad_(False)
-        self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
+        self.register_buffer("queue", F.normalize(torch.randn(settings.queue, dim), dim=1))
         self.register_buffer("queue_at", torch.zeros((), dtype=torch.long))
-        self.spd = SpdTerm(spd, backbone)
+        self.spd = SpdTerm(settings.spd, backbone)
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the query's projection z, N,128, of images N,3,S,S in [0,1]."""
@@ -102,12 +93,6 @@ class MoCoV2(nn.Module):
         at = (self.queue_at + torch.arange(len(keys), device=keys.device)) % len(self.queue)
         self.queue.index_copy_(0, at, keys)
         self.queue_at.add_(len(keys)).remainder_(len(self.queue))
-
-
-def build(backbone: nn.Module, settings: PretrainSettings, classes: int) -> MoCoV2:
-    """MoCo v2 of `settings`."""
-    s = settings
-    return MoCoV2(backbone, s.spd, s.temperature, s.queue, s.key_momentum, s.bn_group)
 
 
 def split_batch_norm(model: nn.Module, group: int) -> nn.Module:

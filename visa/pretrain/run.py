@@ -1,68 +1,26 @@
 """One pre-training from images to files, as notebook 3 and `visa pretrain` both do it."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
 from visa.backbone import calibrate_batch_norm, create_backbone, load_weights, save_weights
-from visa.data.source import Source
-from visa.errors import VisaError, check_choice
+from visa.errors import check_choice
 from visa.paths import locked
 from visa.pretrain.checkpoint import training_key
-from visa.pretrain.diagnose import diagnose, probe_backbone
-from visa.pretrain.images import Images, folder_images, object_images
+from visa.pretrain.diagnose import diagnose
+from visa.pretrain.fabric import from_first
+from visa.pretrain.images import TrainingData
 from visa.pretrain.settings import PretrainSettings
 from visa.pretrain.spd import SpdSettings
-from visa.pretrain.train import PRECISIONS, Result, Speed, pretrain
+from visa.pretrain.train import PRECISIONS, Result, pretrain
 from visa.provenance import read_sidecar, write_rows, write_sidecar, write_text
-from visa.runs import folder_scope, pretraining_name
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Images to train on, some held out (uint8 N,3,S,S), and what names them.
-
-    `scope`: the object, `all`, or the folder's name.
-    """
-
-    images: Images
-    held_out: Tensor
-    scope: str
-    dataset: str
-    synthetic: bool
-    fingerprint: str
-
-
-def training_data(source: Source, object: str, folder: str, view_side: int) -> TrainingData:
-    """Load normal training images of an object (or `all`), or find every image below `folder` where one is given.
-
-    They are a little larger than the views. Raises VisaError as `folder_data`.
-    """
-    if folder:
-        return folder_data(folder, view_side)
-    trained_on = source.objects if object == "all" else [object]
-    images, held_out = object_images(source, object, _side(view_side))
-    return TrainingData(images, held_out, object, source.name, source.synthetic, source.fingerprint(*trained_on))
-
-
-def folder_data(folder: str, view_side: int, dataset: str = "", workers: int | None = None) -> TrainingData:
-    """Find every image below `folder`, called `dataset` or by the folder's name.
-
-    `workers` decode them (see `FolderImages`). Raises VisaError for an absent folder, a name that is taken (see
-    `folder_scope`), images both in class folders and beside them, and too few or too many corrupt images.
-    """
-    scope, root = folder_scope(folder, dataset), Path(folder).expanduser().resolve()
-    images, held_out, fingerprint = folder_images(root, _side(view_side), workers)
-    return TrainingData(images, held_out, scope, scope, False, fingerprint)
+from visa.runs import pretraining_name
 
 
 def run_pretraining(
@@ -81,7 +39,8 @@ def run_pretraining(
     """
     check_choice("precision", precision, ("auto", *PRECISIONS))
     checkpoint = folder / f"checkpoint-{training_key(settings, data.fingerprint)}.pt"
-    with _locked_for_all(folder, fabric):
+    with ExitStack() as stack:
+        from_first(lambda: stack.enter_context(locked(folder)), fabric)
         result = pretrain(data.images, settings, checkpoint, fabric, None if precision == "auto" else precision)
         if fabric.is_global_zero:
             judge = judge or settings.spd or SpdSettings()
@@ -89,8 +48,7 @@ def run_pretraining(
             method, held_out = result.method.to(device), data.held_out.to(device)
             diagnosis = diagnose(method, held_out, settings.image_size, judge, settings.seed)
             name = pretraining_name(settings.method, settings.spd is not None)
-            facts = {"device": str(fabric.device), "processes": fabric.world_size, "speed": asdict(result.speed)}
-            _write(folder, name, settings, data, result, diagnosis, **facts)
+            _write(folder, name, settings, data, result, diagnosis)
         fabric.barrier()
 
 
@@ -103,41 +61,15 @@ def run_random(settings: PretrainSettings, data: TrainingData, folder: Path) -> 
         spread = torch.linspace(0, len(data.images) - 1, min(len(data.images), 64)).long().tolist()
         (batch,) = data.images.batches([spread])
         calibrate_batch_norm(backbone, [batch.images.float() / 255])
-    diagnosis = probe_backbone(backbone.eval(), data.held_out, settings.image_size, SpdSettings(), settings.seed)
     untrained = nn.ModuleDict({"backbone": backbone})
-    _write(folder, "random", settings, data, Result(untrained, [], 0.0, 0.0, [], Speed()), diagnosis)
+    diagnosis = diagnose(untrained, data.held_out, settings.image_size, SpdSettings(), settings.seed)
+    _write(folder, "random", settings, data, Result(untrained, [], 0.0, 0.0, [], {}), diagnosis)
 
 
 def is_finished(settings: PretrainSettings, data: TrainingData, folder: Path) -> bool:
     """Tell whether `folder` holds the result of these settings, this data and this VERSION."""
     record = read_sidecar(folder / "backbone.safetensors")
     return record is not None and record["key"] == training_key(settings, data.fingerprint)
-
-
-def in_processes(arguments: Sequence[str], source: Source) -> None:
-    """Run `visa pretrain` with `arguments` on `source` in processes of its own: devices cannot share a notebook's.
-
-    Raises VisaError if it fails; its own sentence stands above.
-    """
-    command = [sys.executable, "-m", "visa_spd", "pretrain", *arguments]
-    done = subprocess.run(command, env={**os.environ, "VISA_ROOT": str(source.root)})
-    if done.returncode:
-        raise VisaError(f"visa pretrain ended with exit code {done.returncode}: its last line above says why.")
-
-
-@contextmanager
-def _locked_for_all(folder: Path, fabric: Fabric) -> Iterator[None]:
-    """Have the first process lock `folder` for all of them; where it cannot, all raise the same VisaError."""
-    with ExitStack() as stack:
-        mistake = ""
-        if fabric.is_global_zero:
-            try:
-                stack.enter_context(locked(folder))
-            except VisaError as error:
-                mistake = str(error)
-        if mistake := fabric.broadcast(mistake):
-            raise VisaError(mistake)
-        yield
 
 
 def _write(
@@ -147,7 +79,6 @@ def _write(
     data: TrainingData,
     result: Result,
     diagnosis: dict[str, float],
-    **facts: object,
 ) -> None:
     """Write `backbone.safetensors`, its JSON sidecar, `curves.csv` (a row a step) and `diagnosis.json`.
 
@@ -158,15 +89,10 @@ def _write(
         write_rows(folder / "curves.csv", list(result.curves[0]), result.curves)
     write_text(folder / "diagnosis.json", json.dumps(diagnosis, indent=1) + "\n")
     about = {"dataset": data.dataset, "synthetic": data.synthetic, "scope": data.scope, "data": data.fingerprint}
-    named = {"pretraining": pretraining, **about, "images": len(data.images), "skipped": result.skipped, **facts}
+    named = {"pretraining": pretraining, **about, "images": len(data.images), "skipped": result.skipped, **result.where}
     times = {"seconds": round(result.seconds, 1), "images_per_second": round(result.images_per_second, 2)}
     weights, method = folder / "backbone.safetensors", result.method
     metadata = {"settings": asdict(settings), **named}
     save_weights(method.get_submodule("backbone"), weights, metadata, getattr(method, "classifier", None))
     key = training_key(settings, data.fingerprint)
     write_sidecar(weights, key, asdict(settings), diagnosis=diagnosis, **named, **times)
-
-
-def _side(view_side: int) -> int:
-    """Side of the images that views of a side are cut from."""
-    return view_side * 9 // 8

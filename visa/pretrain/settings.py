@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Literal
 
 import torch
@@ -92,7 +93,8 @@ def published(method: str, **changes: Any) -> PretrainSettings:
     check_choice("method", method, METHODS)
     for name in changes:
         check_choice("setting", name, PretrainSettings.__dataclass_fields__)
-    return replace(PretrainSettings(method=method, **import_module(METHODS[method]).PUBLISHED), **changes)
+    module = import_module(METHODS[method].rpartition(".")[0])
+    return replace(PretrainSettings(method=method, **module.PUBLISHED), **changes)
 
 
 def configured(method: str, spd: bool, values: Mapping[str, object]) -> PretrainSettings:
@@ -124,7 +126,7 @@ def build(settings: PretrainSettings, classes: int) -> nn.Module:
         load_weights(backbone, Path(settings.weights))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        method: nn.Module = import_module(METHODS[settings.method]).build(backbone, settings, classes)
+        method: nn.Module = resolve_name(METHODS[settings.method])(backbone, settings, classes)
         return method
 
 

@@ -9,7 +9,7 @@ from visa.pretrain.augment import View, Views
 from visa.pretrain.fabric import gathered
 from visa.pretrain.settings import PretrainSettings
 from visa.pretrain.simsiam import feature_std
-from visa.pretrain.spd import SpdSettings, SpdTerm, Terms
+from visa.pretrain.spd import SpdTerm, Terms
 
 SIMCLR_STRONG = View((0.08, 1.0), (0.8, 0.8, 0.8, 0.2), jitter_p=0.8, grey_p=0.2, blur_p=0.5, blur_sigma=(0.1, 2.0))
 """SimCLR's view: a stronger crop and twice the colour jitter (appendix A)."""
@@ -40,24 +40,24 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
 
 
 class SimCLR(nn.Module):
-    """SimCLR, with the SPD term where `spd` is given.
+    """SimCLR, with the SPD term where the settings have one.
 
     Projector: two layers, hidden as wide as the features, output 128, both with batch norm, the last without its shift
-    (section 2.1 and the authors' released code).
+    (section 2.1 and the authors' released code). Residual branches of random weights begin at zero, as in that code.
     """
 
-    def __init__(
-        self, backbone: nn.Module, spd: SpdSettings | None = None, temperature: float = 0.1, dim: int = 128
-    ) -> None:
+    def __init__(self, backbone: nn.Module, settings: PretrainSettings, classes: int = 0, dim: int = 128) -> None:
         super().__init__()
-        self.temperature = temperature
+        if not settings.weights:
+            zero_init_residual(backbone)
+        self.temperature = settings.temperature
         width = feature_width(backbone)
         self.backbone = backbone
         hidden = nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True)
         last = nn.Linear(width, dim, bias=False), nn.BatchNorm1d(dim)
         last[1].bias.requires_grad_(False)
         self.projector = nn.Sequential(*hidden, *last)
-        self.spd = SpdTerm(spd, backbone)
+        self.spd = SpdTerm(settings.spd, backbone)
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the projection z, N,128, of images N,3,S,S in [0,1]."""
@@ -70,10 +70,3 @@ class SimCLR(nn.Module):
         z1, z2 = self.embed(torch.cat([views.first, views.second])).chunk(2)  # one batch, as in the released code
         base = nt_xent(gathered(z1), gathered(z2), self.temperature)
         return self.spd.add({"base": base, "feature_std": feature_std(z1)}, self, views)
-
-
-def build(backbone: nn.Module, settings: PretrainSettings, classes: int) -> SimCLR:
-    """SimCLR of `settings`; residual branches of random weights begin at zero, as in the released code."""
-    if not settings.weights:
-        zero_init_residual(backbone)
-    return SimCLR(backbone, settings.spd, settings.temperature)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from visa.backbone import feature_width, normalize, zero_init_residual
 from visa.pretrain.augment import Views
 from visa.pretrain.settings import PretrainSettings
-from visa.pretrain.spd import SpdSettings, SpdTerm, Terms, cosine
+from visa.pretrain.spd import SpdTerm, Terms, cosine
 
 PUBLISHED = {"epochs": 100, "batch_size": 512, "base_lr": 0.05, "weight_decay": 1e-4}
 """On ImageNet (Chen & He 2021, section 4: batch 512, no warm-up)."""
@@ -23,16 +23,18 @@ def simsiam_loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
 
 
 class SimSiam(nn.Module):
-    """SimSiam, with the SPD term where `spd` is given.
+    """SimSiam, with the SPD term where the settings have one.
 
     Projector: three layers of 2048 with batch norm, the last without affine parameters. Predictor: 2048-512-2048
-    (section 3).
+    (section 3). Residual branches of random weights begin at zero (appendix A).
     """
 
     def __init__(
-        self, backbone: nn.Module, spd: SpdSettings | None = None, width: int = 2048, hidden: int = 512
+        self, backbone: nn.Module, settings: PretrainSettings, classes: int = 0, width: int = 2048, hidden: int = 512
     ) -> None:
         super().__init__()
+        if not settings.weights:
+            zero_init_residual(backbone)
         self.backbone = backbone
         self.projector = nn.Sequential(
             *_layer(feature_width(backbone), width),
@@ -41,7 +43,7 @@ class SimSiam(nn.Module):
             nn.BatchNorm1d(width, affine=False),
         )
         self.predictor = nn.Sequential(*_layer(width, hidden), nn.Linear(hidden, width))
-        self.spd = SpdTerm(spd, backbone)
+        self.spd = SpdTerm(settings.spd, backbone)
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the projection z, N,2048, of images N,3,S,S in [0,1]."""
@@ -54,13 +56,6 @@ class SimSiam(nn.Module):
         z1, z2 = self.embed(views.first), self.embed(views.second)
         base = simsiam_loss(self.predictor(z1).float(), self.predictor(z2).float(), z1, z2)
         return self.spd.add({"base": base, "feature_std": feature_std(z1)}, self, views)
-
-
-def build(backbone: nn.Module, settings: PretrainSettings, classes: int) -> SimSiam:
-    """SimSiam of `settings`; residual branches of random weights begin at zero (Chen & He 2021, appendix A)."""
-    if not settings.weights:
-        zero_init_residual(backbone)
-    return SimSiam(backbone, settings.spd)
 
 
 def feature_std(z: Tensor) -> Tensor:

@@ -17,8 +17,6 @@ from visa.errors import VisaError, check_choice
 from visa.pretrain.augment import WEAK, Draws, View, Views, random_view
 from visa.pretrain.smoothblend import BLEND, SmoothBlend, draw_patches, smooth_blend
 
-FORMS = ("cosine", "cross-entropy")
-
 Terms = dict[str, Tensor]
 """Named terms of a loss, each a mean over the batch."""
 
@@ -44,7 +42,7 @@ class SpdSettings:
     blend: SmoothBlend = BLEND
 
     def __post_init__(self) -> None:
-        check_choice("form of the SPD term", self.form, FORMS)
+        check_choice("form of the SPD term", self.form, ("cosine", "cross-entropy"))
         if not 0 <= self.eta <= 1e6:
             raise VisaError(f"eta is {self.eta}: give a weight from 0 on, at most 1e6.")
         check_choice("head_layer", self.head_layer, STAGES)

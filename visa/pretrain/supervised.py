@@ -7,7 +7,7 @@ from visa.backbone import feature_width, normalize
 from visa.errors import VisaError
 from visa.pretrain.augment import View, Views
 from visa.pretrain.settings import PretrainSettings
-from visa.pretrain.spd import SpdSettings, SpdTerm, Terms
+from visa.pretrain.spd import SpdTerm, Terms
 
 CROP_AND_FLIP = View((0.08, 1.0), (0.0, 0.0, 0.0, 0.0), jitter_p=0.0, grey_p=0.0, blur_p=0.0, blur_sigma=(0.1, 1.0))
 """The view of He et al. 2016, section 3.4, with the crop of Szegedy et al. 2015."""
@@ -24,20 +24,20 @@ PUBLISHED = {
 
 
 class Supervised(nn.Module):
-    """Classification by cross-entropy, with SPD's auxiliary classifier where `spd` is given (paper, section 3.2).
+    """Classification by cross-entropy, with SPD's auxiliary classifier beside it with SPD (paper, section 3.2).
 
     Raises VisaError for fewer than two classes.
     """
 
     second_view = False
 
-    def __init__(self, backbone: nn.Module, spd: SpdSettings | None, classes: int) -> None:
+    def __init__(self, backbone: nn.Module, settings: PretrainSettings, classes: int) -> None:
         if classes < 2:
             raise VisaError(f"supervised pre-training needs 2 classes or more, and here is {classes}.")
         super().__init__()
         self.backbone = backbone
         self.classifier = nn.Linear(feature_width(backbone), classes)
-        self.spd = SpdTerm(spd, backbone)
+        self.spd = SpdTerm(settings.spd, backbone)
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the pooled features of images N,3,S,S in [0,1]; there is no projection head."""
@@ -50,8 +50,3 @@ class Supervised(nn.Module):
         base = F.cross_entropy(logits, views.labels)
         accuracy = (logits.detach().argmax(1) == views.labels).float().mean()
         return self.spd.add({"base": base, "accuracy": accuracy}, self, views)
-
-
-def build(backbone: nn.Module, settings: PretrainSettings, classes: int) -> Supervised:
-    """A classifier of `classes` classes with the `settings`; raises VisaError if they are fewer than two."""
-    return Supervised(backbone, settings.spd, classes)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from timm.optim.lars import Lars
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from visa.errors import VisaError, check_choice
+from visa.errors import VisaError
 from visa.pretrain.augment import Draws, View, Views, random_view
-from visa.pretrain.checkpoint import Content, is_finite, load_shared, save, save_final
-from visa.pretrain.fabric import all_strings, check_shareable
+from visa.pretrain.checkpoint import load, save
+from visa.pretrain.fabric import all_strings, from_first
 from visa.pretrain.images import Batch, Images
 from visa.pretrain.settings import PretrainSettings, build
 from visa.pretrain.spd import SpdSettings, spd_views
@@ -40,39 +40,13 @@ PAUSE = 50
 _GROUP = 20  # steps between two looks at the loss on a GPU, which must not wait for it at each
 
 
-@dataclass(frozen=True)
-class Speed:
-    """How a device runs the steps; it changes results by rounding alone.
-
-    `precision`: float32, or bfloat16 by autocast where torch holds it safe; `channels_last`: memory format of the
-    weights, which activations follow. Raises VisaError for a precision not in PRECISIONS.
-    """
-
-    precision: str = "32-true"
-    channels_last: bool = False
-
-    def __post_init__(self) -> None:
-        check_choice("precision", self.precision, PRECISIONS)
-
-
-def default_speed(device: torch.device, precision: str | None = None) -> Speed:
-    """Return what is usually fastest: on CUDA bfloat16 (where the GPU computes in it) and channels_last, else float32.
-
-    `precision` takes the place of that choice.
-    """
-    if device.type != "cuda":
-        return Speed(precision or "32-true")
-    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    return Speed(precision or ("bf16-mixed" if bf16 else "32-true"), channels_last=True)
-
-
 @dataclass
 class Result:
     """A finished pre-training.
 
     `method` with its heads, on the CPU in evaluation mode; `curves`: a row of loss terms a step, means over processes,
     which the first process alone has; `seconds` spent training; `images_per_second` of all processes together;
-    `skipped`: corrupt images; `speed`: how it ran.
+    `skipped`: corrupt images; `where`: on what device, in how many processes and at what precision the last step ran.
     """
 
     method: nn.Module
@@ -80,7 +54,7 @@ class Result:
     seconds: float
     images_per_second: float
     skipped: list[str]
-    speed: Speed
+    where: dict[str, Any]
 
 
 def pretrain(
@@ -97,41 +71,43 @@ def pretrain(
     than a fiftieth of the time (after every step if 0): an interruption or a kill costs no more than the steps since.
     Batches and views depend on seed and step alone: on a CPU a resumed run ends with the same bits as an undisturbed
     one, and any number of processes may go on with it.
-    It runs at `default_speed` of the device, with `precision` where that is given.
+    `precision`: see `Step`.
     Raises VisaError if there are too few images, processes cannot share a batch equally, no checkpoint can be read, or
     the loss is not finite or the embeddings collapse, with what was seen and what to try.
     """
     if len(images) < settings.batch_size:
         raise VisaError(f"{len(images)} images make no batch of {settings.batch_size}: set a smaller batch_size.")
-    check_shareable(settings.batch_size, fabric)
-    content = load_shared(checkpoint, fabric)
-    speed = default_speed(fabric.device, precision)
-    step = Step(build(settings, images.classes), settings, fabric, speed)
+    if settings.batch_size % (n := fabric.world_size):
+        raise VisaError(
+            f"batch_size is {settings.batch_size}, which {n} processes cannot share equally: give a multiple of {n}."
+        )
+    step = Step(build(settings, images.classes), settings, fabric, precision)
     run = _Run(step, images, checkpoint)
-    if content:
+    if content := from_first(lambda: load(checkpoint), fabric):
         run.restore(content)
     with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # all batches have one shape
         run.train(save_every)
-    curves = run.rows() if fabric.is_global_zero else []
-    return Result(_plain(step.method, settings, images), curves, run.seconds, run.rate, sorted(run.skipped), speed)
-
-
-def _plain(method: nn.Module, settings: PretrainSettings, images: Images) -> nn.Module:
-    """The trained method as it was built: its batch norms not synced, on the CPU, in evaluation mode."""
-    plain = build(replace(settings, weights=""), images.classes)
-    plain.load_state_dict(method.state_dict())
-    return plain.eval()
+    method = step.method.to("cpu").to(memory_format=torch.contiguous_format).eval()
+    curves = run.rows if fabric.is_global_zero else []
+    return Result(method, curves, run.seconds, run.rate, sorted(run.skipped), run.where)
 
 
 class Step:
-    """A training step of `method` on this process's part of a global batch."""
+    """A training step of `method` on this process's part of a global batch.
 
-    def __init__(self, method: nn.Module, settings: PretrainSettings, fabric: Fabric, speed: Speed) -> None:
-        if fabric.world_size > 1 and fabric.device.type == "cuda" and getattr(method, "syncs_batch_norm", True):
+    `precision`: "32-true" is float32, "bf16-mixed" bfloat16 by autocast where torch holds it safe; None: on CUDA
+    bfloat16 where the GPU computes in it, else float32. On CUDA weights and activations lie in channels_last.
+    """
+
+    def __init__(self, method: nn.Module, settings: PretrainSettings, fabric: Fabric, precision: str | None) -> None:
+        cuda = fabric.device.type == "cuda"
+        bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        self.precision = precision or ("bf16-mixed" if bf16 else "32-true")
+        if fabric.world_size > 1 and cuda and getattr(method, "syncs_batch_norm", True):
             method = convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]  # torch's; timm's own norms, too
-        if speed.channels_last:
+        if cuda:
             method = method.to(memory_format=torch.channels_last)
-        self.method, self.settings, self.fabric, self.speed = method.train(), settings, fabric, speed
+        self.method, self.settings, self.fabric = method.train(), settings, fabric
         self.optimizer = build_optimizer(method, settings)
         self.model = fabric.setup_module(method)
 
@@ -139,7 +115,7 @@ class Step:
         """Train on uint8 images; returns the learning rate and the loss terms, of this process alone."""
         rate = set_lr(self.optimizer, self.settings, epoch)
         views = self.draw(batch, step)
-        with torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.speed.precision == "bf16-mixed"):
+        with torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
             terms = self.model(views)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(terms["loss"])
@@ -164,8 +140,9 @@ class _Run:
         self.per_epoch = len(images) // step.settings.batch_size
         self.steps = step.settings.epochs * self.per_epoch
         self.at, self.seconds, self.rate = 0, 0.0, 0.0
-        self.columns: list[str] = []
-        self.curves = torch.empty(0)  # a row for each of all steps, a column for each of `columns`
+        self.rows: list[dict[str, float]] = []  # of each step done
+        fabric = step.fabric
+        self.where = {"device": str(fabric.device), "processes": fabric.world_size, "precision": step.precision}
         self.skipped: set[str] = set()
         self.waiting: list[tuple[float, dict[str, Tensor]]] = []
         self.saved, self.saving = time.monotonic(), 0.0
@@ -177,16 +154,18 @@ class _Run:
         order = batch_indices(len(self.images), settings, self.at, fabric.global_rank, fabric.world_size)
         group = 1 if fabric.device.type == "cpu" else _GROUP
         first, began, before = self.at, time.monotonic(), self.seconds
-        with _bar(self, fabric) as bar:
+        shown: dict[str, Any] = {"desc": "pre-training", "unit": " images", "unit_scale": True, "mininterval": 2}
+        size, silent = settings.batch_size, fabric.global_rank > 0
+        with tqdm(total=self.steps * size, initial=first * size, disable=silent, **shown) as bar:
             for batch in self.images.batches(order):
                 self.waiting.append(self.step(batch, self.at, self.at / self.per_epoch))
                 self.at += 1
                 if self.at % group and self.at < self.steps:
                     continue
-                bar.update(len(self.waiting) * settings.batch_size)
+                bar.update(len(self.waiting) * size)
                 self.look()
                 took = time.monotonic() - began
-                self.seconds, self.rate = before + took, (self.at - first) * settings.batch_size / took
+                self.seconds, self.rate = before + took, (self.at - first) * size / took
                 pause = save_every and max(save_every, PAUSE * self.saving)
                 if time.monotonic() - self.saved > pause and self.at < self.steps:
                     self.save()
@@ -198,18 +177,10 @@ class _Run:
         self.waiting.clear()
         table = torch.stack([torch.stack(list(of_step.values())) for of_step in terms])
         means: Tensor = self.step.fabric.all_reduce(table, reduce_op="mean")  # type: ignore[assignment]
-        first = self.at - len(rates)
-        if not self.columns:
-            self._set_curves(["step", "lr", *terms[0]])
-        self.curves[first : self.at, 0] = torch.arange(first, self.at)
-        self.curves[first : self.at, 1] = torch.tensor(rates, dtype=torch.float64)
-        self.curves[first : self.at, 2:] = means.cpu()
-        self._check_finite(first)
+        for rate, values in zip(rates, means.tolist(), strict=True):
+            self.rows.append({"step": float(len(self.rows)), "lr": rate, **dict(zip(terms[0], values, strict=True))})
+        self._check_finite(self.rows[-len(rates) :])
         self._check_collapse()
-
-    def rows(self, first: int = 0) -> list[dict[str, float]]:
-        """Return the curves, a row for each step done from `first` on."""
-        return [dict(zip(self.columns, row, strict=True)) for row in self.curves[first : self.at].tolist()]
 
     def save(self) -> None:
         """Write a checkpoint if all weights are finite; if not, the next step's loss says so to every process."""
@@ -224,41 +195,40 @@ class _Run:
             raise VisaError(self._diverged("a weight", self.at - 1))
         self.skipped.update(all_strings(self.images.skipped, self.step.fabric))
         if self.step.fabric.global_rank == 0:
-            save_final(self.checkpoint, self.content())
+            save(self.checkpoint, self.content())
         self.step.fabric.barrier()
 
-    def content(self) -> Content:
+    def content(self) -> dict[str, Any]:
         return {
             "step": self.at,
             "seconds": self.seconds,
             "rate": self.rate,
-            "columns": self.columns,
-            "curves": self.curves[: self.at].clone(),  # a part of a tensor would be saved whole
+            "where": self.where,
+            "columns": list(self.rows[0]) if self.rows else [],
+            "curves": torch.tensor([list(row.values()) for row in self.rows], dtype=torch.float64),
             "skipped": sorted({*self.skipped, *self.images.skipped}),
             "method": self.step.method.state_dict(),
             "optimizer": None,
         }
 
-    def restore(self, content: Content) -> None:
+    def restore(self, content: dict[str, Any]) -> None:
         self.step.method.load_state_dict(content["method"])
         if content["optimizer"]:
             self.step.optimizer.load_state_dict(content["optimizer"])
         self.at, self.seconds, self.rate = content["step"], content["seconds"], content["rate"]
         self.skipped = set(content["skipped"])
-        if self.at:
-            self._set_curves(content["columns"])
-            self.curves[: self.at] = content["curves"]
-
-    def _set_curves(self, columns: list[str]) -> None:
-        self.columns, self.curves = columns, torch.zeros(self.steps, len(columns), dtype=torch.float64)
+        self.rows = [dict(zip(content["columns"], row, strict=True)) for row in content["curves"].tolist()]
+        if self.at == self.steps:
+            self.where = content.get("where", self.where)
 
     def _is_finite(self) -> bool:
         states = self.step.optimizer.state.values()
         momenta = [t for state in states for t in state.values() if isinstance(t, Tensor)]
-        return is_finite([*self.step.method.state_dict().values(), *momenta])
+        values = [t for t in (*self.step.method.state_dict().values(), *momenta) if t.is_floating_point()]
+        return bool(torch.stack([t.isfinite().all() for t in values]).all())  # waits for the device once
 
-    def _check_finite(self, first: int) -> None:
-        for row in self.rows(first):
+    def _check_finite(self, rows: list[dict[str, float]]) -> None:
+        for row in rows:
             for name in ("base", "spd", "loss"):
                 if not math.isfinite(row.get(name, 0.0)):
                     raise VisaError(self._diverged(f"the term {name!r} of the loss", int(row["step"]), row[name]))
@@ -271,12 +241,12 @@ class _Run:
 
     def _check_collapse(self) -> None:
         first = self.at - COLLAPSE_STEPS
-        if "feature_std" not in self.columns or first < max(0, self.step.settings.warmup_epochs * self.per_epoch):
+        if "feature_std" not in self.rows[-1] or first < max(0, self.step.settings.warmup_epochs * self.per_epoch):
             return
-        spread = self.curves[first : self.at, self.columns.index("feature_std")]
-        if bool((spread < COLLAPSED).all()):
+        spread = [row["feature_std"] for row in self.rows[first:]]
+        if all(value < COLLAPSED for value in spread):
             raise VisaError(
-                f"the embeddings have collapsed: feature_std is {float(spread[-1]):.3f}, and was below "
+                f"the embeddings have collapsed: feature_std is {spread[-1]:.3f}, and was below "
                 f"{COLLAPSED} for {COLLAPSE_STEPS} steps up to step {self.at - 1} (1 is healthy, 0 means that all "
                 "images embed alike): try a lower base_lr, a larger batch_size, or another seed."
             )
@@ -354,16 +324,3 @@ def set_lr(optimizer: torch.optim.Optimizer, settings: PretrainSettings, epoch: 
         constant = group["constant_lr"] and epoch >= settings.warmup_epochs
         group["lr"] = settings.lr if constant else rate
     return rate
-
-
-def _bar(run: _Run, fabric: Fabric) -> Any:
-    size = run.step.settings.batch_size
-    return tqdm(
-        total=run.steps * size,
-        initial=run.at * size,
-        desc="pre-training",
-        unit=" images",
-        unit_scale=True,
-        mininterval=2,
-        disable=fabric.global_rank > 0,
-    )

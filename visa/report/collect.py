@@ -11,17 +11,17 @@ from typing import Any
 
 import pandas as pd
 
-from visa.data.setups import SPLIT_TYPE
+from visa.data.setups import SETUPS, SPLIT_TYPE
 from visa.data.source import Source
 from visa.errors import check_choice
 from visa.paths import runs_root
 from visa.provenance import machine, read_sidecar
-from visa.report.tables import TITLES, load_metrics
+from visa.report.tables import load_metrics
 
 # Below a run: object, pre-training, scope and seed; for a file of scores, setup, detector and draw too.
 _METRICS = "scores/*/*/*/seed*/metrics.csv"
 _SCORES = "scores/*/*/*/seed*/*/*/draw*/scores.npz"
-_WITH_MAPS = ("patchcore", "padim", "unet")
+_FIRST = (*SETUPS, "patchcore", "padim", "unet")  # the case to look at, where there are several: one with maps
 _FACTS = ("question", "input", "output", "cost")  # bold words at the top of each notebook
 
 
@@ -63,15 +63,14 @@ def pick_case(found: pd.DataFrame, setup: str = "", detector: str = "", object: 
     What is left empty is chosen: the paper's first setup, a detector with maps, the first object, seed and draw.
     Raises VisaError for what has no scores. Empty if there are no scores at all.
     """
-    wishes = {"setup": setup, "detector": detector, "object": object}
-    for column, wanted in wishes.items():
+    for column, wanted in {"setup": setup, "detector": detector, "object": object}.items():
         if wanted and len(found):
             check_choice(f"{column} with scores", wanted, found[column].unique())
             found = found[found[column] == wanted]
-    for column, order in {"setup": TITLES, "detector": _WITH_MAPS, "object": (), "seed": (), "draw": ()}.items():
-        there = list(found[column].unique()) if column in wishes else sorted(found[column].unique())
-        found = found[found[column].isin([*(name for name in order if name in there), *there][:1])]
-    return found
+    columns, rank = ["setup", "detector", "object", "seed", "draw"], {k: i for i, k in enumerate(_FIRST)}
+    cases = found[columns].itertuples(index=False, name=None)
+    ranked = sorted(cases, key=lambda case: [(rank.get(name, len(rank)), name) for name in case])
+    return found.merge(pd.DataFrame(ranked[:1], columns=columns))
 
 
 def defect_images(source: Source, metrics: pd.DataFrame) -> dict[tuple[str, str], dict[str, int]]:
@@ -109,8 +108,8 @@ def run_stages(run: Path) -> pd.DataFrame:
         stamp = json.loads(file.read_text())
         p = stamp["parameters"]
         named = p.get("pretraining", f"{p['method']}{'+spd' if p.get('spd') else ''}" if "method" in p else "")
-        row = {"stage": stamp["stage"], "notebook": stamp["notebook"], "pretraining": named}
-        rows.append(row | {"object": p.get("object", ""), "seed": p.get("seed", ""), "seconds": stamp["seconds"]})
+        of = (named, p.get("object", ""), p.get("seed", ""))
+        rows.append((stamp["stage"], stamp["notebook"], *of, stamp["seconds"]))
     return pd.DataFrame(rows, columns=["stage", "notebook", "pretraining", "object", "seed", "seconds"])
 
 
@@ -121,11 +120,9 @@ def run_provenance(run: Path) -> dict[str, Any]:
     facts, machines = json.loads((run / "run.json").read_text()), []
     for kind, files in (("pretrainings", weights), ("scores", scored)):
         records = {name: read_sidecar(file) or {} for name, file in files.items()}
-        for record in records.values():
-            machines.append(record.pop("machine", None))
-            record.pop("key", None)
-            record.pop("diagnosis", None)
-        facts[kind] = records
+        machines += [record.get("machine") for record in records.values()]
+        left_out = ("machine", "key", "diagnosis")
+        facts[kind] = {name: {k: v for k, v in r.items() if k not in left_out} for name, r in records.items()}
     return {**facts, "machines": [m for i, m in enumerate(machines) if m not in machines[:i]]}
 
 

@@ -15,7 +15,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from visa.detect.scores import Scores
 from visa.errors import VisaError
 from visa.metrics.intervals import resample
-from visa.report.tables import METRICS, overall, summary_table, title_of
+from visa.report.tables import METRICS, balanced, overall, summary_table, title_of
 
 INK = "#767676"  # contrast of 4 : 1 or better on white and on the book's dark page
 PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#949494")  # seaborn's "colorblind", without its dark
@@ -46,36 +46,31 @@ def use_style() -> None:
     sns.set_theme(context="notebook", style="ticks", palette=list(PALETTE), font_scale=0.9, rc=rc)
 
 
-def plot_curves(curves: pd.DataFrame, terms: Sequence[str] = tuple(TERMS), smooth: int = 25) -> Figure:
-    """Plot training curves, one axis a term: running mean over `smooth` steps, a colour a pre-training, a line a seed.
+def plot_curves(curves: pd.DataFrame, smooth: int = 25) -> Figure:
+    """Plot training curves: an axis a term of TERMS, a colour a pre-training, a line a seed.
 
     curves: columns `pretraining`, `seed`, `step`, the terms, and `scope` where there are several; a term that is
-    absent, or empty for a pre-training, is left out.
+    absent, or empty for a pre-training, is left out. Lines are running means over `smooth` steps.
     """
-    shown = [t for t in terms if t in curves and curves[t].notna().any()]
-    if not shown:
-        raise VisaError(f"the curves hold none of {', '.join(terms)}: give the columns to plot as terms.")
+    shown = [t for t in TERMS if t in curves and curves[t].notna().any()]
     columns, rows = min(2, len(shown)), (len(shown) + 1) // 2
-    figure, grid = plt.subplots(rows, columns, figsize=(3.8 * columns, 2.5 * rows + 0.4), squeeze=False)
-    axes = list(grid.flat)
-    for unused in axes[len(shown) :]:
-        unused.remove()
+    figure = plt.figure(figsize=(3.8 * columns, 2.5 * rows + 0.4))
     names = list(curves["pretraining"].unique())
     keys = [c for c in ("pretraining", "seed", "scope") if c in curves]
-    for axis, term in zip(axes, shown, strict=False):
+    for place, term in enumerate(shown, 1):
+        axis = figure.add_subplot(rows, columns, place)
         for (name, *_), run in curves.dropna(subset=[term]).groupby(keys, sort=False):
             drawn = pd.DataFrame({"x": run["step"], "y": run[term].rolling(smooth, min_periods=1).mean()})
             drawn = drawn.iloc[:: max(1, -(-len(drawn) // 120))]  # a running mean needs no more points
             axis.plot(drawn["x"], drawn["y"], color=PALETTE[names.index(name) % 6], lw=1.2, label=name)
-        axis.set(xlabel="step", ylabel=TERMS.get(term, term))
-    legend_once(figure, axes)
+        axis.set(xlabel="step", ylabel=TERMS[term])
+    legend_once(figure)
     return figure
 
 
-def plot_scores(scores: ArrayLike, labels: ArrayLike, axis: Axes | None = None, bins: int = 30) -> None:
+def plot_scores(scores: ArrayLike, labels: ArrayLike, axis: Axes, bins: int = 30) -> None:
     """Plot the histogram of image scores (N,), normal (label 0) and anomalous (1) images apart, each summing to 1."""
     s, anomalous = np.asarray(scores), np.asarray(labels).astype(bool)
-    axis = axis or plt.subplots(figsize=(5, 3.2))[1]
     edges = np.histogram_bin_edges(s, bins).tolist()
     for name, chosen, colour in (("normal", ~anomalous, PALETTE[0]), ("anomalous", anomalous, PALETTE[1])):
         share = np.full(chosen.sum(), 1 / max(chosen.sum(), 1))
@@ -84,13 +79,11 @@ def plot_scores(scores: ArrayLike, labels: ArrayLike, axis: Axes | None = None, 
     axis.legend()
 
 
-def plot_roc_pr(
-    results: Mapping[str, tuple[ArrayLike, ArrayLike]], resamples: int = 0, confidence: float = 0.95, seed: int = 0
-) -> Figure:
+def plot_roc_pr(results: Mapping[str, tuple[ArrayLike, ArrayLike]], resamples: int = 0) -> Figure:
     """Plot ROC and precision-recall curves; `results` maps a name to scores (N,) and labels (N,), 1 for an anomaly.
 
-    With `resamples`, say 500, each curve lies in a band: at every rate, the middle `confidence` of the curves of as
-    many bootstrap samples, normal and anomalous images drawn apart. The dotted lines are chance.
+    With `resamples`, say 500, each curve lies in a band: at every rate, the middle 95 % of the curves of as many
+    bootstrap samples, normal and anomalous images drawn apart. The dotted lines are chance.
     """
     figure, (roc, pr) = plt.subplots(1, 2, figsize=(8, 3.6))
     for name, (scores, labels) in results.items():
@@ -99,9 +92,9 @@ def plot_roc_pr(
         (line,) = roc.plot(fpr, tpr, label=name)
         pr.plot(recall, precision, label=name)
         if resamples:
-            curves = _resampled_curves(np.asarray(scores), np.asarray(labels).astype(bool), resamples, seed)
+            curves = _resampled_curves(np.asarray(scores), np.asarray(labels).astype(bool), resamples)
             for axis, drawn in ((roc, curves["roc"]), (pr, curves["pr"])):
-                low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+                low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
                 axis.fill_between(_RATES, low, high, color=line.get_color(), alpha=0.15, lw=0)
     prevalence = float(np.mean(np.asarray(next(iter(results.values()))[1])))
     roc.plot([0, 1], [0, 1], color=INK, lw=0.8, ls=":")
@@ -112,7 +105,7 @@ def plot_roc_pr(
     return figure
 
 
-def _resampled_curves(scores: Floats, positive: NDArray[np.bool_], resamples: int, seed: int) -> dict[str, Floats]:
+def _resampled_curves(scores: Floats, positive: NDArray[np.bool_], resamples: int) -> dict[str, Floats]:
     """Draw images `resamples` times: (resamples, 101) true-positive rates `roc` and precisions `pr` at _RATES.
 
     A bootstrap sample is a weight for each image, so scores are sorted once; equal scores enter a curve together.
@@ -129,35 +122,7 @@ def _resampled_curves(scores: Floats, positive: NDArray[np.bool_], resamples: in
         pr = [np.interp(_RATES, np.append(0, x), np.append(y[0], y)) for x, y in zip(tpr, precision, strict=True)]
         return {"roc": np.array(roc), "pr": np.array(pr)}
 
-    return resample(curves, positive, resamples, seed)
-
-
-def show_maps(
-    images: ArrayLike,
-    maps: ArrayLike,
-    masks: ArrayLike,
-    scores: ArrayLike | None = None,
-    titles: Sequence[str] | None = None,
-    limits: tuple[float, float] | None = None,
-) -> Figure:
-    """Show one column a sample: image with the true mask's outline, and anomaly map.
-
-    images: N,H,W,3 or N,3,H,W, uint8; maps and masks: N,H,W; scores: N, written below. All maps share one colour
-    scale, from the median to the highest of their values, or `limits`.
-    """
-    pictures, truth, heat = _channels_last(images), np.asarray(masks), np.asarray(maps)
-    low, high = limits or (float(np.median(heat)), float(heat.max()))
-    n = len(pictures)
-    figure, axes = plt.subplots(2, n, figsize=(2.1 * n, 4.4), squeeze=False)
-    for k in range(n):
-        axes[0, k].imshow(pictures[k])
-        _outline(axes[0, k], truth[k])
-        axes[1, k].imshow(heat[k], cmap="cividis", vmin=low, vmax=high)
-        axes[0, k].set_title(titles[k] if titles else "")
-        axes[1, k].set_title("" if scores is None else f"score {np.asarray(scores)[k]:.2f}")
-    for axis in axes.flat:
-        axis.set_axis_off()
-    return figure
+    return resample(curves, positive, resamples, seed=0)
 
 
 def pick_cases(labels: ArrayLike, image_scores: ArrayLike, n: int = 3) -> dict[str, NDArray[np.int64]]:
@@ -167,25 +132,23 @@ def pick_cases(labels: ArrayLike, image_scores: ArrayLike, n: int = 3) -> dict[s
     the anomalous ones with the highest. labels: (N,), 1 for an anomaly; image_scores: (N,).
     """
     anomalous, s = np.asarray(labels).astype(bool), np.asarray(image_scores)
-    normal, bad = (np.flatnonzero(kind) for kind in (~anomalous, anomalous))
-    falling = {kind: which[np.argsort(-s[which], kind="stable")] for kind, which in (("normal", normal), ("bad", bad))}
-    return {
-        "false alarms": falling["normal"][:n],
-        "misses": falling["bad"][::-1][:n],
-        "found": falling["bad"][:n],
-    }
+    falling = np.argsort(-s, kind="stable")
+    normal, bad = (falling[anomalous[falling] == kind] for kind in (False, True))
+    return {"false alarms": normal[:n], "misses": bad[::-1][:n], "found": bad[:n]}
 
 
 def show_cases(picked: Mapping[str, NDArray[np.int64]], images: ArrayLike, scores: Scores) -> Figure:
     """Show a row a kind of case: each image with its true mask's outline, and the heat map over it if there is one.
 
-    images: those of `picked`, kind after kind, N,H,W,3 or N,3,H,W, uint8. All heat maps share one scale, from the
+    images: those of `picked`, kind after kind, (N, 3, H, W) uint8. All heat maps share one scale, from the
     median of all test pixels (clear) to the highest (light). Titles give the image score, and how many of 100 normal
     test images score lower.
     """
-    pictures, normal = iter(_channels_last(images)), scores.image_scores[scores.labels == 0]
-    heat = None if scores.maps is None else _density(scores.maps)
-    columns, wide = max(map(len, picked.values())), 1 if heat is None else 2
+    pictures, normal = iter(np.moveaxis(np.asarray(images), 1, -1)), scores.image_scores[scores.labels == 0]
+    maps = scores.maps
+    if maps is not None:
+        low, high = float(np.median(maps[:, ::4, ::4])), float(maps.max())  # a median needs no more pixels
+    columns, wide = max(map(len, picked.values())), 1 if maps is None else 2
     size = (1.9 * columns * wide, 2.2 * len(picked))
     figure, axes = plt.subplots(len(picked), columns * wide, figsize=size, squeeze=False)
     for row, (kind, indices) in zip(axes, picked.items(), strict=True):
@@ -196,8 +159,9 @@ def show_cases(picked: Mapping[str, NDArray[np.int64]], images: ArrayLike, score
             own[0].set_title(f"{scores.image_scores[i]:.3g}, above {below:.0f} %", fontsize="small")
             for axis in own:
                 axis.imshow(picture)
-            if heat is not None:
-                own[1].imshow(heat[i], cmap=HEAT, vmin=0, vmax=1, alpha=0.85 * heat[i] ** 0.5)  # ever denser above
+            if maps is not None:
+                heat = np.clip((maps[i] - low) / max(high - low, 1e-12), 0, 1)
+                own[1].imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=0.85 * heat**0.5)  # ever denser above
             if scores.masks is not None:
                 for axis in own:
                     _outline(axis, scores.masks[i])
@@ -205,12 +169,6 @@ def show_cases(picked: Mapping[str, NDArray[np.int64]], images: ArrayLike, score
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     return figure
-
-
-def _density(maps: Pixels) -> Pixels:
-    """Scale anomaly maps (N, H, W) to 0 at their median and 1 at the highest."""
-    low, high = float(np.median(maps[:, ::4, ::4])), float(maps.max())  # a median needs no more pixels
-    return np.clip((maps - low) / max(high - low, 1e-12), 0, 1)
 
 
 def _outline(axis: Axes, mask: Pixels) -> None:
@@ -223,17 +181,16 @@ def _outline(axis: Axes, mask: Pixels) -> None:
 def plot_metric_by_pretraining(metrics: pd.DataFrame, level: str, metric: str) -> Figure:
     """Plot one axis a setup and detector: the metric of every seed, a seed's values joined, and each mean.
 
-    A seed's value is the mean over its draws and objects, over all anomalies: of the objects that every pre-training
-    and seed of the axis has. Raises VisaError if nothing of the kind was measured, or nothing in common.
+    A seed's value is the mean over its draws and objects, over all anomalies: of what every pre-training of the axis
+    has (see `balanced`). Raises VisaError if nothing of the kind was measured, or nothing in common.
     """
-    table = _measured(overall(metrics), level, metric)
+    table = _measured(balanced(overall(metrics)), level, metric)
     names = list(table["pretraining"].unique())
     panels = list(table.groupby(["setup", "detector"], sort=False))
     width = max(2.0, 0.6 * len(names))
     figure, axes = plt.subplots(1, len(panels), figsize=(width * len(panels), 3.4), sharey=True, squeeze=False)
     for axis, ((setup, detector), part) in zip(axes[0], panels, strict=True):
-        alike = _of_common_objects(part)
-        values = alike.pivot_table(index="seed", columns="pretraining", values="value").reindex(columns=names)
+        values = part.pivot_table(index="seed", columns="pretraining", values="value").reindex(columns=names)
         for _, seed in values.iterrows():
             axis.plot(names, seed, color=INK, lw=0.8, marker="o", ms=4, alpha=0.7)
         axis.scatter(names, values.mean(), marker="_", s=600, lw=2.5, color=PALETTE[0], zorder=3)
@@ -243,21 +200,9 @@ def plot_metric_by_pretraining(metrics: pd.DataFrame, level: str, metric: str) -
     return figure
 
 
-def _of_common_objects(table: pd.DataFrame) -> pd.DataFrame:
-    if "object" not in table:
-        return table
-    common = set.intersection(*table.groupby(["pretraining", "seed"])["object"].agg(set))
-    if not common:
-        raise VisaError(f"the runs with {table['detector'].iloc[0]} have no object in common: complete them.")
-    return table[table["object"].isin(common)]
-
-
-def plot_differences(differences: pd.DataFrame, measures: Sequence[str]) -> Figure:
+def plot_differences(differences: pd.DataFrame) -> Figure:
     """Plot differences to a reference with intervals (see `differences_to`): an axis a measure, a line a variant."""
-    names = list(differences["variant"].unique())
-    shown = [m for m in measures if (differences["measure"] == m).any()]
-    if not shown:
-        raise VisaError(f"there is none of {', '.join(measures)} among the differences: choose what was measured.")
+    names, shown = list(differences["variant"].unique()), list(differences["measure"].unique())
     size = (3.6 * len(shown) + 1, 0.32 * len(names) + 1)
     figure, axes = plt.subplots(1, len(shown), figsize=size, sharey=True, squeeze=False)
     for axis, measure in zip(axes[0], shown, strict=True):
@@ -291,7 +236,7 @@ def plot_overview(metrics: pd.DataFrame, metric: str = "au_pr") -> Figure:
         row[0].set_ylabel(f"{title_of(level)}\n{METRICS.get(metric, metric)}")
     for axis in axes[-1]:
         axis.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
-    legend_once(figure, list(axes.flat))
+    legend_once(figure)
     return figure
 
 
@@ -320,17 +265,15 @@ def plot_defects(metrics: pd.DataFrame, level: str, metric: str = "au_pr") -> Fi
     columns = min(len(panels), 4)
     rows = -(-len(panels) // columns)
     size = (2.6 * columns + 1.5, (0.2 + 0.1 * len(names)) * len(classes) * rows + 1.3)
-    figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
-    for axis, ((setup, detector), part) in zip(axes.flat, panels, strict=False):
+    figure, first = plt.figure(figsize=size), None
+    for k, ((setup, detector), part) in enumerate(panels):
+        axis = figure.add_subplot(rows, columns, k + 1, sharex=first, sharey=first)
+        first = first or axis
         _draw_classes(axis, part, classes, names)
+        axis.tick_params(labelleft=k % columns == 0)
         axis.set_title(f"{title_of(str(setup))}, {title_of(str(detector))}")
-    axes[0, 0].set_ylim(len(classes) - 0.5, -0.5)
-    for unused in list(axes.flat)[len(panels) :]:
-        unused.remove()
-    for lowest in list(axes.flat)[: len(panels)][-columns:]:
-        lowest.tick_params(labelbottom=True)
-        lowest.set_xlabel(f"{level} {METRICS.get(metric, metric)}")
-    legend_once(figure, list(axes.flat)[: len(panels)])
+        axis.set(xlabel=f"{level} {METRICS.get(metric, metric)}", ylim=(len(classes) - 0.5, -0.5))
+    legend_once(figure)
     return figure
 
 
@@ -358,13 +301,7 @@ def _measured(metrics: pd.DataFrame, level: str, metric: str) -> pd.DataFrame:
     return table
 
 
-def legend_once(figure: Figure, axes: Sequence[Axes]) -> None:
+def legend_once(figure: Figure) -> None:
     """Draw one legend below the figure for all its axes, each label once."""
-    handles = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    handles = {label: h for axis in figure.axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
-
-
-def _channels_last(images: ArrayLike) -> Pixels:
-    """Return images N,H,W,3 of images N,H,W,3 or N,3,H,W."""
-    pixels: Pixels = np.asarray(images)
-    return pixels if pixels.shape[-1] == 3 else np.moveaxis(pixels, 1, -1)

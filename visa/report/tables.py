@@ -5,7 +5,8 @@ A table becomes Markdown, LaTeX, HTML or CSV.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -36,17 +37,14 @@ TITLES = {  # how the paper calls a setup, a level and a detector, in its order
     "unet": "U-Net",
 }
 PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }}
-figcaption {{ max-width: 48rem; margin-bottom: .5rem; }}
-table {{ border-collapse: collapse; border-block: 2px solid; white-space: nowrap; }}
+:root {{ color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }}
+table {{ border-collapse: collapse; border-block: 2px solid; white-space: nowrap; margin-block: .5rem; }}
 th, td {{ padding: .2rem .7rem; text-align: left; font-variant-numeric: tabular-nums; }}
-</style></head><body>
+</style>
 <h1>{title}</h1>
 {body}
-</body></html>
 """
 _DEFAULTS: dict[str, int | str] = {"draw": 0, "defect": ""}  # of a file without the column
 _REPEATED = 1e-12  # standard deviation of equal values
@@ -80,19 +78,12 @@ def load_metrics(files: Iterable[Path]) -> pd.DataFrame:
 
 
 def _read(file: Path) -> pd.DataFrame:
-    if not file.is_file():
-        raise VisaError(f"no metrics at {file}: run the notebooks first (visa run, or make reproduce).")
-    text = {c: str for c in COLUMNS if c not in ("draw", "seed", "value")}
-    read = pd.read_csv(file, dtype=text, keep_default_na=False)
-    table = read.assign(**{c: value for c, value in _DEFAULTS.items() if c not in read})
-    absent = [c for c in COLUMNS if c not in table]
-    if absent:
-        raise VisaError(f"{file} lacks the columns {', '.join(absent)}: it has {','.join(COLUMNS)}.")
-    table["value"] = pd.to_numeric(table["value"], errors="coerce")
-    if table["value"].isna().any():
-        line = int(table["value"].isna().to_numpy().argmax()) + 2
-        raise VisaError(f"{file}, line {line}: the value is no number; make the file anew.")
-    return table[list(COLUMNS)]
+    types = {c: str for c in COLUMNS if c not in ("draw", "seed")} | {"value": float}
+    try:
+        read = pd.read_csv(file, dtype=types, keep_default_na=False)
+        return read.assign(**{c: value for c, value in _DEFAULTS.items() if c not in read})[list(COLUMNS)]
+    except (OSError, ValueError, KeyError) as error:
+        raise VisaError(f"no metrics in {file} ({error}): run the notebooks (visa run, or make reproduce).") from error
 
 
 def overall(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -112,16 +103,13 @@ def balanced(metrics: pd.DataFrame) -> pd.DataFrame:
 
 def _common(metrics: pd.DataFrame) -> "pd.Series[bool]":
     """Mark the rows of an object, seed and draw that every pre-training has; all objects have all seeds and draws."""
-    units = pd.Series(list(zip(metrics["seed"], metrics["draw"], strict=True)), metrics.index)
-    parts = [part.index for _, part in metrics.groupby("pretraining")]
-    covered = [set(zip(metrics["object"][index], units[index], strict=True)) for index in parts]
-    common = set.intersection(*covered)
-    objects, everywhere = {o for o, _ in common}, {unit for _, unit in common}
-    complete = {o for o in objects if all((o, unit) in common for unit in everywhere)}
-    shared = {unit for unit in everywhere if all((o, unit) in common for o in objects)}
+    scored = metrics.groupby(["object", "seed", "draw"])["pretraining"].nunique().unstack("object", fill_value=0)
+    common = scored == metrics["pretraining"].nunique()  # a row a seed and draw, a column an object
+    common = common.loc[common.any(axis=1), common.any()]
     # A run that goes object by object is a seed ahead for some: what leaves more, of objects or of seeds, is kept.
-    kept, kept_units = max((complete, everywhere), (objects, shared), key=lambda pair: len(pair[0]) * len(pair[1]))
-    return metrics["object"].isin(kept) & units.isin(list(kept_units))
+    kept = max(common.loc[:, common.all()], common[common.all(axis=1)], key=lambda part: part.size)
+    units = pd.MultiIndex.from_frame(metrics[["seed", "draw"]])
+    return metrics["object"].isin(kept.columns) & units.isin(kept.index)
 
 
 def spd_pairs(names: Iterable[str]) -> dict[str, str]:
@@ -141,12 +129,10 @@ def summary_table(metrics: pd.DataFrame, by: Sequence[str] = GROUP) -> pd.DataFr
     return _spread_over(_units(metrics, list(by)), list(by))
 
 
-def paired_difference(
-    metrics: pd.DataFrame, a: str, b: str, by: Sequence[str] = PAIRED, confidence: float = 0.95
-) -> pd.DataFrame:
+def paired_difference(metrics: pd.DataFrame, a: str, b: str, by: Sequence[str] = PAIRED) -> pd.DataFrame:
     """Subtract pre-training `b` from `a`, paired by seed and draw: a `summary_table` with `low` and `high`.
 
-    Draws are averaged for each seed. `low` to `high` is the t-interval of the mean over what the column `over` says:
+    Draws are averaged for each seed. `low` to `high` is the 95 % t-interval of the mean, over what `over` says:
     `seeds`, or `draws` where there is one seed, or where all seeds give the same differences, as those of a probe on
     given weights do. One pair has no interval (NaN, `over` empty). Seeds say how much initial weights and batches
     matter, draws how much the choice of training images does; neither how another object would fare.
@@ -158,10 +144,10 @@ def paired_difference(
     difference = _minus(metrics[[c for c in COLUMNS if c in metrics]], "pretraining", a, b)
     if difference.empty:
         raise VisaError(f"{a} and {b} have no seed in common: run both with the same seeds.")
-    return _with_interval(_units(difference, list(by)), list(by), confidence)
+    return _with_interval(_units(difference, list(by)), list(by))
 
 
-def differences_to(results: pd.DataFrame, reference: str, confidence: float = 0.95) -> pd.DataFrame:
+def differences_to(results: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Subtract `reference` from each variant, paired by seed (and draw): a row a variant and measure.
 
     results: columns `variant`, `seed`, `measure`, `value`, and `draw` if there are draws; pairs that lack one side are
@@ -172,7 +158,7 @@ def differences_to(results: pd.DataFrame, reference: str, confidence: float = 0.
     units = [c for c in (*keys, "seed", "draw") if c in results]
     values = results.groupby(units, sort=False)["value"].mean().reset_index()
     parts = [_minus(values, "variant", name, reference).assign(variant=name) for name in names if name != reference]
-    return _with_interval(_units(pd.concat([values[:0], *parts]), keys), keys, confidence)
+    return _with_interval(_units(pd.concat([values[:0], *parts]), keys), keys)
 
 
 def _minus(table: pd.DataFrame, column: str, first: str, second: str) -> pd.DataFrame:
@@ -202,12 +188,12 @@ def _spread_over(units: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return table.assign(draws=grouped["count"].min(), sd_draws=grouped["var"].mean() ** 0.5).reset_index()
 
 
-def _with_interval(units: pd.DataFrame, keys: list[str], confidence: float) -> pd.DataFrame:
-    """Add the t-interval of the mean to a `summary_table`: over seeds that differ, else over draws, else none (NaN)."""
+def _with_interval(units: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Add the 95 % t-interval of the mean to a `summary_table`: over seeds that differ, else draws, else none (NaN)."""
     table = _spread_over(units, keys)
     seeds, draws = (table["n"] > 1) & (table["sd"] > _REPEATED), table["draws"] > 1
     n, sd = table["n"].where(seeds, table["draws"]), table["sd"].where(seeds, table["sd_draws"])
-    half = stats.t.ppf((1 + confidence) / 2, n - 1) * sd / n**0.5
+    half = stats.t.ppf(0.975, n - 1) * sd / n**0.5
     over = np.select([seeds, draws], ["seeds", "draws"], "")
     return table.assign(over=over, low=table["mean"] - half, high=table["mean"] + half)
 
@@ -258,7 +244,7 @@ def to_markdown(table: pd.DataFrame) -> str:
 def to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
     """Write a booktabs table, to be read with \\input; the caption is plain text."""
     caption = re.sub(r"([%&#_$])", r"\\\1", caption)
-    text = table.map(_cell).to_latex(index=False, escape=True, caption=caption, label=label, position="t")
+    text = table.to_latex(index=False, escape=True, caption=caption, label=label, position="t")
     return text.replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--").replace(_NBSP, "~")
 
 
@@ -284,18 +270,15 @@ def to_html(table: Table) -> str:
     return f'<figure style="overflow-x:auto"><figcaption>{escape(table.caption)}</figcaption>\n{cells}</figure>'
 
 
-def write_tables(folder: Path, made: Iterable[Table], title: str) -> list[Path]:
-    """Write NAME.csv and NAME.tex of each table to `folder`, and index.html with all of them; returns the files."""
-    shown, files = list(made), []
+def write_tables(folder: Path, made: Iterable[Table], title: str) -> None:
+    """Write NAME.csv and NAME.tex of each table to `folder`, and index.html with all of them."""
+    shown = list(made)
     for table in shown:
-        files += [folder / f"{table.name}.csv", folder / f"{table.name}.tex"]
         cells = table.cells.copy()
         cells.insert(0, "dataset", table.dataset)
-        write_text(files[-2], cells.to_csv(index=False))
-        write_text(files[-1], to_latex(table.cells, table.caption, f"tab:{table.name}"))
-    page = PAGE.format(title=escape(title), body="\n".join(to_html(t) for t in shown))
-    write_text(folder / "index.html", page)
-    return [*files, folder / "index.html"]
+        write_text(folder / f"{table.name}.csv", cells.to_csv(index=False))
+        write_text(folder / f"{table.name}.tex", to_latex(table.cells, table.caption, f"tab:{table.name}"))
+    write_text(folder / "index.html", PAGE.format(title=escape(title), body="\n".join(map(to_html, shown))))
 
 
 def paper_tables(metrics: pd.DataFrame, note: str = "") -> list[Table]:
@@ -326,11 +309,13 @@ def defect_tables(
     for several in _parts(metrics, SHOWN[:1]):
         for object, part in several.groupby("object", sort=False):
             if (part["defect"] != "").any():
-                lines = _lines(part, "defect")
-                lines = pd.concat([lines[lines["defect"] != ""], lines[lines["defect"] == ""]])
+                lines = _lines(part, "defect").sort_values("defect", key=lambda names: names == "", kind="stable")
                 counts = images.get((str(object), str(part["setup"].iloc[0])), {})
-                found = _tables(part, lines, "defect", note, str(object))
-                made += [replace(table, cells=_counted(table.cells, counts)) for table in found]
+                for table in _tables(part, lines, "defect", note, str(object)):
+                    defects = table.cells["defect"]
+                    table.cells.insert(2, "images", [str(counts.get(name, "–")) for name in defects])
+                    table.cells["defect"] = defects.replace("", "all anomalies")
+                    made.append(table)
     return made
 
 
@@ -351,12 +336,10 @@ def _lines(part: pd.DataFrame, row: str) -> pd.DataFrame:
     found = [means.assign(column=means["pretraining"], text=text, pair=False, over=over)]
     for name, base in spd_pairs(part["pretraining"].unique()).items():
         two = part[part["pretraining"].isin([name, base])]
-        try:
+        with suppress(VisaError):  # no object, seed and draw in common: nothing to show
             table = paired_difference(two if row else balanced(two), name, base, keys)
-        except VisaError:  # no object, seed and draw in common: nothing to show
-            continue
-        text = [mean_interval(line) for _, line in table.iterrows()]
-        found.append(table.assign(column=f"{name} − {base}", text=text, pair=True))
+            text = [mean_interval(line) for _, line in table.iterrows()]
+            found.append(table.assign(column=f"{name} − {base}", text=text, pair=True))
     return pd.concat(found)[[*keys, *_CELL]]
 
 
@@ -380,24 +363,15 @@ def _tables(part: pd.DataFrame, lines: pd.DataFrame, row: str, note: str, object
 
 def _over(lines: pd.DataFrame) -> str:
     """Say what the spread of a table's cells is over."""
-    seeds, draws = lines["over"] == "seeds", lines["over"] == "draws"
-    over = []
-    if seeds.any():
-        each = " (each the mean of its draws)" if (lines["draws"][seeds] > 1).any() else ""
-        over.append(f" over {_range(lines['n'][seeds])} seeds{each}")
-    if draws.any():
-        over.append(f" over {_range(lines['draws'][draws])} draws where seeds are one or agree")
+    over, seeds, draws = [], lines[lines["over"] == "seeds"], lines[lines["over"] == "draws"]
+    if len(seeds):
+        each = " (each the mean of its draws)" if (seeds["draws"] > 1).any() else ""
+        over.append(f" over {_range(seeds['n'])} seeds{each}")
+    if len(draws):
+        over.append(f" over {_range(draws['draws'])} draws where seeds are one or agree")
     return ",".join(over) or " (none here: seeds are one or agree)"
 
 
 def _range(counts: "pd.Series[int]") -> str:
     low, high = int(counts.min()), int(counts.max())
     return f"{low}" if low == high else f"{low} to {high}"
-
-
-def _counted(cells: pd.DataFrame, images: Mapping[str, int]) -> pd.DataFrame:
-    """Add the number of test images of each class, and name the row of all anomalies."""
-    counts = [str(images.get(defect, "–")) for defect in cells["defect"]]
-    counted = cells.assign(defect=cells["defect"].replace("", "all anomalies"))
-    counted.insert(2, "images", counts)
-    return counted

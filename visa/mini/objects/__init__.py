@@ -1,1 +1,1 @@
-"""The objects, one file each: `draw(canvas, rng) -> Body` and `DEFECTS`, a drawing function for each class."""
+"""The objects: `draw(canvas, rng) -> Body` and `DEFECTS`, a drawing function for each class; like ones share a file."""

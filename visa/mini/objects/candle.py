@@ -5,10 +5,9 @@ from functools import lru_cache
 import numpy as np
 
 from visa.mini import bench
-from visa.mini.canvas import Canvas, Colour, FloatMap, Patch, blur, linear, shift_colour, textured
-from visa.mini.defects import Body, Defect, Part, fibre, on_one, pick, scratches, spot
+from visa.mini.canvas import Canvas, Colour, FloatMap, Patch, Stamp, blur, linear, shift_colour, textured
+from visa.mini.defects import Body, Defect, Part, either, fibre, on_one, pick, scratches, spot
 from visa.mini.shapes import Points, Pose, blob, ellipse, ribbon, wander
-from visa.mini.stamp import Stamp
 
 CUP, RIM, FOOT = 0.210, 0.180, 0.054  # radii of the cup, of the wax in it, and of the wick's foot
 TALL, SUNK = 0.055, 0.012  # height of the cup; depth of the wax below its rim
@@ -53,9 +52,9 @@ def _tealight(size: int) -> Stamp:
     canvas.grain(cup, flutes, relief=0.0010)
     wax = canvas.patch(pose(ellipse(RIM)))
     canvas.paint(wax, WAX, gloss=0.2)
-    _set_height(canvas, wax, TALL - SUNK)
+    canvas.level(wax, TALL - SUNK)
     canvas.raise_flat(wax, -0.004, bevel=0.03)
-    _foot(canvas, pose, WAX)
+    _foot(canvas, pose, WAX, only=np.ones_like(canvas.height))
     return Stamp.cut(canvas, _fluted(CUP))
 
 
@@ -64,19 +63,13 @@ def _fluted(radius: float) -> Points:
     return ellipse(radius, n=len(t)) * (1 + 0.006 * np.cos(FLUTES * t))[:, None]
 
 
-def _foot(canvas: Canvas, pose: Pose, colour: Colour, only: FloatMap | None = None) -> None:
-    """The clean dip in the wax around the wick, with the wick's tin foot showing through (`only` in a part of it)."""
-    dip, tin = canvas.patch(pose(ellipse(FOOT)), soft=0.007), canvas.patch(pose(ellipse(0.034)), soft=0.006)
-    if only is not None:
-        dip, tin = dip.within(only), tin.within(only)
+def _foot(canvas: Canvas, pose: Pose, colour: Colour, only: FloatMap) -> None:
+    """The clean dip in the wax around the wick, with the wick's tin foot showing through, `only` in a part of it."""
+    dip = canvas.patch(pose(ellipse(FOOT)), soft=0.007).within(only)
+    tin = canvas.patch(pose(ellipse(0.034)), soft=0.006).within(only)
     canvas.paint(dip, colour, gloss=0.2)
-    _set_height(canvas, dip, TALL - SUNK - 0.008)
+    canvas.level(dip, TALL - SUNK - 0.008)
     canvas.stain(tin, (0.74, 0.75, 0.77))
-
-
-def _set_height(canvas: Canvas, patch: Patch, height: float) -> None:
-    here = canvas.height[patch.window]
-    here += patch.cover * (height - here)
 
 
 def _wick(canvas: Canvas, pose: Pose, path: Points) -> Part:
@@ -110,8 +103,8 @@ def _dented(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, str
     chord = np.stack([rng.normal(0, 0.0025, 24) - 0.3 * deep * np.cos(y / half * np.pi / 2), y], axis=1)
     gone = canvas.patch(at(np.concatenate([chord, [(2 * deep, half), (2 * deep, -half)]])))
     whole = canvas.full(canvas.patch(body.pose(_fluted(CUP))))
-    gone = gone.within(whole)
     fold = canvas.patch(at(ribbon(chord - (0.010, 0), 0.026 + rng.normal(0, 0.003, 24)))).within(whole)
+    gone = gone.within(whole)
     canvas.lay_bare(gone, body.under)
     canvas.paint(fold, METAL, gloss=0.6)
     canvas.raise_flat(fold, 0.008, bevel=0.003)
@@ -181,12 +174,6 @@ def _run_out(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, st
     canvas.mark(wax, name)
 
 
-def _other(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
-    """A hair across the candle, or marks of a fingernail in the wax."""
-    defect = fibre if rng.random() < 0.5 else scratches((176, 170, 156), depth=0.006)
-    defect(canvas, body, name, rng, strength)
-
-
 DEFECTS: dict[str, Defect] = {
     "chunk of wax missing": on_one(_chunk),
     "damaged corner of packaging": on_one(_dented),
@@ -195,5 +182,5 @@ DEFECTS: dict[str, Defect] = {
     "extra wax in candle": on_one(_extra_wax),
     "foreign particals on candle": on_one(_particles),
     "wax melded out of the candle": on_one(_run_out),
-    "other": on_one(_other),
+    "other": on_one(either(fibre, scratches((176, 170, 156), depth=0.006))),  # a hair, or marks of a fingernail
 }

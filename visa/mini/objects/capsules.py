@@ -13,24 +13,17 @@ WEAR, STRENGTH = 0.2, (1.1, 1.5)  # among so many places to look at, faint ones 
 
 
 def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
-    """Six capsules in any pose."""
+    """Six capsules in any pose, one in each of six fields."""
     bench.table(canvas, rng, (206, 203, 196))
     under, colour = canvas.layer(), shift_colour(GEL, rng, 0.006)
     outline = rectangle(LENGTH, WIDTH, WIDTH / 2 - 0.001)
-    parts = [Part(outline, pose) for pose in _scattered(rng)]
+    shifts = rng.uniform((-0.028, -0.05, 0), (0.028, 0.05, 360), (6, 3)).tolist()  # too little for two to touch
+    fields = [(x, y) for y in (0.30, 0.70) for x in (0.19, 0.5, 0.81)]
+    parts = [Part(outline, Pose(x + dx, y + dy, turn)) for (x, y), (dx, dy, turn) in zip(fields, shifts, strict=True)]
     cover = np.zeros((canvas.side, canvas.side), np.float32)
     for part in parts:
         np.maximum(cover, _capsule(canvas, part, shift_colour(colour, rng, 0.008)), out=cover)
     return Body(cover, Pose(), colour, under, parts)
-
-
-def _scattered(rng: np.random.Generator) -> list[Pose]:
-    """One somewhere in each of six fields, turned any way, far enough from the others not to touch."""
-    return [
-        Pose(x + rng.uniform(-0.028, 0.028), y + rng.uniform(-0.05, 0.05), rng.uniform(0, 360))
-        for y in (0.30, 0.70)
-        for x in (0.19, 0.5, 0.81)
-    ]
 
 
 def _capsule(canvas: Canvas, part: Part, colour: Colour) -> FloatMap:
@@ -49,13 +42,9 @@ def _capsule(canvas: Canvas, part: Part, colour: Colour) -> FloatMap:
     return cover
 
 
-def _one(body: Body, rng: np.random.Generator) -> Part:
-    return body.parts[int(rng.integers(len(body.parts)))]
-
-
 def _bubble(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
     """An air bubble inside: a dark ring with a bright middle and a highlight."""
-    part = _one(body, rng)
+    part = body.parts[int(rng.integers(6))]
     at = part.pose.at(rng.uniform(-0.06, 0.06), rng.normal(0, 0.009))
     r = rng.uniform(0.028, 0.042) * (0.7 + 0.3 * strength)
     ring = canvas.patch(at(ellipse(r, r * 0.92)), soft=0.0012).within(body.cover)
@@ -68,7 +57,7 @@ def _bubble(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, str
 
 def _discolor(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
     """A capsule whose gel has turned, from one end on: brown, pale or reddish."""
-    part = _one(body, rng)
+    part = body.parts[int(rng.integers(6))]
     factor = ((0.42, 0.26, 0.24), (1.6, 1.6, 3.2), (1.15, 0.42, 0.4))[rng.integers(3)]
     end = part.pose.at(rng.choice([-1, 1]) * LENGTH * rng.uniform(0.1, 0.4), 0)
     patch = canvas.patch(end(ellipse(LENGTH * 0.62, WIDTH)), soft=0.008)
@@ -79,7 +68,7 @@ def _discolor(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, s
 
 def _leak(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
     """Oil that has run out of one end onto the table: a glossy, tinted puddle."""
-    part = _one(body, rng)
+    part = body.parts[int(rng.integers(6))]
     end = part.pose.at(rng.choice([-1, 1]) * LENGTH * 0.5, rng.normal(0, 0.016))
     puddle = canvas.patch(end(blob(rng, rng.uniform(0.050, 0.075) * (0.7 + 0.3 * strength), 0.2)), soft=0.002)
     puddle = puddle.without(body.cover)
@@ -91,7 +80,7 @@ def _leak(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stren
 
 def _misshape(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
     """A capsule pinched, bent or swollen in place of the sound one."""
-    part = _one(body, rng)
+    part = body.parts[int(rng.integers(6))]
     sound = canvas.patch(part.on_picture(1.02))
     canvas.lay_bare(sound, body.under)
     t = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 48))

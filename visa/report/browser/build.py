@@ -6,12 +6,11 @@ A file of scores becomes a record: image scores, maps in 256 levels, and the num
 import base64
 import json
 import shutil
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 import cv2
 import matplotlib as mpl
@@ -49,14 +48,17 @@ def build_browser(run: Path, source: Source) -> Path:
     Raises VisaError if nothing is scored, if scores cannot be read, or if an image is gone or broken.
     """
     with locked(run / ".browser", patience=600):
-        return _build(run, source, run / "browser")
+        _build(run, source, run / "browser")
+    return run / "browser" / "index.html"
 
 
-def _build(run: Path, source: Source, folder: Path) -> Path:
+def _build(run: Path, source: Source, folder: Path) -> None:
     found = _found(run, source)
     if not found:
         raise VisaError(f"nothing is scored in {run}: run notebook 04_score first.")
     records = {s.file: read_record(s.file, folder / "scored") for several in found.values() for s in several}
+    found = {group: _of_newest_images(several, records) for group, several in found.items()}
+    records = {s.file: records[s.file] for several in found.values() for s in several}
     pictures = _write_pictures(folder / "images", source.root, {p for r in records.values() for p in r["paths"]})
     models = sorted({_model(s) for several in found.values() for s in several})
     outlines: dict[str, str] = {p: mask for record in records.values() for p, mask in record["masks"].items()}
@@ -69,33 +71,27 @@ def _build(run: Path, source: Source, folder: Path) -> Path:
         chosen = [[s["model"], s["detector"]] for s in scorings]
         parts.append({"object": object, "setup": setup, "file": name, "scored": chosen})
     named = [dict(zip(("pretraining", "scope", "seed"), model, strict=True)) for model in models]
-    _write_page(folder, {"about": _about(run, source), "parts": parts, "models": named})
+    for file in PAGE.iterdir():
+        write_text(folder / file.name, file.read_text(encoding="utf-8"))
+    write_text(folder / "index.js", script("index.js", {"about": _about(run, source), "parts": parts, "models": named}))
     kept = [part["file"] for part in parts] + [record["folder"] for record in records.values()]
     _clean(folder, {folder / name for name in (*kept, *(picture["picture"] for picture in pictures.values()))})
-    return folder / "index.html"
 
 
 def _found(run: Path, source: Source) -> dict[tuple[str, str], list[Any]]:
-    """Find scores by object and setup, the newest last, without those of other test images than the newest's.
-
-    The setups come in the paper's order. Each is a row of `scored_files`.
-    """
+    """Find scores by object and setup, both in the paper's order: rows of `scored_files`, the newest last."""
     found = scored_files(run)
-    ordered = found.iloc[np.argsort([file.stat().st_mtime_ns for file in found["file"]], kind="stable")]
-    groups: dict[tuple[str, str], list[Any]] = defaultdict(list)
-    for scored in ordered[ordered["draw"] == 0].itertuples():
-        if scored.object in source.objects and scored.setup in SETUPS:
-            groups[str(scored.object), str(scored.setup)].append(scored)
-    order = sorted(groups, key=lambda group: (source.objects.index(group[0]), SETUPS.index(group[1])))
-    return {group: _of_newest_images(groups[group]) for group in order}
+    first_draws: list[Any] = list(found[found["draw"] == 0].itertuples())
+    ordered = sorted(first_draws, key=lambda scored: scored.file.stat().st_mtime_ns)
+    groups = {
+        (object, setup): [scored for scored in ordered if (scored.object, scored.setup) == (object, setup)]
+        for object, setup in product(source.objects, SETUPS)
+    }
+    return {group: several for group, several in groups.items() if several}
 
 
-def _of_newest_images(several: Sequence[Any]) -> list[Any]:
-    def paths(scored: Any) -> list[str]:
-        with np.load(scored.file, allow_pickle=False) as stored:
-            return list(stored["paths"])
-
-    kept = [scored for scored in several if paths(scored) == paths(several[-1])]
+def _of_newest_images(several: list[Any], records: dict[Path, dict[str, Any]]) -> list[Any]:
+    kept = [s for s in several if records[s.file]["paths"] == records[several[-1].file]["paths"]]
     if left := len(several) - len(kept):
         print(f"{left} older scores are left out of the browser: they are of other test images. Score them again.")
     return kept
@@ -141,12 +137,6 @@ def _about(run: Path, source: Source) -> dict[str, Any]:
     }
 
 
-def _write_page(folder: Path, index: dict[str, Any]) -> None:
-    for file in PAGE.iterdir():
-        write_text(folder / file.name, file.read_text(encoding="utf-8"))
-    write_text(folder / "index.js", script("index.js", index))
-
-
 def _write_pictures(folder: Path, root: Path, paths: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Write small pictures of the images below `root`; returns the address `picture` and the `shape` of each.
 
@@ -186,7 +176,8 @@ def read_record(file: Path, below: Path) -> dict[str, Any]:
     pixels, the latter from levels; `folder`: where the maps lie, one `<index of the image>.js` each.
     Raises VisaError for a file that holds no scores, and for maps that are not finite.
     """
-    folder = below / digest([str(file.relative_to(below.parents[1])), _contents(file), VERSION])
+    about = file.stat()
+    folder = below / digest([str(file.relative_to(below.parents[1])), about.st_size, about.st_mtime_ns, VERSION])
     stored = folder / "record.json"  # written last: a folder without it is unfinished
     if stored.is_file():
         return dict(json.loads(stored.read_text(encoding="utf-8")))
@@ -205,15 +196,6 @@ def read_record(file: Path, below: Path) -> dict[str, Any]:
         _add_maps(record, scores.maps, scores.masks, folder)
     write_text(stored, json.dumps(record))
     return record
-
-
-def _contents(file: Path) -> list[tuple[str, int, int]]:
-    """Read name, checksum and size of each array of a file of scores, from its directory, without the maps."""
-    try:
-        with ZipFile(file) as stored:
-            return [(entry.filename, entry.CRC, entry.file_size) for entry in stored.infolist()]
-    except BadZipFile:
-        return []  # what loads the scores says so
 
 
 def _add_maps(record: dict[str, Any], maps: NDArray[np.float32], masks: NDArray[np.uint8], folder: Path) -> None:
@@ -261,7 +243,5 @@ def script(name: str, value: Any) -> str:
 
 def _png(pixels: NDArray[np.uint8]) -> str:
     """Write an 8-bit grey PNG as a data address: a page on the disk may read its pixels, unlike those of a file."""
-    encoded, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 6])
-    if not encoded:
-        raise VisaError("a map cannot be written as PNG: check the installation of OpenCV.")
+    _, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 6])
     return "data:image/png;base64," + base64.b64encode(data.tobytes()).decode()
