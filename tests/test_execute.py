@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,6 +148,16 @@ def until(condition, what):
         time.sleep(0.05)
 
 
+def kernels_below(parent):
+    """The processes of notebooks that a process or its children have started."""
+    found = []
+    for process in parent.children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            if "ipykernel_launcher" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
 @pytest.fixture(scope="module")
 def serial(tmp_path_factory, mini_root):
     """What an undisturbed run in one process leaves."""
@@ -203,7 +213,7 @@ def test_an_interrupted_run_stops_its_kernels_and_goes_on(tmp_path, mini_root, s
         run = start(environment(tmp_path, mini_root), *options)
         until(lambda: not (tmp_path / "runs/mishaps/pretrain-random-fryum-seed0").exists(), "the stage did not start")
         parent = workers if where == "dask" else psutil.Process(run.pid)
-        kernels = [p for p in parent.children(recursive=True) if "ipykernel_launcher" in " ".join(p.cmdline())]
+        kernels = kernels_below(parent)
         asked = time.monotonic()
         os.killpg(run.pid, how)  # as a terminal does
         code, _, stderr = finish(run)
@@ -221,13 +231,11 @@ def test_dask_workers_that_are_killed_cost_nothing_but_time(tmp_path, mini_root,
     order(tmp_path, **dict.fromkeys(slow, "slow once"))
     with dask(tmp_path, mini_root, workers=3) as (address, nanny):
         run = start(environment(tmp_path, mini_root), "--scheduler", address)
-        for name in slow:  # each sleeps for two seconds, in one of the workers
-            until(lambda name=name: not (tmp_path / "runs/mishaps" / name.replace("_", "-")).exists(), name)
-            time.sleep(0.3)
-            for process in nanny.children(recursive=True):
-                if "ipykernel_launcher" in " ".join(process.cmdline()):
-                    process.parent().kill()
-                    break
+        for mishap in (tmp_path / "runs/mishaps" / name.replace("_", "-") for name in slow):
+            until(lambda mishap=mishap: not mishap.exists() or run.poll() is not None, mishap)
+            time.sleep(0.3)  # the stage sleeps for two seconds, in one of the workers
+            for kernel in kernels_below(nanny)[:1]:
+                kernel.parent().kill()
         code, stdout, stderr = finish(run)
     assert code == 0 and "8 of 8 stages ran" in stdout and results(tmp_path) == serial, stdout + stderr
 

@@ -238,6 +238,7 @@ def _execute(job: Job, environment: Mapping[str, str]) -> None:
             parameters=dict(job.stage.parameters),
             kernel_name="python3",
             kernel_manager_class=_kernel_class(job, environment, stderr),
+            shutdown_kernel="immediate",  # its files are written, and a process with torch takes seconds to end
             progress_bar=False,
             extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # it warns at starts, and of each interruption
         )
