@@ -1,6 +1,5 @@
 """Any name, type and value for a notebook's parameters or a command's option ends in one sentence, or starts well."""
 
-import builtins
 import contextlib
 import io
 import json
@@ -98,13 +97,6 @@ def test_any_name_that_is_no_parameter_is_told(name):
     with pytest.raises(VisaError, match="no parameter") as told:
         notebook.check_parameters(space | ({"In": 1} if name == "In" else {}), {})
     one_sentence(str(told.value))
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_a_parameter_with_the_name_of_a_function_is_told(path, ready):
-    for name in filter(str.isidentifier, dir(builtins)):
-        if name not in ("object", "__import__", "None", "True", "False"):
-            assert f"no parameter {name!r}" in begin(path, {name: 1})
 
 
 OPTIONS = {

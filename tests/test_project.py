@@ -96,18 +96,14 @@ def test_results_hold_no_path_of_a_machine():
         assert not re.search(r"/(home|root|tmp|Users|work|mnt)/", file.read_text(encoding="utf-8")), file
 
 
-def test_an_instrument_library_of_the_same_name_is_named(tmp_path):
+def test_an_instrument_library_of_the_same_name_is_named(tmp_path, monkeypatch):
     (tmp_path / "visa.py").write_text("# an instrument library\n")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import visa_spd; visa_spd.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert str(tmp_path / "visa.py") in done.stderr and "uninstall" in done.stderr
     assert visa_spd.shadowing_visa() is None
-
-
-def test_an_instrument_distribution_is_noticed(tmp_path, monkeypatch):
-    info = tmp_path / "visa-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: visa\nVersion: 1.0\n")
+    (tmp_path / "visa-1.0.dist-info").mkdir()
+    (tmp_path / "visa-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: visa\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert visa_spd.instrument_distributions() == ["visa 1.0"]

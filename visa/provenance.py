@@ -102,13 +102,11 @@ def _version(distribution: str) -> str | None:
 
 
 def _commit() -> str | None:
-    git = ["git", "-C", str(CHECKOUT)]
+    describe = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty= with local changes"]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
+        return subprocess.run(describe, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return f"{commit} with local changes" if changed else commit
 
 
 def _cpu() -> str:
