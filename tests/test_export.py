@@ -185,9 +185,8 @@ def test_weights_alone_are_enough_and_names_are_safe(tmp_path):
     for name in ("backbone.safetensors.json", "diagnosis.json"):
         (weights.parent / name).unlink()
     file = export(weights, tmp_path / "out")
-    assert (
-        "No probe was recorded" in header_and_text(file)[1] and "| Commit | not recorded |" in header_and_text(file)[1]
-    )
+    text = header_and_text(file)[1]
+    assert "No probe was recorded" in text and "| Commit | not recorded |" in text
     assert re.fullmatch(r"[A-Za-z0-9_.-]{1,120}", file.name) and ".." not in file.name
     assert file.parent == (tmp_path / "out").resolve() and file.is_file()
 

@@ -86,19 +86,6 @@ def test_any_value_of_a_parameter_starts_a_notebook_or_ends_in_a_sentence(path, 
     fuzz()
 
 
-@EXAMPLES
-@given(st.text(max_size=12).filter(str.isidentifier) | st.sampled_from(["In", "Epochs", "objekt", "spd_", "visa"]))
-def test_any_name_that_is_no_parameter_is_told(name):
-    types = {"object": str, "epochs": int}
-    space = {"__annotations__": types, "object": "fryum", "epochs": 1, "In": [f"# Parameters\n{name} = 1"]}
-    if name in types:
-        notebook.check_parameters(space, {})
-        return
-    with pytest.raises(VisaError, match="no parameter") as told:
-        notebook.check_parameters(space | ({"In": 1} if name == "In" else {}), {})
-    one_sentence(str(told.value))
-
-
 OPTIONS = {
     "verify": (1, ["--objects", "--workers"]),
     "prepare": (0, ["--split-type", "--data-folder", "--save-folder", "--split-file", "--objects", "--workers"]),

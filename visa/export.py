@@ -133,10 +133,8 @@ def _write_folder(folder: Path, files: Mapping[str, bytes], overwrite: bool) -> 
     present = {f.name: f for f in folder.iterdir()} if folder.is_dir() else {}
     if present and present.keys() == files.keys() and all(present[n].read_bytes() == b for n, b in files.items()):
         return
-    weights = {
-        name for name in present if name.endswith(".safetensors") and "classifier" in weights_metadata(present[name])
-    }
-    foreign = sorted(present.keys() - weights - {"README.md", "config.json"})
+    exports = {n for n, f in present.items() if f.suffix == ".safetensors" and "classifier" in weights_metadata(f)}
+    foreign = sorted(present.keys() - exports - {"README.md", "config.json"})
     if foreign or (folder.exists() and not folder.is_dir()):
         raise VisaError(f"{folder} holds {foreign[0] if foreign else 'a file'}, no export: give a new folder.")
     if present and not overwrite:
@@ -172,11 +170,7 @@ def _card(record: Mapping[str, Any], name: str, classifier: str, expected: Mappi
     tables = {"overview": overview, "settings": settings, "diagnosis": record["diagnosis"]}
     fields: dict[str, Any] = {title: list(_cells(values)) for title, values in tables.items()}
     fields |= {"name": name, "record": record, "method": method, "spd": bool(plus), "terms": terms}
-    fields |= {
-        "expected": expected,
-        "classifier": classifier,
-        "in_torchvision": not settings["arch"].startswith("timm/"),
-    }
+    fields |= {"expected": expected, "classifier": classifier}
     template = str(Path(__file__).with_name("model_card.md"))
     card = ModelCard.from_template(ModelCardData(**header, tags=tags), template, **fields)
     return f"{str(card).rstrip()}\n"
