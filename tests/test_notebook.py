@@ -78,8 +78,3 @@ def test_results_of_two_data_sets_never_share_a_run(mini_root, tmp_path):
     real = type(source)(source.root, "VisA", False, source.objects)
     with pytest.raises(VisaError, match=r"'mine' holds results of mini-VisA, not of VisA"):
         open_run("mine", real)
-
-
-def test_a_fingerprint_changes_with_the_object_it_is_of(mini_root):
-    source = open_source(str(mini_root))
-    assert source.fingerprint("pcb1") == source.fingerprint("pcb1") != source.fingerprint("fryum")
