@@ -10,7 +10,7 @@ import pytest
 from visa import cli, pipeline
 from visa.data.source import open_source
 from visa.errors import VisaError
-from visa.pipeline import GivenWeights, Matrix, make_jobs, plan
+from visa.pipeline import Matrix, make_jobs, plan
 from visa.runs import Run
 
 
@@ -53,15 +53,6 @@ def test_a_folder_of_images_serves_all_objects(mini_root, tmp_path):
     assert pretrained.outputs[0].parent == tmp_path / "run/pretrain/simsiam/photos/seed0"
     scored = [s for s in stages if s.notebook == "04_score"]
     assert len(scored) == 2 and all(s.parameters["scope"] == "photos" for s in scored)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["simsiam=resnet18:pyproject.toml", "lite0", "lite0=resnet18", "a/b=resnet18:w.pth", "x=resnet18:/absent.pth"],
-)
-def test_given_weights_need_name_arch_and_file(text):
-    with pytest.raises(VisaError, match="weights"):
-        GivenWeights.parse(text)
 
 
 def keys(root, run, **matrix):
@@ -141,6 +132,9 @@ def called(mini_root, tmp_path, monkeypatch, capsys):
         (["run", "--scope", ""], "unknown scope ''"),
         (["run", "--seeds", "-1"], "seeds are -1"),
         (["run", "--weights", "..=resnet18:w.pth"], "NAME=ARCH:FILE"),
+        (["run", "--weights", "lite0=resnet18"], "NAME=ARCH:FILE"),
+        (["run", "--weights", "simsiam=resnet18:w.pth"], "weights"),
+        (["run", "--weights", "x=resnet18:/absent.pth"], "weights"),
         (["run", "--pretrain", "epochs_=3"], "no parameter 'epochs_'"),
         (["synth", "/proc/none/x", "--objects", "fryum"], "Check the path"),
         (["run", "--name", "a/b"], "no plain folder name"),
