@@ -31,14 +31,11 @@ def variants(name: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w./+-]){r'[ -]?'.join(parts)}(?![\w/+=])", re.I)
 
 
-PATTERNS = {name: variants(name) for name in NAMES}
-
-
 def misspelled(text: str) -> list[str]:
     """Every spelling of a name that is not the name; a sentence may begin with a capital."""
     plain = CODE.sub(" ", text)
     right = {*NAMES, *(name[0].upper() + name[1:] for name in NAMES), "visa"}  # the command and the package
-    found = [match.group() for pattern in PATTERNS.values() for match in pattern.finditer(plain)]
+    found = [match.group() for name in NAMES for match in variants(name).finditer(plain)]
     return sorted({" ".join(word.split()) for word in found} - right)
 
 

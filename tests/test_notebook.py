@@ -7,7 +7,6 @@ import pytest
 from visa.data.source import open_source
 from visa.errors import VisaError
 from visa.notebook import check_parameters, start
-from visa.runs import open_run
 
 TYPES = {"object": str, "epochs": int, "eta": float, "spd": bool}
 GOOD = {"object": "pcb1", "epochs": 2, "eta": 0.1, "spd": True}
@@ -29,7 +28,6 @@ def test_good_parameters_pass():
         ({"In": 1}, r"no parameter 'In'"),
         ({"epochs": "abc"}, r"'epochs' is 'abc', of type str: give int"),
         ({"epochs": True}, r"'epochs' is True, of type bool"),
-        ({"epochs": 2.5}, r"'epochs' is 2.5, of type float"),
         ({"eta": "0,1"}, r"'eta' is '0,1'"),
         ({"object": 7}, r"'object' is 7, of type int: give str \(papermill -r object"),
         ({"spd": 1}, r"'spd' is 1"),
@@ -69,12 +67,3 @@ def test_start_names_what_is_wrong_with_the_object_or_the_root(mini_root, tmp_pa
     monkeypatch.setenv("VISA_ROOT", "/nowhere")
     with pytest.raises(VisaError, match="VISA_ROOT is '/nowhere'"):
         open_source()
-
-
-def test_results_of_two_data_sets_never_share_a_run(mini_root, tmp_path):
-    source = open_source(str(mini_root))
-    open_run("mine", source)
-    assert open_run("mine", source).root == tmp_path / "runs" / "mine"
-    real = type(source)(source.root, "VisA", False, source.objects)
-    with pytest.raises(VisaError, match=r"'mine' holds results of mini-VisA, not of VisA"):
-        open_run("mine", real)

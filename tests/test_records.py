@@ -11,7 +11,6 @@ import json
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -91,23 +90,17 @@ def detectors(root, folder):
 
 
 def fine_tuning(root, folder):
-    """Held-out losses and test scores of a classifier and a U-Net after six steps."""
+    """Test scores of a classifier and a U-Net after six steps."""
     from visa.detect import classifier, finetune, unet
     from visa.detect.finetune import TwoClass
 
     train, test, masks, labels = split_images(root, "2cls_highshot")
     few = {"epochs": 1, "min_steps": 6, "judged_from": 0, "backbone_lr": 1e-5, "head_lr": 1e-4}
     settings = TwoClass(size=(64, 96), decoder_width=8, precision="32-true", **few)
-    losses, fine_tune = [], finetune.fine_tune
-
-    def watched(*arguments):
-        losses.append(list(fine_tune(*arguments).values()))
-
-    with patch.object(classifier, "fine_tune", watched), patch.object(unet, "fine_tune", watched):
-        classified = classifier.fit_classifier(random_backbone(train), train, labels, settings)
-        segmented = unet.fit_unet(random_backbone(train), finetune.Labelled(train, masks, labels), settings)
+    classified = classifier.fit_classifier(random_backbone(train), train, labels, settings)
+    segmented = unet.fit_unet(random_backbone(train), finetune.Labelled(train, masks, labels), settings)
     scores, maps = unet.score_unet(segmented, test, (64, 96))
-    return [losses, finetune.predict(classified, test, "32-true").tolist(), scores.tolist(), summary(maps)]
+    return [finetune.predict(classified, test, "32-true").tolist(), scores.tolist(), summary(maps)]
 
 
 def losses(root, folder, eta=0.1):
@@ -125,22 +118,6 @@ def losses(root, folder, eta=0.1):
     return found
 
 
-def views(root, folder):
-    """Views and SmoothBlend of a batch of images in floats."""
-    from visa.pretrain.augment import STRONG, WEAK, Draws, random_view
-    from visa.pretrain.simclr import SIMCLR_STRONG
-    from visa.pretrain.smoothblend import BLEND, CUTPASTE, draw_patches, smooth_blend
-    from visa.pretrain.supervised import CROP_AND_FLIP
-
-    images, found = smooth(8, 80), {}
-    for name, view in {"strong": STRONG, "weak": WEAK, "simclr": SIMCLR_STRONG, "crop": CROP_AND_FLIP}.items():
-        found[name] = summary(random_view(images, 64, view, Draws(torch.Generator().manual_seed(2))))
-    for name, blend, onto in (("blend", BLEND, "zeros"), ("shifted", BLEND, "shifted"), ("cut", CUTPASTE, "zeros")):
-        patches = draw_patches(8, 80, blend, Draws(torch.Generator().manual_seed(2)))
-        found[name] = [summary(part) for part in smooth_blend(images, patches, onto)]
-    return found
-
-
 def pretraining(root, folder):
     """SimSiam with SPD after twenty steps: loss terms, and how far each tensor has moved, beside its norm before."""
     from visa.pretrain import train
@@ -154,24 +131,6 @@ def pretraining(root, folder):
     start = build(settings, images.classes).state_dict()
     moved = {k: [(v - start[k]).float().norm(), start[k].float().norm()] for k, v in result.method.state_dict().items()}
     return {"curves": [[row[k] for k in ("base", "spd", "loss")] for row in result.curves], **moved}
-
-
-def exported(root, folder):
-    """Names, types, shapes and bytes of an export's tensors."""
-    from safetensors.torch import load_file
-
-    from visa.backbone import create_backbone, save_weights
-    from visa.export import export
-
-    backbone, digest = create_backbone("resnet18"), hashlib.sha256()
-    for i, tensor in enumerate(backbone.state_dict().values()):
-        tensor.copy_(((torch.arange(tensor.numel()) + i) % 251 / 256).view_as(tensor))
-    about = {"settings": {"arch": "resnet18", "seed": 3}, "pretraining": "simsiam+spd", "scope": "pcb1"}
-    save_weights(backbone, folder / "backbone.safetensors", about)
-    file = export(folder / "backbone.safetensors", folder / "export")
-    for name, tensor in sorted(load_file(file).items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode() + tensor.numpy().tobytes())
-    return {file.name: digest.hexdigest()}
 
 
 def real_fryum(root, folder):
@@ -239,9 +198,7 @@ QUANTITIES = {
     detectors: (1e-4, 1e-5),  # the probe's solver stops that near to its goal
     fine_tuning: (1e-2, 1e-3),  # Adam divides small gradients by their size, and their rounding with them
     losses: (1e-5, 5e-6),  # cosines cancel
-    views: (1e-5, 1e-6),  # sums of single precision, in another order
     pretraining: (1e-3, 2e-5),  # each step adds to the rounding of the last
-    exported: None,
     real_fryum: (1e-4, 1e-4),  # JPEG decoders round
 }
 

@@ -83,21 +83,12 @@ class TestFinishedRun:
             assert weights.read_bytes() == content
 
 
-@pytest.mark.parametrize(
-    ("name", "parameter", "value", "told"),
-    [
-        ("01_data", "globals", "1", "no parameter 'globals'"),
-        ("01_data", "workers", "0", "workers is 0: give a whole number from 1 to 256"),
-    ],
-)
-def test_a_wrong_parameter_ends_papermill_with_a_sentence(
-    mini_root, tmp_path, monkeypatch, name, parameter, value, told
-):
+def test_a_wrong_parameter_ends_papermill_with_a_sentence(mini_root, tmp_path, monkeypatch):
     monkeypatch.setenv("VISA_ROOT", str(mini_root))
-    notebook = Path(__file__).parent.parent / "notebooks" / f"{name}.ipynb"
-    command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"), "-p", parameter, value]
+    notebook = Path(__file__).parent.parent / "notebooks/01_data.ipynb"
+    command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"), "-p", "workers", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and told in done.stderr
+    assert done.returncode == 1 and "workers is 0: give a whole number from 1 to 256" in done.stderr
     ran = [c for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" and c.execution_count]
     assert len(ran) <= 3, "it fails before anything is computed"
 
