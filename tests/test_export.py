@@ -169,36 +169,34 @@ def test_the_citation_is_the_books(exported):
     assert citation in (Path(__file__).parent.parent / "book" / "references.bib").read_text()
 
 
-def test_synthetic_weights_say_so_in_name_tags_and_card(tmp_path):
-    file = export(pretraining(tmp_path / "run", dataset="mini-VisA", synthetic=True), tmp_path / "out")
-    header, text = header_and_text(file)
-    assert "-synthetic-" in file.name and "synthetic-data" in header["tags"]
-    assert "TRAINED ON SYNTHETIC IMAGES" in text and "say nothing about VisA" in text
-
-
 @pytest.mark.parametrize(
-    ("dataset", "said"),
-    [("ImageNet", "non-commercial research"), ("photos", "is not known here"), ("", "not known here")],
+    ("dataset", "license_", "said"),
+    [
+        ("ImageNet", "other", "non-commercial research"),
+        ("photos", "other", "is not known here"),
+        ("", "other", "not known here"),
+        ("mini-VisA", "apache-2.0", "TRAINED ON SYNTHETIC IMAGES"),
+    ],
 )
-def test_other_data_bring_their_own_duty(tmp_path, dataset, said):
-    file = export(pretraining(tmp_path / "run", dataset=dataset), tmp_path / "out")
+def test_the_data_bring_their_own_duty_and_synthetic_ones_say_so(tmp_path, dataset, license_, said):
+    synthetic = dataset == "mini-VisA"
+    file = export(pretraining(tmp_path / "run", dataset=dataset, synthetic=synthetic), tmp_path / "out")
     header, text = header_and_text(file)
-    assert header["license"] == "other" and said in text
+    assert header["license"] == license_ and said in text
+    assert ("-synthetic-" in file.name) is ("synthetic-data" in header["tags"]) is synthetic
 
 
-def test_no_path_of_the_machine_gets_out(tmp_path):
+def test_no_path_of_the_machine_gets_out_and_names_are_safe_in_file_names(tmp_path):
     settings = {"weights": str(tmp_path / "theirs.pth"), "cache": "C:\\Users\\me\\cache"}
-    file = export(pretraining(tmp_path / "run", settings=settings, root=str(tmp_path)), tmp_path / "out")
+    scope = "../été | ?\n" + "x" * 300
+    run = pretraining(tmp_path / "run", settings=settings, root=str(tmp_path), scope=scope)
+    file = export(run, tmp_path / "out")
+    assert re.fullmatch(r"[A-Za-z0-9_.-]{1,120}", file.name) and ".." not in file.name
+    assert file.parent == (tmp_path / "out").resolve()
     card = (file.parent / "README.md").read_text()
     assert "started from `theirs.pth`" in card and "| cache | cache |" in card
     for content in (card.encode(), file.read_bytes()):
         assert str(tmp_path).encode() not in content and b"Users" not in content
-
-
-def test_names_are_safe_in_file_names(tmp_path):
-    file = export(pretraining(tmp_path / "run", scope="../été | ?\n" + "x" * 300), tmp_path / "out")
-    assert re.fullmatch(r"[A-Za-z0-9_.-]{1,120}", file.name) and ".." not in file.name
-    assert file.parent == (tmp_path / "out").resolve() and file.is_file()
 
 
 def test_weights_alone_are_enough_and_gaps_are_named(tmp_path):
