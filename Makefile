@@ -6,6 +6,12 @@ BIN := .venv/bin
 RUN ?= --scope all --pretrain epochs=8 --workers 2
 # Processes that run the tests.
 JOBS ?= 2
+# TORCH=cpu installs PyTorch without CUDA, several GB less (TORCH=cu126, ...: that CUDA): uv knows where it lies.
+TORCH ?=
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+ifneq ($(TORCH),)
+INSTALL += uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend $(TORCH)
+endif
 BOOK := book/_build/html/index.html
 
 .PHONY: env reproduce book pdf check test lint axe clean
@@ -45,7 +51,7 @@ node_modules/axe-core/axe.min.js:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 		|| { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1): Python 3.11 to 3.13 is needed (make PYTHON=python3.12 ...)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(INSTALL) -c constraints.txt -e '.[dev]'
 	@touch $@
 
 clean:

@@ -23,8 +23,8 @@ CHANNELS = 100
 def features(data, images):
     """The channels that PaDiM draws, N, C, h, w."""
     detector = PaDiM(FeatureMaps(data.backbone, LAYERS), CHANNELS)
-    parts, shapes = zip(*(detector._features(b) for b in batches(images)), strict=True)
-    return torch.cat(parts).unflatten(2, shapes[0])
+    parts = [detector._features(b) for b in batches(images)]
+    return torch.cat(parts).unflatten(2, detector.shape.tolist())
 
 
 def fitted(x):

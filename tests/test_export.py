@@ -32,8 +32,6 @@ def pretraining(folder, arch="resnet18", head=None, **changes):
     sidecar = {**about, "written": "2022-07-28T00:00:00Z", "machine": machine}
     (folder / "backbone.safetensors.json").write_text(json.dumps(sidecar))
     (folder / "diagnosis.json").write_text(json.dumps({"cos_blend": 0.1234, "probe_auroc": 0.8765}))
-    rows = [f"{i},0.1,{-0.5 if i > 9 else 9.0}" for i in range(20)]
-    (folder / "curves.csv").write_text("\n".join(["step,lr,loss", *rows]) + "\n")
     return weights
 
 
@@ -84,17 +82,6 @@ def test_the_folder_is_a_timm_model(exported):
         assert torch.allclose(theirs, own, atol=1e-5)
 
 
-def test_a_timm_model_loads_into_timm(tmp_path):
-    weights = pretraining(tmp_path / "run", "timm/tf_efficientnet_lite0")
-    file = export(weights, tmp_path / "out")
-    loaded = timm.create_model("tf_efficientnet_lite0", checkpoint_path=file)
-    own = load_file(weights)
-    assert all(torch.equal(loaded.state_dict()[k], own[k]) for k in own)
-    assert not loaded.classifier.weight.any()
-    text = header_and_text(file)[1]
-    assert 'create_model("tf_efficientnet_lite0"' in text and "torchvision.models" not in text
-
-
 def test_padim_and_patchcore_of_anomalib_have_these_weights(exported):
     anomalib = pytest.importorskip("anomalib")
     pytest.importorskip("anomalib.models")
@@ -138,6 +125,10 @@ def test_a_trained_classifier_is_kept_if_it_is_of_1000_classes(arch, name, width
     for k, v in head.items():
         assert torch.equal(state[f"{name}.{k}"], v) if kept else not state[f"{name}.{k}"].any()
     assert ("trained one" if kept else "all zeros") in text
+    if arch.startswith("timm/"):
+        loaded, own = timm.create_model("tf_efficientnet_lite0", checkpoint_path=file).state_dict(), load_file(run)
+        assert all(torch.equal(loaded[k], v) for k, v in own.items() if k in loaded)
+        assert 'create_model("tf_efficientnet_lite0"' in text and "torchvision.models" not in text
     assert "supervised classification (He et al., 2016), without SPD" in text
 
 
@@ -154,66 +145,57 @@ def test_the_card_tells_method_data_settings_probes_and_licence(exported):
         "| spd.eta | 0.1 |",
         "| 0.1234 |",
         "| 0.8765 |",
-        "| loss | -0.5 |",
-        "| steps | 20 |",
-        "| cpu | a processor |",
         "VisA is licensed CC BY 4.0",
         "all zeros",
     ):
         assert said in card.text
     assert "SYNTHETIC" not in card.text
-
-
-def test_the_citation_is_the_books(exported):
-    (citation,) = re.findall(r"```bibtex\n(.*?)\n```", header_and_text(exported[0])[1], re.DOTALL)
+    (citation,) = re.findall(r"```bibtex\n(.*?)\n```", card.text, re.DOTALL)
     assert citation in (Path(__file__).parent.parent / "book" / "references.bib").read_text()
 
 
 @pytest.mark.parametrize(
-    ("dataset", "license_", "said"),
+    ("dataset", "licence", "said"),
     [
+        ("mini-VisA", "apache-2.0", "TRAINED ON SYNTHETIC IMAGES"),
         ("ImageNet", "other", "non-commercial research"),
         ("photos", "other", "is not known here"),
         ("", "other", "not known here"),
-        ("mini-VisA", "apache-2.0", "TRAINED ON SYNTHETIC IMAGES"),
     ],
 )
-def test_the_data_bring_their_own_duty_and_synthetic_ones_say_so(tmp_path, dataset, license_, said):
+def test_the_card_tells_the_datas_licence_and_whether_they_are_synthetic(tmp_path, dataset, licence, said):
     synthetic = dataset == "mini-VisA"
     file = export(pretraining(tmp_path / "run", dataset=dataset, synthetic=synthetic), tmp_path / "out")
     header, text = header_and_text(file)
-    assert header["license"] == license_ and said in text
-    assert ("-synthetic-" in file.name) is ("synthetic-data" in header["tags"]) is synthetic
+    assert header["license"] == licence and said in text
+    assert ("-synthetic-" in file.name) == ("synthetic-data" in header["tags"]) == synthetic
 
 
-def test_no_path_of_the_machine_gets_out_and_names_are_safe_in_file_names(tmp_path):
+def test_no_path_of_the_machine_gets_out(tmp_path):
     settings = {"weights": str(tmp_path / "theirs.pth"), "cache": "C:\\Users\\me\\cache"}
-    scope = "../été | ?\n" + "x" * 300
-    run = pretraining(tmp_path / "run", settings=settings, root=str(tmp_path), scope=scope)
-    file = export(run, tmp_path / "out")
-    assert re.fullmatch(r"[A-Za-z0-9_.-]{1,120}", file.name) and ".." not in file.name
-    assert file.parent == (tmp_path / "out").resolve()
+    file = export(pretraining(tmp_path / "run", settings=settings, root=str(tmp_path)), tmp_path / "out")
     card = (file.parent / "README.md").read_text()
     assert "started from `theirs.pth`" in card and "| cache | cache |" in card
     for content in (card.encode(), file.read_bytes()):
         assert str(tmp_path).encode() not in content and b"Users" not in content
 
 
-def test_weights_alone_are_enough_and_gaps_are_named(tmp_path):
-    weights = pretraining(tmp_path / "run")
-    for name in ("backbone.safetensors.json", "diagnosis.json", "curves.csv"):
+def test_weights_alone_are_enough_and_names_are_safe(tmp_path):
+    weights = pretraining(tmp_path / "run", scope="../été | ?\n" + "x" * 300)
+    for name in ("backbone.safetensors.json", "diagnosis.json"):
         (weights.parent / name).unlink()
-    text = header_and_text(export(weights, tmp_path / "out"))[1]
-    for said in ("No probe was recorded", "No training curve was recorded", "| Commit | not recorded |"):
-        assert said in text
+    file = export(weights, tmp_path / "out")
+    text = header_and_text(file)[1]
+    assert "No probe was recorded" in text and "| Commit | not recorded |" in text
+    assert re.fullmatch(r"[A-Za-z0-9_.-]{1,120}", file.name) and ".." not in file.name
+    assert file.parent == (tmp_path / "out").resolve() and file.is_file()
 
 
 def test_the_same_input_gives_the_same_bytes_and_is_no_conflict(exported, tmp_path):
     file, weights = exported
     again = export(weights, tmp_path / "out")
-    assert {f.name: f.read_bytes() for f in file.parent.iterdir()} == {
-        f.name: f.read_bytes() for f in again.parent.iterdir()
-    }
+    for made in file.parent.iterdir():
+        assert made.read_bytes() == (again.parent / made.name).read_bytes()
     before = again.stat().st_mtime_ns
     assert export(weights, tmp_path / "out").stat().st_mtime_ns == before
 
@@ -231,24 +213,6 @@ def test_another_export_is_replaced_only_on_demand_and_other_files_never(tmp_pat
         export(second, first.parent, overwrite=True)
     assert first.is_file()
     assert sorted(f.name for f in tmp_path.iterdir() if f.name.startswith(".")) == []
-
-
-def test_an_interrupted_export_leaves_the_old_one(tmp_path, monkeypatch):
-    first, second = pretraining(tmp_path / "a"), pretraining(tmp_path / "b", scope="pcb2")
-    file = export(first, tmp_path / "out")
-    rename = Path.rename
-
-    def fail(self, target):
-        if self.name == "new":
-            raise KeyboardInterrupt
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(KeyboardInterrupt):
-        export(second, tmp_path / "out", overwrite=True)
-    with pytest.raises(KeyboardInterrupt):
-        export(second, tmp_path / "new")
-    assert file.is_file() and sorted(f.name for f in tmp_path.iterdir() if f.is_dir()) == ["a", "b", "out"]
 
 
 def test_mistakes_are_told_in_a_sentence(tmp_path):

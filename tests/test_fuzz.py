@@ -1,6 +1,5 @@
 """Any name, type and value for a notebook's parameters or a command's option ends in one sentence, or starts well."""
 
-import builtins
 import contextlib
 import io
 import json
@@ -85,26 +84,6 @@ def test_any_value_of_a_parameter_starts_a_notebook_or_ends_in_a_sentence(path, 
                 assert notebook._fits(value, kinds[name]), "a wrong type has to be refused"
 
     fuzz()
-
-
-@EXAMPLES
-@given(st.text(max_size=12).filter(str.isidentifier) | st.sampled_from(["In", "Epochs", "objekt", "spd_", "visa"]))
-def test_any_name_that_is_no_parameter_is_told(name):
-    types = {"object": str, "epochs": int}
-    space = {"__annotations__": types, "object": "fryum", "epochs": 1, "In": [f"# Parameters\n{name} = 1"]}
-    if name in types:
-        notebook.check_parameters(space, {})
-        return
-    with pytest.raises(VisaError, match="no parameter") as told:
-        notebook.check_parameters(space | ({"In": 1} if name == "In" else {}), {})
-    one_sentence(str(told.value))
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_a_parameter_with_the_name_of_a_function_is_told(path, ready):
-    for name in filter(str.isidentifier, dir(builtins)):
-        if name not in ("object", "__import__", "None", "True", "False"):
-            assert f"no parameter {name!r}" in begin(path, {name: 1})
 
 
 OPTIONS = {

@@ -1,14 +1,13 @@
 """Notebook parameters: a mistake is one sentence in the first cell; and data and runs open as they should."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from visa.data.source import open_source
 from visa.errors import VisaError
 from visa.notebook import check_parameters, start
-from visa.runs import Run, open_run, pretraining_name
+from visa.runs import open_run
 
 TYPES = {"object": str, "epochs": int, "eta": float, "spd": bool}
 GOOD = {"object": "pcb1", "epochs": 2, "eta": 0.1, "spd": True}
@@ -20,13 +19,14 @@ def namespace(injected="", **values):
 
 def test_good_parameters_pass():
     check_parameters(namespace("epochs = 2\n"), {"object": ["pcb1"]})
-    check_parameters(namespace(eta=1), {})
+    check_parameters(namespace("epochs = 2", eta=1, pd=object(), fig=1), {})
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"injected": "objekt = 'pcb1'"}, r"no parameter 'objekt'.*object, epochs, eta, spd.*Did you mean 'object'"),
+        ({"In": 1}, r"no parameter 'In'"),
         ({"epochs": "abc"}, r"'epochs' is 'abc', of type str: give int"),
         ({"epochs": True}, r"'epochs' is True, of type bool"),
         ({"epochs": 2.5}, r"'epochs' is 2.5, of type float"),
@@ -40,14 +40,7 @@ def test_a_mistake_is_one_sentence(change, sentence):
     with pytest.raises(VisaError, match=sentence) as caught:
         check_parameters(namespace(**change), {"object": ["pcb1", "fryum"]})
     assert "\n" not in str(caught.value)
-
-
-def test_the_error_replaces_the_traceback():
-    assert VisaError("one sentence.")._render_traceback_() == ["VisaError: one sentence."]
-
-
-def test_other_names_of_the_notebook_are_not_mistaken_for_parameters():
-    check_parameters(namespace("epochs = 2", pd=object(), fig=1), {})
+    assert caught.value._render_traceback_() == [f"VisaError: {caught.value}"]
 
 
 def started(types, **names):
@@ -57,10 +50,12 @@ def started(types, **names):
     return names["result"]
 
 
-def test_start_opens_data_and_run(mini_root, capsys):
+def test_start_opens_data_and_run(mini_root, monkeypatch, capsys):
     source, run = started({"visa_root": str}, visa_root=str(mini_root), In=[])
     assert source.synthetic and source.name == "mini-VisA" and source.objects == ("pcb1", "fryum")
     assert json.loads((run.root / "run.json").read_text()) == {"dataset": "mini-VisA", "synthetic": True, "format": 2}
+    monkeypatch.setenv("VISA_ROOT", str(mini_root))
+    assert open_source().root == mini_root
 
 
 def test_start_names_what_is_wrong_with_the_object_or_the_root(mini_root, tmp_path, monkeypatch):
@@ -76,11 +71,6 @@ def test_start_names_what_is_wrong_with_the_object_or_the_root(mini_root, tmp_pa
         open_source()
 
 
-def test_visa_root_takes_the_place_of_mini_visa(mini_root, monkeypatch):
-    monkeypatch.setenv("VISA_ROOT", str(mini_root))
-    assert open_source().root == mini_root
-
-
 def test_results_of_two_data_sets_never_share_a_run(mini_root, tmp_path):
     source = open_source(str(mini_root))
     open_run("mine", source)
@@ -88,14 +78,3 @@ def test_results_of_two_data_sets_never_share_a_run(mini_root, tmp_path):
     real = type(source)(source.root, "VisA", False, source.objects)
     with pytest.raises(VisaError, match=r"'mine' holds results of mini-VisA, not of VisA"):
         open_run("mine", real)
-
-
-def test_names_and_folders():
-    assert pretraining_name("simsiam", True) == "simsiam+spd" and pretraining_name("random", False) == "random"
-    run = Run(Path("r"))
-    assert run.pretrain_dir("simsiam", "all", 2).as_posix() == "r/pretrain/simsiam/all/seed2"
-
-
-def test_a_fingerprint_changes_with_the_object_it_is_of(mini_root):
-    source = open_source(str(mini_root))
-    assert source.fingerprint("pcb1") == source.fingerprint("pcb1") != source.fingerprint("fryum")

@@ -1,7 +1,6 @@
 """Files appear whole, killed processes leave nothing for long, and names may be as long as the disk allows."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +16,11 @@ def hidden(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if ".partial." in p.name)
 
 
-def killed(code: str, folder: Path) -> None:
-    """Run `code` in a process of its own until it prints, then kill it."""
-    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE)
+def started(code: str, *arguments: object) -> subprocess.Popen:
+    """A process that runs `code`, at the point where it has printed."""
+    process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE)
     process.stdout.readline()
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+    return process
 
 
 WRITING = """
@@ -39,7 +37,9 @@ with written_whole(folder / "table.csv") as partial, scratch_folder(folder / "ro
 
 
 def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
-    killed(WRITING, tmp_path)
+    process = started(WRITING, tmp_path)
+    process.kill()
+    process.wait()
     assert len(hidden(tmp_path)) == 2 == len(list(tmp_path.iterdir())), "nothing has its final name"
     with written_whole(tmp_path / "table.csv") as partial:
         partial.write_text("whole")
@@ -87,13 +87,12 @@ from pathlib import Path
 from visa.paths import locked
 with locked(Path(sys.argv[1])):
     print(flush=True)
-    time.sleep(60)
+    time.sleep(float(sys.argv[2]))
 """
 
 
 def test_a_folder_has_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", HOLDING, str(tmp_path)], stdout=subprocess.PIPE)
-    process.stdout.readline()
+    process = started(HOLDING, tmp_path, "60")
     with (
         pytest.raises(VisaError, match=rf"in use by process {process.pid} on .*, since \d"),
         locked(tmp_path, patience=0.1),
@@ -101,16 +100,7 @@ def test_a_folder_has_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path):
         pass
     process.kill()
     process.wait()
-    with locked(tmp_path):
-        assert f"process {os.getpid()} " in (tmp_path / paths.HOLDER).read_text()
-    with locked(tmp_path):
-        pass
-
-
-def test_who_waits_gets_the_folder(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDING.replace("60", "0.2"), str(tmp_path)], stdout=subprocess.PIPE
-    )
-    process.stdout.readline()
-    with locked(tmp_path):
-        assert process.wait(timeout=10) == 0
+    started(HOLDING, tmp_path, "0.2")
+    for _ in range(2):
+        with locked(tmp_path):
+            assert f"process {os.getpid()} " in (tmp_path / paths.HOLDER).read_text()

@@ -28,19 +28,20 @@ def constraints():
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 
-def test_constraints_are_names_and_versions_within_the_ranges():
+def test_constraints_and_conda_fit_the_project():
     pinned = {canonicalize_name(name): version for name, version in constraints().items()}
     extras = [r for group in PROJECT["optional-dependencies"].values() for r in group]
     for text in PROJECT["dependencies"] + extras:
         requirement = Requirement(text)
         if requirement.name != PROJECT["name"]:
             assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, text
+    *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert f"python {PROJECT['requires-python']}" in conda and pip["pip"] == ["-c constraints.txt", "-e ."]
 
 
 def test_what_the_package_imports_is_declared():
-    texts = [r for group in ("cluster", "s3") for r in PROJECT["optional-dependencies"][group]] + PROJECT[
-        "dependencies"
-    ]
+    extras = PROJECT["optional-dependencies"]
+    texts = (*PROJECT["dependencies"], *extras["cluster"], *extras["s3"])
     declared = {canonicalize_name(Requirement(text).name) for text in texts}
     homes, absent = importlib.metadata.packages_distributions(), set()
     for file in (ROOT / "visa").rglob("*.py"):
@@ -51,13 +52,6 @@ def test_what_the_package_imports_is_declared():
                 if not declared & {canonicalize_name(home) for home in homes[module]}:
                     absent.add(f"{module} in {file.name}")
     assert not absent
-
-
-def test_conda_takes_python_range_and_dependencies_from_the_project():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    *conda, pip = environment["dependencies"]
-    assert f"python {PROJECT['requires-python']}" in conda
-    assert pip["pip"] == ["-c constraints.txt", "-e ."]
 
 
 def test_distribution_version_and_citation_agree():
@@ -96,18 +90,14 @@ def test_results_hold_no_path_of_a_machine():
         assert not re.search(r"/(home|root|tmp|Users|work|mnt)/", file.read_text(encoding="utf-8")), file
 
 
-def test_an_instrument_library_of_the_same_name_is_named(tmp_path):
+def test_an_instrument_library_of_the_same_name_is_named(tmp_path, monkeypatch):
     (tmp_path / "visa.py").write_text("# an instrument library\n")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import visa_spd; visa_spd.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert str(tmp_path / "visa.py") in done.stderr and "uninstall" in done.stderr
     assert visa_spd.shadowing_visa() is None
-
-
-def test_an_instrument_distribution_is_noticed(tmp_path, monkeypatch):
-    info = tmp_path / "visa-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: visa\nVersion: 1.0\n")
+    (tmp_path / "visa-1.0.dist-info").mkdir()
+    (tmp_path / "visa-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: visa\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert visa_spd.instrument_distributions() == ["visa 1.0"]

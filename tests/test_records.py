@@ -80,7 +80,7 @@ def detectors(root, folder):
 
     train, test, *_ = split_images(root, "1cls")
     backbone, found = random_backbone(train), {}
-    for name, settings in (("padim", {}), ("patchcore", {"ratio": 0.05}), ("patchcore", {"count": 30, "pooled": 64})):
+    for name, settings in (("padim", {}), ("patchcore", {"ratio": 0.05})):
         detector = make_detector(name, backbone, settings=settings).fit((train.float() / 255).split(8))
         scores, maps = detector.score(test.float() / 255)
         found[f"{name} {settings}"] = [scores.tolist(), summary(maps)]
@@ -101,7 +101,7 @@ def fine_tuning(root, folder):
     losses, fine_tune = [], finetune.fine_tune
 
     def watched(*arguments):
-        losses.append(fine_tune(*arguments).losses)
+        losses.append(list(fine_tune(*arguments).values()))
 
     with patch.object(classifier, "fine_tune", watched), patch.object(unet, "fine_tune", watched):
         classified = classifier.fit_classifier(random_backbone(train), train, labels, settings)

@@ -85,15 +85,6 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def cpu_computes_in_bf16() -> bool:
-    """Whether the CPU has AVX512-BF16 or AMX; without them bfloat16 is many times slower than float32."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
 class FeatureMaps(nn.Module):
     """Maps of the named stages of a frozen backbone, in evaluation mode.
 
@@ -119,24 +110,17 @@ def stage_maps(backbone: nn.Module, x: Tensor, layers: tuple[str, ...]) -> dict[
 
     Raises VisaError for a timm model without stages of these strides.
     """
-    is_resnet = all(hasattr(backbone, name) for name in ("conv1", "bn1", "maxpool", *STAGES))
-    return _resnet_maps(backbone, x, layers) if is_resnet else _timm_maps(backbone, x)
-
-
-def _resnet_maps(net: Any, x: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
-    x = net.maxpool((net.act1 if hasattr(net, "act1") else net.relu)(net.bn1(net.conv1(x))))
-    stages = {}
-    for layer in STAGES[: 1 + max(STAGES.index(name) for name in layers)]:
-        stages[layer] = x = getattr(net, layer)(x)
-    return stages
-
-
-def _timm_maps(net: Any, x: Tensor) -> dict[str, Tensor]:
+    net: Any = backbone
+    if all(hasattr(net, name) for name in ("conv1", "bn1", "maxpool", *STAGES)):
+        x = net.maxpool((net.act1 if hasattr(net, "act1") else net.relu)(net.bn1(net.conv1(x))))
+        stages = {}
+        for layer in STAGES[: 1 + max(STAGES.index(name) for name in layers)]:
+            stages[layer] = x = getattr(net, layer)(x)
+        return stages
     strides = [stage["reduction"] for stage in getattr(net, "feature_info", [])]
     if not set(_STRIDES) <= set(strides) or not hasattr(net, "forward_intermediates"):
         raise VisaError(f"{type(net).__name__} has no stages of stride 4, 8, 16 and 32: take a convolutional model.")
-    indices = [strides.index(s) for s in _STRIDES]
-    maps = net.forward_intermediates(x, indices=indices, intermediates_only=True)
+    maps = net.forward_intermediates(x, indices=[strides.index(s) for s in _STRIDES], intermediates_only=True)
     return dict(zip(STAGES, maps, strict=True))
 
 

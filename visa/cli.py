@@ -1,6 +1,7 @@
 """The `visa` command: thin verbs over the package's functions, imported where they are used, and texts of options."""
 
 import os
+import re
 import signal
 import sys
 import warnings
@@ -98,16 +99,8 @@ def prepare(
     """Write the train/test tree of VisA's own script, with binary masks."""
     from visa.data.prepare import prepare as make
 
-    summary = make(
-        split_type,
-        data_folder,
-        save_folder,
-        split_file,
-        objects=_object_names(objects),
-        link=link,
-        workers=workers,
-        progress=True,
-    )
+    names = _object_names(objects)
+    summary = make(split_type, data_folder, save_folder, split_file, names, link, workers, progress=True)
     typer.echo(f"{summary.folder}: {summary.written} files written, {summary.kept} up to date")
     if summary.absent:
         typer.echo(f"absent: {', '.join(summary.absent)} (no folder in {data_folder}), left out")
@@ -116,9 +109,7 @@ def prepare(
 
 
 @command
-def splits(
-    root: Annotated[Path, typer.Argument(help="A folder of your own data without split files.")],
-) -> None:
+def splits(root: Annotated[Path, typer.Argument(help="A folder of your own data without split files.")]) -> None:
     """Write the splits that a folder of your own stands for as split_csv/, to see and to edit."""
     from visa.data.prepare import write_splits
 
@@ -172,28 +163,19 @@ def pretrain(
     from visa.pretrain.images import folder_data, training_data
     from visa.pretrain.run import run_pretraining
     from visa.pretrain.settings import configured
-    from visa.runs import folder_scope, open_folder_run, open_run, pretraining_name
+    from visa.runs import folder_scope, open_run, pretraining_name
 
     settings = configured(method, spd, _settings(setting) | {"seed": seed})
-    if images:
-        run = open_folder_run(name, folder_scope(images, dataset))
-        fabric = make_fabric(device, devices, nodes)
-        data = folder_data(images, settings.image_size, dataset, workers)
-    elif dataset:
+    if dataset and not images:
         raise VisaError("dataset names a folder's images: give the folder with --images.")
-    else:
-        source = open_source("", [] if object == "all" else [object])
-        if object != "all":
-            source.check_object(object)
-        run = open_run(name, source)
-        fabric = make_fabric(device, devices, nodes)
-        data = training_data(source, object, "", settings.image_size)
+    source = None if images else open_source("", [] if object == "all" else [object])
+    if source and object != "all":
+        source.check_object(object)
+    run = open_run(name, source or folder_scope(images, dataset))
+    fabric, side = make_fabric(device, devices, nodes), settings.image_size
+    data = training_data(source, object, "", side) if source else folder_data(images, side, dataset, workers)
     folder = run.pretrain_dir(pretraining_name(method, spd), data.scope, seed)
-    try:
-        run_pretraining(settings, data, folder, fabric, precision)
-    except KeyboardInterrupt:
-        typer.echo("visa: interrupted; the same command goes on from its last checkpoint.", err=True)
-        raise typer.Exit(130) from None
+    run_pretraining(settings, data, folder, fabric, precision)
     if fabric.is_global_zero:
         typer.echo(f"weights, curves and diagnosis: {folder}")
 
@@ -225,7 +207,7 @@ def fit(
     device: Device = "auto",
 ) -> None:
     """Fit a detector on normal images and write it, with its backbone and a threshold, to one file."""
-    from visa.backbone import load_backbone, pick_device
+    from visa.backbone import load_backbone, pick_device, weights_metadata
     from visa.detect.deploy import fit_detector, save_detector
 
     if out.suffix != ".safetensors":
@@ -233,12 +215,12 @@ def fit(
     if out.is_dir() or not os.access(next(p for p in out.absolute().parents if p.exists()), os.W_OK):
         raise VisaError(f"{out} cannot be written: name a file in a folder where you may write.")
     files = _normal_images(images, object)
-    arch = arch or _arch(weights)
+    arch = arch or weights_metadata(weights).get("settings", {}).get("arch", "")
+    if not arch:
+        raise VisaError(f"{weights} does not say what architecture it is of: give --arch.")
     backbone = load_backbone(arch, weights).to(pick_device(device))
-    settings = _settings(setting)
-    fitted = fit_detector(
-        detector, arch, backbone, files, _size(size), _parts(layers), settings, false_alarms, progress=True
-    )
+    sides, stages, settings = _size(size), _parts(layers), _settings(setting)
+    fitted = fit_detector(detector, arch, backbone, files, sides, stages, settings, false_alarms, progress=True)
     save_detector(out, fitted)
     typer.echo(f"{out}: {detector} on {arch}, {fitted.made['images']} images of {size}")
     typer.echo(f"threshold {fitted.threshold:.6g}: {fitted.rule}")
@@ -266,9 +248,7 @@ def score(
 
 
 @command
-def browser(
-    name: Annotated[str, typer.Argument(help="The run's folder; default: the data set's name.")] = "",
-) -> None:
+def browser(name: Annotated[str, typer.Argument(help="The run's folder; default: the data set's name.")] = "") -> None:
     """Build the defect browser of a run from its scores on disk, as notebook 04 does after each scoring."""
     from visa.data.source import open_source
     from visa.report.browser.build import build_browser
@@ -377,18 +357,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         typer.echo(f"visa: {error}", err=True)
         sys.exit(2)
     except OSError as error:
+        name = re.sub(r"/[^/]*\.partial\..*", "", str(error.filename2 or error.filename or ""))[:300]
         what = str(error.strerror or error).removesuffix(".")
-        typer.echo(f"visa: {what}{_where(error)}. Check the path, the disk and permissions.", err=True)
+        typer.echo(f"visa: {what}{name and f': {name}'}. Check the path, the disk and permissions.", err=True)
         sys.exit(2)
-
-
-def _where(error: OSError) -> str:
-    """What an error is about: of two files the one that is written, of a partial file its folder."""
-    name = str(error.filename2 or error.filename or "")
-    if ".partial." in name:
-        name = name.partition(".partial.")[0].rpartition(os.sep)[0]
-    name = name if len(name) <= 300 else f"{name[:300]}..."
-    return f": {name}" if name else ""
 
 
 def _normal_images(folder: Path | None, object: str) -> list[Path]:
@@ -412,16 +384,6 @@ def _size(text: str) -> tuple[int, int]:
     if len(sides) != 2 or not all(side.isascii() and side.isdecimal() for side in sides):
         raise VisaError(f"size {text!r} is not of the form HEIGHTxWIDTH, as in 224x336.")
     return int(sides[0]), int(sides[1])
-
-
-def _arch(weights: Path) -> str:
-    """The architecture that a pre-training's file names."""
-    from visa.backbone import weights_metadata
-
-    arch = weights_metadata(weights).get("settings", {}).get("arch")
-    if not isinstance(arch, str):
-        raise VisaError(f"{weights} does not say what architecture it is of: give --arch.")
-    return arch
 
 
 def _parts(text: str) -> list[str]:

@@ -3,15 +3,13 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
-import pandas as pd
 import torch
-import torchvision
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 import visa
 from visa.backbone import create_backbone, load_weights, weights_metadata
@@ -33,16 +31,13 @@ _TERMS = {  # of the images, by the data set's name: the card's licence, and the
 }
 _TRAINED = "The classifier is the trained one, its classes in the order of the training folder's sorted class names."
 
-_SHOWN = {"key", "settings", "metadata", "diagnosis", "curve_end", "pretraining", "dataset", "synthetic", "scope"}
-_SHOWN |= {"images", "machine", "classifier", "visa", "commit"}  # of a sidecar and its machine: not among the facts
-
 
 def export(weights: Path, out: Path, overwrite: bool = False) -> Path:
     """Write `out`/NAME.safetensors and its model card README.md from a pre-training's `backbone.safetensors`.
 
     NAME is made of arch, method, scope (and `synthetic`) and seed. The file fits torchvision (`strict=True`) and timm
     (`checkpoint_path`), a missing classifier being all zeros; a ResNet's folder also fits timm's and anomalib's
-    `local-dir:`. The card takes sidecar, `diagnosis.json` and `curves.csv` from beside `weights`. The folder appears
+    `local-dir:`. The card takes sidecar and `diagnosis.json` from beside `weights`. The folder appears
     whole or not at all, the same bytes for the same input. Returns the path of the file.
 
     Raises VisaError if `weights` is absent or no pre-training's, its arch is unknown, its sidecar is another run's, or
@@ -57,7 +52,7 @@ def export(weights: Path, out: Path, overwrite: bool = False) -> Path:
         f"{name}.safetensors": save(tensors, about),
         "README.md": _card(record, name, classifier, expected).encode(),
     }
-    if _in_torchvision(arch):
+    if not arch.startswith("timm/"):
         config = {"architecture": arch, "num_classes": 1000, "pretrained_cfg": expected}
         files["config.json"] = (json.dumps(config, indent=1) + "\n").encode()
     out = out.expanduser().resolve()
@@ -67,7 +62,11 @@ def export(weights: Path, out: Path, overwrite: bool = False) -> Path:
 
 def _read_record(weights: Path) -> dict[str, Any]:
     """What is known of the pre-training: its own metadata, then what lies beside the weights."""
-    metadata = _metadata(weights)
+    metadata = weights_metadata(weights)
+    if not isinstance(metadata.get("settings", {}).get("arch"), str):
+        raise VisaError(
+            f"{weights} says nothing of a pre-training: give the backbone.safetensors that 03_pretrain wrote."
+        )
     sidecar = read_sidecar(weights) or {}
     if sidecar and sidecar.get("settings") != metadata["settings"]:
         raise VisaError(f"{weights} and its sidecar are of different settings: run that pre-training again.")
@@ -75,80 +74,38 @@ def _read_record(weights: Path) -> dict[str, Any]:
         diagnosis = json.loads((weights.parent / "diagnosis.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         diagnosis = sidecar.get("diagnosis", {})
-    metadata = _without_paths(metadata)
-    return {
-        **_without_paths(sidecar),
-        **metadata,
-        "metadata": metadata,
-        "diagnosis": diagnosis,
-        "curve_end": _curve_end(weights.parent / "curves.csv"),
-    }
+    metadata = {"pretraining": "unknown", "scope": "", "dataset": "", "synthetic": False, **metadata}
+    record = {**sidecar, **metadata, "metadata": metadata, "diagnosis": diagnosis}
+    cleaned: dict[str, Any] = json.loads(json.dumps(record), object_hook=_without_folders)
+    return cleaned
 
 
-def _metadata(weights: Path) -> dict[str, Any]:
-    metadata = weights_metadata(weights)
-    if not isinstance(metadata.get("settings", {}).get("arch"), str):
-        raise VisaError(
-            f"{weights} says nothing of a pre-training: give the backbone.safetensors that 03_pretrain wrote."
-        )
-    return {"pretraining": "unknown", "scope": "", "dataset": "", "synthetic": False, **metadata}
-
-
-def _without_paths(value: Any) -> Any:
+def _without_folders(values: dict[str, Any]) -> dict[str, Any]:
     """The same with absolute paths cut down to their last part: a machine's folders are nobody's business."""
-    if isinstance(value, dict):
-        return {k: _without_paths(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_without_paths(v) for v in value]
-    if isinstance(value, str) and (value.startswith(("/", "~")) or PureWindowsPath(value).is_absolute()):
-        return PureWindowsPath(value).name if "\\" in value else PurePosixPath(value).name
-    return value
-
-
-def _curve_end(path: Path, last: int = 10) -> dict[str, float]:
-    """Means of the last steps of a training curve, and the number of steps; empty where there is none."""
-    if not path.is_file():
-        return {}
-    rows = pd.read_csv(path).tail(last)
-    means = rows.drop(columns=["step", "lr"]).mean().dropna().sort_index()
-    return {"steps": float(rows["step"].iloc[-1]) + 1, **means} if len(rows) else {}
+    texts = {k: v for k, v in values.items() if isinstance(v, str)}
+    paths = {k: v for k, v in texts.items() if v.startswith(("/", "~")) or PureWindowsPath(v).is_absolute()}
+    return values | {k: PureWindowsPath(v).name for k, v in paths.items()}
 
 
 def _whole_model(arch: str, weights: Path) -> tuple[dict[str, Tensor], str, dict[str, Any]]:
     """Weights of the model with its classifier of 1000 classes, what that is, and what input the model expects."""
+    import timm  # it takes a second, and its ResNets bear torchvision's names
+
     backbone = create_backbone(arch)
-    if not arch.startswith("timm/") and not _in_torchvision(arch):
+    if arch == "resnet18_half":
         raise VisaError(f"{weights} is of {arch}, which neither torchvision nor timm knows: pre-train another `arch`.")
     own = load_weights(backbone, weights).state_dict()
-    model = _with_classifier(arch)
+    model: Any = timm.create_model(arch.removeprefix("timm/"), pretrained=False)
     reference = model.state_dict()
     if unknown := sorted(own.keys() - reference.keys()):
-        raise VisaError(
-            f"{arch} has other weights with a classifier than without ({unknown[0]}): it cannot be exported."
-        )
+        raise VisaError(f"{arch} has {unknown[0]} only without a classifier: it cannot be exported.")
     head = {k: torch.zeros_like(v) for k, v in reference.items() if k not in own}
     trained = _trained_head(weights, head)
     whole = {**own, **(trained or head)}
-    config = getattr(model, "pretrained_cfg", {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)})
-    expected: dict[str, Any] = {"mean": list(config["mean"]), "std": list(config["std"])}
-    if _in_torchvision(arch):
+    expected: dict[str, Any] = {name: list(model.pretrained_cfg[name]) for name in ("mean", "std")}
+    if not arch.startswith("timm/"):
         expected |= {"num_classes": 1000, "classifier": "fc", "first_conv": "conv1"}
     return {k: whole[k].contiguous() for k in reference}, _TRAINED if trained else _UNTRAINED, expected
-
-
-def _in_torchvision(arch: str) -> bool:
-    return arch in torchvision.models.list_models()
-
-
-def _with_classifier(arch: str) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        if _in_torchvision(arch):
-            model: nn.Module = torchvision.models.get_model(arch, weights=None)
-            return model
-        import timm
-
-        model = timm.create_model(arch.removeprefix("timm/"), pretrained=False)
-        return model
 
 
 def _trained_head(weights: Path, head: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -176,7 +133,8 @@ def _write_folder(folder: Path, files: Mapping[str, bytes], overwrite: bool) -> 
     present = {f.name: f for f in folder.iterdir()} if folder.is_dir() else {}
     if present and present.keys() == files.keys() and all(present[n].read_bytes() == b for n, b in files.items()):
         return
-    foreign = sorted(f for f in present if f not in ("README.md", "config.json") and not _is_export(present[f]))
+    exports = {n for n, f in present.items() if f.suffix == ".safetensors" and "classifier" in weights_metadata(f)}
+    foreign = sorted(present.keys() - exports - {"README.md", "config.json"})
     if foreign or (folder.exists() and not folder.is_dir()):
         raise VisaError(f"{folder} holds {foreign[0] if foreign else 'a file'}, no export: give a new folder.")
     if present and not overwrite:
@@ -187,16 +145,7 @@ def _write_folder(folder: Path, files: Mapping[str, bytes], overwrite: bool) -> 
             (scratch / "new" / name).write_bytes(content)
         if folder.is_dir():
             folder.rename(scratch / "old")
-        try:
-            (scratch / "new").rename(folder)
-        except BaseException:
-            if (scratch / "old").is_dir():
-                (scratch / "old").rename(folder)
-            raise
-
-
-def _is_export(file: Path) -> bool:
-    return file.suffix == ".safetensors" and "classifier" in weights_metadata(file)
+        (scratch / "new").rename(folder)
 
 
 def _card(record: Mapping[str, Any], name: str, classifier: str, expected: Mapping[str, Any]) -> str:
@@ -218,11 +167,10 @@ def _card(record: Mapping[str, Any], name: str, classifier: str, expected: Mappi
         "Code": f"visa {machine.get('visa') or '(version not recorded)'}, exported with visa {visa.__version__}",
         "Commit": machine.get("commit") or "not recorded",
     }
-    tables = {"overview": overview, "settings": settings, **{k: record[k] for k in ("diagnosis", "curve_end")}}
-    tables |= {"facts": {k: v for k, v in {**record, **machine}.items() if k not in _SHOWN}}
+    tables = {"overview": overview, "settings": settings, "diagnosis": record["diagnosis"]}
     fields: dict[str, Any] = {title: list(_cells(values)) for title, values in tables.items()}
     fields |= {"name": name, "record": record, "method": method, "spd": bool(plus), "terms": terms}
-    fields |= {"expected": expected, "classifier": classifier, "in_torchvision": _in_torchvision(settings["arch"])}
+    fields |= {"expected": expected, "classifier": classifier}
     template = str(Path(__file__).with_name("model_card.md"))
     card = ModelCard.from_template(ModelCardData(**header, tags=tags), template, **fields)
     return f"{str(card).rstrip()}\n"

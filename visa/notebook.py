@@ -1,7 +1,7 @@
 """What every notebook starts with: its parameters checked, data and run opened, the banner shown."""
 
 import ast
-import inspect
+import sys
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -30,11 +30,10 @@ def start(**choices: Choices) -> tuple[Source, Run]:
     Annotations in the notebook that calls name its parameters and their types; `choices` lists the values that a
     parameter may take, or is what `within` returns. Raises VisaError, in one sentence, at the first mistake.
     """
-    namespace = _callers_globals()
+    namespace = sys._getframe(1).f_globals  # a parameter may hide the notebook's `globals`
     check_parameters(namespace, choices)
     named = str(namespace.get("object", namespace.get("objects", "")))
-    names = [name.strip() for name in named.split(",")] if named else []
-    names = [name for name in names if name != "all"]  # all: those at hand
+    names = [name.strip() for name in named.split(",") if named and name.strip() != "all"]  # all: those at hand
     source = open_source(namespace.get("visa_root", ""), names)
     for name in names:
         source.check_object(name)
@@ -84,14 +83,6 @@ def whole_numbers(what: str, text: str, allowed: range) -> list[int]:
     if not all(number in allowed for number in numbers) or len(set(numbers)) < len(numbers):
         raise VisaError(f"{what}s are {_short(text)}: give whole numbers from {allowed[0]} on, with commas, each once.")
     return numbers
-
-
-def _callers_globals() -> dict[str, Any]:
-    """Those of the notebook: it need not call `globals`, which a parameter of that name would hide."""
-    frame = inspect.currentframe()
-    while frame and frame.f_globals.get("__name__") == __name__:
-        frame = frame.f_back
-    return frame.f_globals if frame else {}
 
 
 def _short(value: object) -> str:

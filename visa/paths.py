@@ -99,9 +99,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     What a killed process left half-written in that folder goes first.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path.parent)
-    partial = path.with_name(_partial_name(path))
+    partial = _partial(path)
     try:
         yield partial
         partial.replace(path)
@@ -112,11 +110,8 @@ def written_whole(path: Path) -> Iterator[Path]:
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """A hidden folder beside `path`, for what is to become `path`; it vanishes, with what killed processes left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path.parent)
-    with tempfile.TemporaryDirectory(
-        prefix=f"{_partial_name(path)}-", dir=path.parent, ignore_cleanup_errors=True
-    ) as folder:
+    partial = _partial(path)
+    with tempfile.TemporaryDirectory(prefix=f"{partial.name}-", dir=path.parent, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
@@ -143,45 +138,38 @@ def locked(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
         lock.release()
 
 
-def _partial_name(path: Path) -> str:
-    """A hidden name that says who writes, without a suffix: no loader of images takes the file for one.
+def _partial(path: Path) -> Path:
+    """A hidden name beside `path` that says who writes, in a folder rid of what killed processes left.
 
-    A digest stands for the final name, which may already be as long as the file system allows.
+    It has no suffix, so that no loader of images takes the file for one. A digest stands for the final name, which may
+    already be as long as the file system allows.
     """
-    return f".{os.getpid()}@{_HOST}.partial.{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}"
-
-
-def _sweep(folder: Path) -> None:
-    """Delete what killed processes left in a folder, at this process's first look at it."""
-    if folder in _swept:
-        return
-    _swept.add(folder)
-    for partial in folder.glob(".*.partial.*"):
-        with suppress(OSError):
-            if _is_left_over(partial):
-                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent not in _swept:
+        _swept.add(path.parent)
+        for partial in path.parent.glob(".*.partial.*"):
+            with suppress(OSError):
+                if _is_left_over(partial):
+                    shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
+    return path.with_name(f".{os.getpid()}@{_HOST}.partial.{digest}")
 
 
 def _is_left_over(partial: Path) -> bool:
-    """Whether nobody is writing it any more: its process is gone from this machine, or it has not changed for a day."""
+    """Whether nobody writes it any more: its process is gone from this machine, or it has not changed for a day."""
     if time.time() - partial.stat().st_mtime > _LEFT_OVER:
         return True
-    writer = re.match(r"\.(\d+)@([\w-]+)\.partial\.", partial.name)
-    if not writer or writer[2] != _HOST or os.name != "posix":
-        return False
-    try:
-        os.kill(int(writer[1]), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # somebody else's, and alive
-        return False
+    writer = re.match(rf"\.(\d+)@{_HOST}\.partial\.", partial.name)
+    if writer and os.name == "posix":
+        try:
+            os.kill(int(writer[1]), 0)
+        except ProcessLookupError:
+            return True
     return False
 
 
 def _root(variable: str, default: str) -> Path:
     value = os.environ.get(variable)
     if value and is_address(value):
-        raise VisaError(
-            f"{variable} is {value!r}: it must be a local folder; copy what is in it with a tool of your own."
-        )
+        raise VisaError(f"{variable} is {value!r}: it must be a local folder; copy there what is at the address.")
     return Path(value).expanduser().resolve() if value else CHECKOUT / default

@@ -17,22 +17,14 @@ from visa.errors import VisaError
 from visa.paths import notebooks_root
 from visa.pretrain import METHODS
 from visa.pretrain import VERSION as PRETRAIN_VERSION
-from visa.provenance import digest, file_digest, folder_fingerprint
+from visa.provenance import digest, file_digest, folder_fingerprint, read_sidecar
 from visa.runs import Run, folder_scope
 
 Settings = Mapping[str, object]
 
-# Raise a notebook's number when the package gives it other results; its stages then run again, and what reads them.
-# Pre-trainings and detectors have numbers of their own, in visa.pretrain and visa.detect.
-VERSIONS = {
-    "00_start": 1,
-    "01_data": 1,
-    "02_prepare": 1,
-    "03_pretrain": 1,
-    "04_score": 1,
-    "05_results": 1,
-    "06_ablation": 1,
-}
+# A notebook's number, 1 for one without: raise it when the package gives it other results; its stages then run again,
+# and what reads them. Pre-trainings and detectors have numbers of their own, in visa.pretrain and visa.detect.
+VERSIONS: dict[str, int] = {}
 _ABLATION_TAKES = ("pretrain_root", "arch", "epochs", "batch_size", "image_size", "base_lr", "device", "precision")
 _PLANNED = ("object", "method", "spd", "seed", "run", "visa_root", "pretraining", "scope", "detectors", "setups")
 DEFAULT_DETECTORS = tuple(name for name, entry in DETECTORS.items() if entry.default)
@@ -132,24 +124,13 @@ def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
     ]
     stages += _pretrain_stages(run, matrix, common)
     scores = _score_stages(run, matrix, common)
-    results = Stage(
-        "05_results",
-        "results",
-        {**common, "scope": _shared_scope(matrix) or "object"},
-        (run.results_dir / "metrics.csv",),
-        reads=tuple(s.name for s in stages if s.notebook == "03_pretrain") + tuple(s.name for s in scores),
-        page=True,
-    )
-    start = Stage(  # last: it tells what the others took
-        "00_start",
-        "start",
-        {**chosen, "seeds": len(matrix.seeds)},
-        (),
-        reads=(results.name,),
-        data=data,
-        page=True,
-    )
-    return [*stages, *scores, results, *([_ablation_stage(run, matrix, common)] if matrix.ablation else []), start]
+    read = tuple(stage.name for stage in (*stages[2:], *scores))
+    settings: Settings = {**common, "scope": _shared_scope(matrix) or "object"}
+    stages += [*scores, Stage("05_results", "results", settings, (run.results_dir / "metrics.csv",), read, page=True)]
+    if matrix.ablation:
+        stages.append(_ablation_stage(run, matrix, common))
+    settings = {**chosen, "seeds": len(matrix.seeds)}
+    return [*stages, Stage("00_start", "start", settings, (), ("results",), data, page=True)]  # it tells what all took
 
 
 def _pretrain_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
@@ -161,17 +142,10 @@ def _pretrain_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
     for pretraining, scope, seed in keys:
         method, _, spd = pretraining.partition("+")
         parameters = {"object": "all" if shared else scope, "method": method, "spd": bool(spd), "seed": seed}
-        folder = run.pretrain_dir(pretraining, scope, seed)
-        stages.append(
-            Stage(
-                "03_pretrain",
-                f"pretrain-{pretraining}-{scope}-seed{seed}",
-                {**common, **matrix.pretrain, **parameters},
-                (folder / "backbone.safetensors",),
-                data=() if shared else (scope,),
-                page=(pretraining, scope, seed) == shown,
-            )
-        )
+        outputs = (run.pretrain_dir(pretraining, scope, seed) / "backbone.safetensors",)
+        name, data = f"pretrain-{pretraining}-{scope}-seed{seed}", () if shared else (scope,)
+        settings, page = {**common, **matrix.pretrain, **parameters}, (pretraining, scope, seed) == shown
+        stages.append(Stage("03_pretrain", name, settings, outputs, data=data, page=page))
     return stages
 
 
@@ -197,19 +171,12 @@ def _score_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
     stages: list[Stage] = []
     for object, seed, name in product(matrix.objects, matrix.seeds, (*matrix.pretrainings, *given)):
         scope = "given" if name in given else _shared_scope(matrix) or object
-        folder = run.score_dir(object, name, scope, seed)
+        outputs = (run.score_dir(object, name, scope, seed) / "metrics.csv",)
+        reads = () if name in given else (f"pretrain-{name}-{scope}-seed{seed}",)
         own = {"object": object, "pretraining": name, "scope": scope, "seed": seed, **given.get(name, arch)}
-        stages.append(
-            Stage(
-                "04_score",
-                f"score-{object}-{name}-{scope}-seed{seed}",
-                {**common, **matrix.score, **lists, **own},
-                (folder / "metrics.csv",),
-                reads=() if name in given else (f"pretrain-{name}-{scope}-seed{seed}",),
-                data=(object,),
-                page=len(stages) == max(0, len(matrix.pretrainings) - 1),
-            )
-        )
+        settings, page = {**common, **matrix.score, **lists, **own}, len(stages) == max(0, len(matrix.pretrainings) - 1)
+        title = f"score-{object}-{name}-{scope}-seed{seed}"
+        stages.append(Stage("04_score", title, settings, outputs, reads, (object,), page))
     return stages
 
 
@@ -239,11 +206,7 @@ class Job:
 
     def stamp(self) -> dict[str, Any]:
         """What an earlier execution left in `stamp_file`; empty where there was none."""
-        try:
-            stamp = json.loads(self.stamp_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return stamp if isinstance(stamp, dict) else {}
+        return read_sidecar(self.stamp_file.with_suffix("")) or {}
 
     def output_digests(self) -> dict[str, str]:
         """The digest of each output that is there, by its file's name."""
@@ -252,9 +215,8 @@ class Job:
     def is_current(self) -> bool:
         """Whether the stage ran with this key, and its outputs are as it left them."""
         stamp = self.stamp()
-        return (
-            stamp.get("key") == self.key and stamp.get("outputs") == self.output_digests() and self.executed.is_file()
-        )
+        made = (stamp.get("key"), stamp.get("outputs"))
+        return self.executed.is_file() and made == (self.key, self.output_digests())
 
 
 def make_jobs(stages: Sequence[Stage], source: Source, run: Run) -> list[Job]:
@@ -313,4 +275,4 @@ def _versions(stage: Stage) -> list[int]:
     trains = stage.notebook in ("03_pretrain", "06_ablation")
     scores = str(stage.parameters.get("detectors", "probe" if stage.notebook == "06_ablation" else ""))
     of_detectors = [DETECTORS[name].version for name in scores.split(",") if name]
-    return [VERSIONS[stage.notebook], *([PRETRAIN_VERSION] if trains else []), *of_detectors]
+    return [VERSIONS.get(stage.notebook, 1), *([PRETRAIN_VERSION] if trains else []), *of_detectors]

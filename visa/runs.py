@@ -42,27 +42,36 @@ class Run:
         return self.root / "results"
 
 
-def open_run(name: str, source: Source, make: bool = True) -> Run:
+def open_run(name: str, data: Source | str, make: bool = True) -> Run:
     """The run `name` (default: the data set's name) below the runs folder; made if it is new and `make` is true.
 
-    Raises VisaError for a name that is no plain folder name, and if the run holds results of another data set:
+    Of a pre-training on a folder of images, `data` is the scope, which keeps it apart in a data set's run, too. Raises
+    VisaError for a name that is no plain folder name, and if the run holds results of visa 0.1 or of another data set:
     mini-VisA's and VisA's never mix.
     """
-    run, made_from = _opened(name, source.name, source.synthetic, make)
-    if (made_from["dataset"], made_from["synthetic"]) != (source.name, source.synthetic):
+    if name and not re.fullmatch(PLAIN_NAME, name):
+        raise VisaError(f"run {name!r} is no plain folder name: use at most 60 letters, digits, '.', '+', '-' and '_'.")
+    dataset, synthetic = (data, False) if isinstance(data, str) else (data.name, data.synthetic)
+    run = Run(runs_root() / (name or dataset.lower()))
+    about = run.root / "run.json"
+    if not about.is_file():
+        if make:
+            write_text(
+                about, json.dumps({"dataset": dataset, "synthetic": synthetic, "format": FORMAT}, indent=1) + "\n"
+            )
+        return run
+    made_from = json.loads(about.read_text(encoding="utf-8"))
+    if made_from.get("format") != FORMAT:
         raise VisaError(
-            f"run {run.root.name!r} holds results of {made_from['dataset']}, not of {source.name}: "
+            f"{run.root} holds results of visa 0.1, which this version cannot go on with: delete it, or give "
+            "another name (visa run --name, parameter `run`)."
+        )
+    if not isinstance(data, str) and (made_from["dataset"], made_from["synthetic"]) != (dataset, synthetic):
+        raise VisaError(
+            f"run {run.root.name!r} holds results of {made_from['dataset']}, not of {dataset}: "
             "give another name (visa run --name, parameter `run`), so that they do not mix."
         )
     return run
-
-
-def open_folder_run(name: str, scope: str) -> Run:
-    """The run `name` (default: the scope) for a pre-training on a folder of images; made if it is new.
-
-    It may be a data set's run: the folder's scope keeps the two apart. Raises VisaError as `open_run` for the name.
-    """
-    return _opened(name, scope, False)[0]
 
 
 def folder_scope(folder: str, name: str = "") -> str:
@@ -88,25 +97,6 @@ def _part(name: str) -> str:
     if not name or name.startswith(".") or len(os.fsencode(name)) > 200 or any(sign in name for sign in "/\\\0"):
         raise VisaError(f"{name[:60]!r} is the name of no object, pre-training or data set: check it.")
     return name
-
-
-def _opened(name: str, dataset: str, synthetic: bool, make: bool = True) -> tuple[Run, dict[str, object]]:
-    """The run, and what `run.json` says of it, or would say if it were made."""
-    if name and not re.fullmatch(PLAIN_NAME, name):
-        raise VisaError(f"run {name!r} is no plain folder name: use at most 60 letters, digits, '.', '+', '-' and '_'.")
-    run = Run(runs_root() / (name or dataset.lower()))
-    about = run.root / "run.json"
-    made_from: dict[str, object] = {"dataset": dataset, "synthetic": synthetic, "format": FORMAT}
-    if about.is_file():
-        made_from = json.loads(about.read_text(encoding="utf-8"))
-        if made_from.get("format") != FORMAT:
-            raise VisaError(
-                f"{run.root} holds results of visa 0.1, which this version cannot go on with: delete it, or give "
-                "another name (visa run --name, parameter `run`)."
-            )
-    elif make:
-        write_text(about, json.dumps(made_from, indent=1) + "\n")
-    return run, made_from
 
 
 def pretraining_name(method: str, spd: bool) -> str:

@@ -1,14 +1,11 @@
 """PaDiM against NumPy, and on inputs whose answer is known."""
 
-import weakref
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from visa.detect import shared
 from visa.detect.padim import PaDiM
 from visa.errors import VisaError
 
@@ -24,7 +21,7 @@ def noise(count, seed=0, size=16):
 
 def test_distances_equal_numpys_mahalanobis():
     train, test = noise(40), noise(3, seed=1)
-    detector = PaDiM(extract, n_channels=5, seed=3).fit(train.split(7))
+    detector = PaDiM(extract, n_channels=5, seed=3, sigma=0).fit(train.split(7))
 
     def features(images):
         maps = [
@@ -33,7 +30,7 @@ def test_distances_equal_numpys_mahalanobis():
         return torch.cat(maps, dim=1)[:, detector.channels].double().numpy()
 
     a, b = features(train), features(test)
-    got = detector._distances(test)
+    got = detector.score(test)[1]  # the finest stage has the images' size
     for y, z in [(0, 0), (7, 12), (15, 3)]:
         covariance = np.cov(a[:, :, y, z], rowvar=False) + 0.01 * np.eye(5)
         delta = b[:, :, y, z] - a[:, :, y, z].mean(0)
@@ -49,45 +46,15 @@ def test_batches_do_not_matter_even_far_from_zero():
     torch.testing.assert_close(parts, whole, rtol=0, atol=0.01)
 
 
-def test_memory_does_not_grow_with_the_number_of_images():
-    """Images are taken from the batches in groups of at most 128, each given up before the next is made."""
-    held = []
-
-    def remembered(images):
-        held.append(weakref.ref(images))
-        return extract(images)
-
-    def batches():
-        for i in range(40):
-            assert sum(images() is not None for images in held) <= 2
-            yield noise(16, seed=i)
-
-    groups = [(x.shape[1], x.data_ptr()) for x in PaDiM(remembered, n_channels=4)._groups(batches())]
-    assert [images for images, _ in groups] == [128] * 5
-    assert len({memory for _, memory in groups}) == 1
-
-
-def test_layers_sigma_and_a_size_that_is_not_square():
-    def two(images):
-        return extract(images)[:2]
-
+def test_smoothing_lowers_the_score_and_the_size_has_to_stay():
     train, test = torch.rand(10, 3, 16, 24), torch.rand(2, 3, 16, 24)
-    detector = PaDiM(two, n_channels=6, sigma=0).fit([train])
-    scores, maps = detector.score(test)
-    assert maps.shape == (2, 16, 24)
-    np.testing.assert_allclose(maps, detector._distances(test), rtol=1e-6)
-    assert (PaDiM(two, 6, sigma=2).fit([train]).score(test)[0] < scores).all()
+    sharp, smooth = (PaDiM(extract, n_channels=6, sigma=sigma).fit([train]) for sigma in (0, 2))
+    assert smooth.score(test)[1].shape == (2, 16, 24)
+    assert (smooth.score(test)[0] < sharp.score(test)[0]).all()
     with pytest.raises(VisaError, match="16 x 24 positions, not 24 x 16"):
-        detector.score(test.mT)
-    with pytest.raises(VisaError, match="several sizes"):
-        PaDiM(two, 6).fit([train, train.mT])
-
-
-def test_gaussians_that_exceed_the_memory_are_told_in_one_sentence(monkeypatch):
-    monkeypatch.setattr(shared, "_memory", lambda device: 25_000.0)
-    PaDiM(extract, n_channels=4).fit([noise(2)])
-    with pytest.raises(VisaError, match=r"16 x 16 covariances of 5 channels need 0.0 GB"):
-        PaDiM(extract, n_channels=5).fit([noise(2)])
+        sharp.score(test.mT)
+    with pytest.raises(VisaError, match="keep one image size"):
+        sharp.fit([train, train.mT])
 
 
 def test_a_planted_patch_is_the_top_of_its_map():

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from visa.detect import patchcore, shared
+from visa.detect.padim import PaDiM
 from visa.detect.patchcore import PatchCore, distances, greedy_coreset, nearest_patches
 from visa.errors import VisaError
 
@@ -49,6 +50,7 @@ def test_neighbours_equal_brute_force_and_are_exact_near_zero():
     plain = (x[:, None].double() - bank.double()).norm(dim=2).min(1)
     torch.testing.assert_close(distance, plain.values.float())
     assert index.equal(plain.indices)
+    assert nearest_patches(bank, bank.repeat(20, 1))[1].tolist() == list(range(200)), "the first of equal ones"
     far = bank + 1000
     assert nearest_patches(far, far)[0].max() == 0
 
@@ -64,13 +66,8 @@ def test_neighbours_near_zero_are_exact_among_many_that_are_nearly_as_near():
     torch.testing.assert_close(distance, (x - bank[50:100]).norm(dim=1))
 
 
-def test_the_first_of_equal_neighbours_is_taken():
-    bank = torch.randn(30, 6, generator=torch.Generator().manual_seed(0)).repeat(200, 1)
-    assert nearest_patches(bank[:30], bank)[1].tolist() == list(range(30))
-
-
 def test_image_score_follows_equation_7():
-    detector = PatchCore(extract, count=40, neighbors=9).fit([noise(4)])
+    detector = PatchCore(extract, ratio=40 / 1024, neighbors=9).fit([noise(4)])
     scores, _ = detector.score(noise(3, seed=8))
     x, (h, w) = detector._embed(noise(3, seed=8))
     bank = detector.bank.double().numpy()
@@ -100,31 +97,11 @@ def test_a_planted_patch_is_the_top_of_a_constant_map():
 
 @pytest.mark.parametrize("neighbors", [0, 1])
 def test_without_neighbours_the_score_is_the_largest_distance(neighbors):
-    detector = PatchCore(extract, count=40, neighbors=neighbors, sigma=0).fit([noise(4)])
+    detector = PatchCore(extract, ratio=40 / 1024, neighbors=neighbors, sigma=0).fit([noise(4)])
     scores, maps = detector.score(noise(2, seed=8))
-    x, _ = detector._embed(noise(2, seed=8))
-    largest = nearest_patches(x, detector.bank)[0].view(2, -1).amax(1)
-    np.testing.assert_allclose(scores, largest)
-    assert maps.max() <= largest.max()
-    unsmoothed = PatchCore(extract, count=40, sigma=3).fit([noise(4)]).score(noise(2, seed=8))[1]
-    assert unsmoothed.max() < maps.max()
-
-
-def test_pooled_neighbourhoods_follow_the_authors_order():
-    """Each layer's 3 x 3 values, channel by channel, averaged to `pooled` numbers; then both layers' together."""
-    images = noise(1)
-    x, (h, w) = PatchCore(extract, pooled=9)._embed(images)
-    fine, coarse = extract(images)
-    padded = [torch.nn.functional.pad(m, (1, 1, 1, 1))[0] for m in (fine, coarse)]
-
-    def pooled(m, y, z):
-        return m[:, y : y + 3, z : z + 3].reshape(9, 3).mean(1)
-
-    grid = torch.stack([torch.stack([pooled(padded[1], y, z) for z in range(8)]) for y in range(8)])
-    grid = torch.nn.functional.interpolate(grid.permute(2, 0, 1)[None], size=(h, w), mode="bilinear")[0]
-    for y, z in ((0, 0), (5, 9), (15, 15)):
-        both = torch.cat([pooled(padded[0], y, z), grid[:, y, z]])
-        torch.testing.assert_close(x[y * w + z], both.view(9, 2).mean(1))
+    distances = nearest_patches(detector._embed(noise(2, seed=8))[0], detector.bank)[0]
+    np.testing.assert_allclose(scores, distances.view(2, -1).amax(1))
+    assert maps.max() <= scores.max()
 
 
 def test_ratio_and_seed_decide_the_coreset():
@@ -132,16 +109,14 @@ def test_ratio_and_seed_decide_the_coreset():
         return PatchCore(extract, ratio=0.05, seed=seed).fit(noise(4).split(3))
 
     assert len(fit(0).bank) == round(0.05 * 4 * 256)
-    assert fit(0).picks.equal(fit(0).picks)
-    assert not fit(0).picks.equal(fit(1).picks)
+    assert fit(0).bank.equal(fit(0).bank)
+    assert not fit(0).bank.equal(fit(1).bank)
 
 
 @pytest.mark.parametrize(
     ("settings", "images", "sentence"),
     [
         ({}, [], "no training images"),
-        ({"count": 0}, [noise(1)], "set ratio"),
-        ({"count": 257}, [noise(1)], "set ratio"),
         ({"ratio": 1.5}, [noise(1)], "give a share above 0"),
         ({"ratio": 0}, iter(lambda: 1 / 0, None), "coreset ratio is 0"),  # before any image is looked at
     ],
@@ -151,7 +126,14 @@ def test_mistakes_are_told_in_one_sentence(settings, images, sentence):
         PatchCore(extract, **settings).fit(images)
 
 
-def test_patches_that_exceed_the_memory_are_told_in_one_sentence(monkeypatch):
+@pytest.mark.parametrize(
+    ("detector", "sentence"),
+    [
+        (PatchCore(extract), r"512 patches of 6 dimensions \(PatchCore\) need 0.0 GB"),
+        (PaDiM(extract, n_channels=5), "16 x 16 covariances of 5 channels need 0.0 GB"),
+    ],
+)
+def test_what_exceeds_the_memory_is_told_in_one_sentence(detector, sentence, monkeypatch):
     monkeypatch.setattr(shared, "_memory", lambda device: 20_000.0)
-    with pytest.raises(VisaError, match=r"512 patches of 6 dimensions \(PatchCore\) need 0.0 GB"):
-        PatchCore(extract).fit([noise(1), noise(1)])
+    with pytest.raises(VisaError, match=sentence):
+        detector.fit([noise(1), noise(1)])

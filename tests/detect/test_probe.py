@@ -16,8 +16,8 @@ from visa.errors import VisaError
 from visa.metrics import image_metrics
 
 
-def rows(train=(30, 12), test=(50, 20)):
-    counts = {"train": train, "test": test}
+def rows():
+    counts = {"train": (30, 12), "test": (50, 20)}
     return [
         Sample("fryum", split, label, f"fryum/{split}/{label}/{i}.JPG", "")
         for split, numbers in counts.items()
@@ -26,41 +26,16 @@ def rows(train=(30, 12), test=(50, 20)):
     ]
 
 
-def separable(samples):
-    """One of five features tells anomalies, at a scale far below the others'."""
+def test_probe_finds_the_feature_that_tells_anomalies_whatever_its_scale(tmp_path):
+    """One of five features tells anomalies, at a scale far below the others'; no image is read."""
+    samples = rows()
     features = 100 * np.random.default_rng(0).normal(size=(len(samples), 5)).astype(np.float32)
     features[:, 3] = [0.01 * (s.label == "anomaly") for s in samples]
-    return features
-
-
-def scored(samples, features, tmp_path):
-    """Scores of the test samples by a probe on these features, without a backbone."""
     kept = {"probe": dict(zip((s.image for s in samples), features, strict=True))}
-    parts = (tuple(select(samples, split=part)) for part in ("train", "test"))
+    parts = [tuple(select(samples, split=part)) for part in ("train", "test")]
     scores, maps = score_split(Context(nn.Identity(), tmp_path, kept=kept), Split("2cls_highshot", "fryum", 0, *parts))
     assert maps is None
-    return scores, np.array([s.label == "anomaly" for s in samples if s.split == "test"])
-
-
-def test_probe_finds_the_feature_that_tells_anomalies_whatever_its_scale(tmp_path):
-    samples = rows()
-    assert image_metrics(*scored(samples, separable(samples), tmp_path))["auroc"] > 0.95
-
-
-def test_noise_tells_nothing(tmp_path):
-    samples = rows(test=(300, 300))
-    features = np.random.default_rng(0).normal(size=(len(samples), 20)).astype(np.float32)
-    assert 0.4 < image_metrics(*scored(samples, features, tmp_path))["auroc"] < 0.6
-
-
-def test_test_images_do_not_reach_the_probe(tmp_path):
-    samples = rows()
-    features = separable(samples)
-    first, _ = scored(samples, features, tmp_path)
-    changed = np.vstack([features[:42], 3 * features[42:45], features[45:]])
-    again, _ = scored(samples, changed, tmp_path)
-    np.testing.assert_array_equal(first[3:], again[3:])
-    assert not np.array_equal(first[:3], again[:3])
+    assert image_metrics(scores, np.array([s.label == "anomaly" for s in parts[1]]))["auroc"] > 0.95
 
 
 def test_each_image_passes_the_backbone_once_however_many_splits_hold_it(mini_root, monkeypatch):

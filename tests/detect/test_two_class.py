@@ -1,6 +1,7 @@
 """The classifier and the U-Net find what they were shown on new images, and the same from the same seed."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_the_u_net_finds_a_square_on_images_never_seen():
     np.testing.assert_array_equal(maps, maps.astype(np.float16))
 
 
-@pytest.mark.parametrize("fit", [fitted_classifier, fitted_unet])
+@pytest.mark.parametrize("fit", [fitted_classifier, partial(fitted_classifier, "timm/test_efficientnet"), fitted_unet])
 def test_a_seed_gives_the_same_bits_and_leaves_the_global_generator_alone(fit):
     torch.manual_seed(5)
     expected = torch.rand(1)
@@ -65,11 +66,6 @@ def test_a_seed_gives_the_same_bits_and_leaves_the_global_generator_alone(fit):
     assert torch.rand(1).equal(expected)
     assert logits[0].equal(logits[1])
     assert not logits[0].equal(logits[2])
-
-
-def test_a_timm_backbone_is_fine_tuned_too():
-    model = fitted_classifier("timm/test_efficientnet", min_steps=2)
-    assert predict(model, toy(3, 1).images, "32-true").shape == (6,)
 
 
 def test_focal_loss_is_equation_5_averaged_over_each_image():

@@ -48,6 +48,11 @@ def download(destination: Path, url: str = URL, sha256: str = SHA256, progress: 
                 raise VisaError(f"what {url} sent has the wrong SHA-256 ({found}), so it was removed: try again.")
             unpack(archive, destination)
             archive.unlink()
+        except requests.RequestException as error:
+            raise VisaError(
+                f"the download of {url} broke off ({error}): run the same command again, it goes on at byte "
+                f"{_size(archive)}."
+            ) from error
         finally:
             if not archive.exists():  # nothing has arrived that another try could go on with
                 shutil.rmtree(work, ignore_errors=True)
@@ -55,23 +60,13 @@ def download(destination: Path, url: str = URL, sha256: str = SHA256, progress: 
 
 
 def _fetch(url: str, archive: Path, progress: bool) -> None:
-    """Complete the file `archive`, which may hold the beginning; raises VisaError if the connection fails."""
-    with requests.Session() as session:
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(max_retries=_RETRY))
-        try:
-            _complete(session, url, archive, progress)
-        except requests.RequestException as error:
-            raise VisaError(
-                f"the download of {url} broke off ({error}): run the same command again, it goes on at byte "
-                f"{_size(archive)}."
-            ) from error
-
-
-def _complete(session: requests.Session, url: str, archive: Path, progress: bool) -> None:
+    """Complete the file `archive`, which may hold the beginning."""
     arrived = _size(archive)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={arrived}-"} if arrived else {})
-    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=_RETRY))
+    with session, session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             return  # it is whole already, or wrong: the checksum tells
         if not response.ok:
@@ -118,14 +113,22 @@ def unpack(archive: Path, destination: Path, max_bytes: int = MAX_BYTES, max_mem
             _extract(archive, inside, max_bytes, max_members)
         except (tarfile.TarError, OSError, EOFError, ValueError) as error:  # ValueError: a zero byte in a name
             raise VisaError(f"{archive} cannot be unpacked: {' '.join(str(error).split())}") from error
-        _visa_root(inside, archive).replace(destination)
+        roots = [f for f in (inside, *inside.iterdir()) if (f / "split_csv").is_dir()]
+        if not roots:
+            raise VisaError(f"{archive} holds no split_csv/, at its top or one folder down: it is no VisA archive.")
+        roots[0].replace(destination)
 
 
 def _extract(archive: Path, folder: Path, max_bytes: int, max_members: int) -> None:
     with tarfile.open(archive, "r:") as tar:  # VisA's is not compressed, and a compressed one may be a bomb
         members, size = [], 0
         for member in tar:
-            _check_member(archive, member)
+            paths = PurePosixPath(member.name), PureWindowsPath(member.name)
+            if any(path.anchor or ".." in path.parts for path in paths):
+                raise VisaError(f"{archive} holds {member.name!r}, which leaves the folder: nothing was unpacked.")
+            if not (member.isdir() or member.isreg()) or member.issparse():
+                what = f"{member.name!r}, which is no plain file or folder"
+                raise VisaError(f"{archive} holds {what}: nothing was unpacked.")
             members.append(member)
             size += member.size
             if size > max_bytes or len(members) > max_members:
@@ -134,21 +137,6 @@ def _extract(archive: Path, folder: Path, max_bytes: int, max_members: int) -> N
         # Python before 3.11.4 has no filters; the checks above do not depend on them
         tar.extraction_filter = getattr(tarfile, "data_filter", None)
         tar.extractall(folder, members)
-
-
-def _check_member(archive: Path, member: tarfile.TarInfo) -> None:
-    paths = PurePosixPath(member.name), PureWindowsPath(member.name)
-    if any(path.anchor or ".." in path.parts for path in paths):
-        raise VisaError(f"{archive} holds {member.name!r}, which leaves the folder: nothing was unpacked.")
-    if not (member.isdir() or member.isreg()) or member.issparse():
-        raise VisaError(f"{archive} holds {member.name!r}, which is no plain file or folder: nothing was unpacked.")
-
-
-def _visa_root(folder: Path, archive: Path) -> Path:
-    for root in (folder, *(p for p in folder.iterdir() if p.is_dir())):
-        if (root / "split_csv").is_dir():
-            return root
-    raise VisaError(f"{archive} holds no split_csv/, at its top or one folder down: it is no VisA archive.")
 
 
 def _check_unused(destination: Path) -> None:

@@ -1,7 +1,7 @@
 """VisA samples as tensors: image, label, anomaly mask and class ids, straight from the raw layout."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,7 @@ def read_image(path: Path) -> Tensor:
     Raises VisaError if the file is absent, truncated, not an image, or grey with more than 8 bits (16-bit colour is
     taken at 8).
     """
-    quick = _read_plain_jpeg(path)
-    if quick is not None:
+    if (quick := _read_plain_jpeg(path)) is not None:
         return quick
     image = open_upright(path)
     if image.mode.startswith(("I", "F")):  # Pillow would clip these to 255 without a word
@@ -91,16 +90,17 @@ def load_images(
     def load(sample: Sample) -> Tensor:
         return resize_image(read_image(Path(root) / sample.image), size)
 
+    pixels = torch.empty((len(samples), 3, *size), dtype=torch.uint8)
     with ThreadPoolExecutor(workers) as pool:
-        return _stacked(pool.map(load, samples), len(samples), (3, *size), progress)
+        for index, image in enumerate(tqdm(pool.map(load, samples), "read", len(samples), disable=not progress)):
+            pixels[index] = image
+    return pixels
 
 
-def load_masks(
-    root: Path, samples: Sequence[Sample], size: tuple[int, int], workers: int | None = None, progress: bool = False
-) -> tuple[Tensor, Tensor]:
+def load_masks(root: Path, samples: Sequence[Sample], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Masks as `VisaDataset` has them, uint8 N x H x W in {0, 1}, and whether each is known, bool N.
 
-    Images are opened for their size alone. `workers` as in `load_images`; raises VisaError as `VisaDataset`.
+    Images are opened for their size alone. Raises VisaError as `VisaDataset`.
     """
 
     def load(sample: Sample) -> Tensor:
@@ -109,8 +109,10 @@ def load_masks(
         classes = _classes(Path(root), sample, upright_size(Path(root) / sample.image))
         return (resize_mask(classes, size) > 0).to(torch.uint8)
 
-    with ThreadPoolExecutor(workers) as pool:
-        masks = _stacked(pool.map(load, samples), len(samples), size, progress)
+    masks = torch.zeros((len(samples), *size), dtype=torch.uint8)
+    with ThreadPoolExecutor() as pool:
+        for index, mask in enumerate(pool.map(load, samples)):
+            masks[index] = mask
     return masks, torch.tensor([is_known(s) for s in samples], dtype=torch.bool)
 
 
@@ -148,11 +150,3 @@ def _classes(root: Path, sample: Sample, shape: tuple[int, int]) -> Tensor:
             f"{shape[1]} x {shape[0]}: a mask has its image's size."
         )
     return classes
-
-
-def _stacked(loaded: Iterable[Tensor], count: int, shape: tuple[int, ...], progress: bool) -> Tensor:
-    """`count` tensors of a `shape`, uint8, as one: N x `shape`."""
-    pixels = torch.empty((count, *shape), dtype=torch.uint8)
-    for index, pixel in enumerate(tqdm(loaded, "read", count, disable=not progress)):
-        pixels[index] = pixel
-    return pixels

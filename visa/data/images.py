@@ -52,8 +52,10 @@ def open_mask(path: Path) -> Image.Image:
     image = open_upright(path)
     if image.format == "JPEG":
         raise VisaError(f"{path} is a JPEG file, which changes a mask's values: save it as PNG.")
-    if image.mode == "RGB" and _is_grey(image):
-        return image.getchannel(0)
+    if image.mode == "RGB":
+        first, *others = image.split()
+        if not any(ImageChops.difference(first, other).getbbox() for other in others):
+            return first
     if image.mode not in MASK_MODES:
         raise VisaError(f"{path} has the mode {image.mode}: a mask has one 8-bit channel of class ids.")
     if image.mode == "P":  # the index, not its colour
@@ -64,11 +66,6 @@ def open_mask(path: Path) -> Image.Image:
 def is_plain_jpeg(image: Image.Image) -> bool:
     """Whether an opened image is an upright JPEG file with 8 bits, RGB or grey."""
     return image.format == "JPEG" and image.mode in ("RGB", "L") and image.getexif().get(ORIENTATION, 1) == 1
-
-
-def _is_grey(image: Image.Image) -> bool:
-    first, *others = image.split()
-    return all(ImageChops.difference(first, other).getbbox() is None for other in others)
 
 
 def undecodable(path: Path, error: Exception) -> VisaError:

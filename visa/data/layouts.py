@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +21,13 @@ class Part:
     """An object as folders: where its images lie, all paths relative to the root.
 
     `train` and `test` hold normal images, `test` "" where nothing is given. `anomalies` are pairs of a folder of
-    anomalous images and the one of their masks. `mvtec`: an anomaly folder's name is its defect class.
+    anomalous images and the one of their masks.
     """
 
     name: str
     train: str
     test: str
     anomalies: tuple[tuple[str, str], ...]
-    mvtec: bool
 
 
 def find_parts(root: Path) -> list[Part]:
@@ -40,8 +39,7 @@ def find_parts(root: Path) -> list[Part]:
     if found := _part(root, "", (root if root.name not in ("", "..") else root.resolve()).name):
         parts = [found]
     else:
-        folders = sorted(f.name for f in _visible(root) if f.is_dir()) if root.is_dir() else []
-        parts = [part for name in folders if (part := _part(root, f"{name}/", name))]
+        parts = [part for f in _visible(root) if (part := _part(root, f"{f.name}/", f.name))]
     if not parts:
         raise VisaError(
             f"no split file at {split_file(root, '1cls')}, nor folders to make splits of: give a VisA root, or folders "
@@ -67,17 +65,9 @@ def root_samples(root: Path, split_type: str) -> list[Sample]:
     return [s for part in find_parts(root) for s in _part_samples(root, part, split_type)]
 
 
-def folder_defects(samples: Iterable[Sample]) -> dict[str, tuple[str, ...]]:
-    """The defect class of each anomalous image that lies as in MVTec-AD, in <object>/test/<class>."""
-    places = {s.image: Path(s.image).parts for s in samples if s.label == "anomaly"}
-    return {image: (parts[-2],) for image, parts in places.items() if parts[-3:-2] == ("test",)}
-
-
 def images_in(folder: Path) -> list[str]:
     """Names of the image files right in a folder, sorted, hidden ones left out; none if it is no folder."""
-    if not folder.is_dir():
-        return []
-    names = sorted(f.name for f in _visible(folder) if f.suffix.lower() in SUFFIXES and f.is_file())
+    names = [f.name for f in _visible(folder) if f.suffix.lower() in SUFFIXES and f.is_file()]
     for name in names:
         if re.search(rf"[{CONTROL}\ud800-\udfff]", name):  # the last are bytes that are no UTF-8
             raise VisaError(f"{str(folder / name)!a} has a control character or no UTF-8 in its name: rename it.")
@@ -92,18 +82,18 @@ def masks_of(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    return [f for f in folder.iterdir() if not f.name.startswith(".")]
+    """What lies right in a folder, sorted, hidden entries left out; nothing if it is no folder."""
+    return sorted(f for f in folder.iterdir() if not f.name.startswith(".")) if folder.is_dir() else []
 
 
 def _part(root: Path, prefix: str, name: str) -> Part | None:
     folder = root / prefix
     if (folder / "train/good").is_dir():
-        tested = [f.name for f in _visible(folder / "test") if f.is_dir()] if (folder / "test").is_dir() else []
-        defects = sorted(d for d in tested if d != "good")
+        defects = [f.name for f in _visible(folder / "test") if f.is_dir() and f.name != "good"]
         anomalies = tuple((f"{prefix}test/{d}", f"{prefix}ground_truth/{d}") for d in defects)
-        return Part(name, f"{prefix}train/good", f"{prefix}test/good", anomalies, True)
+        return Part(name, f"{prefix}train/good", f"{prefix}test/good", anomalies)
     if (folder / "good").is_dir():
-        return Part(name, f"{prefix}good", "", ((f"{prefix}bad", f"{prefix}masks"),), False)
+        return Part(name, f"{prefix}good", "", ((f"{prefix}bad", f"{prefix}masks"),))
     return None
 
 
@@ -131,11 +121,10 @@ def _training(split_type: str, label: str, images: Sequence[str], object: str) -
     def order(image: str) -> str:
         return hashlib.sha256(f"{split_type}/{image.removeprefix(f'{object}/')}".encode()).hexdigest()
 
-    return sorted(images, key=order)[: _training_count(split_type, label, len(images))]
-
-
-def _training_count(split_type: str, label: str, total: int) -> int:
-    share = round(TRAINING_SHARES[split_type] * total)
+    half = len(images) // 2
+    count = round(TRAINING_SHARES[split_type] * len(images))
     if split_type == "1cls":
-        return 0 if label == "anomaly" else min(share, total - min(TEST_LEAST, total // 2))
-    return max(share, min(FEW_SHOT_LEAST, total // 2)) if split_type == "2cls_fewshot" else share
+        count = 0 if label == "anomaly" else min(count, len(images) - min(TEST_LEAST, half))
+    if split_type == "2cls_fewshot":
+        count = max(count, min(FEW_SHOT_LEAST, half))
+    return sorted(images, key=order)[:count]

@@ -25,9 +25,8 @@ from visa.paths import written_whole
 from visa.provenance import write_rows, write_text
 
 FOLDERS = {"normal": "good", "anomaly": "bad"}
-ONE_CLASS = ("train/good", "test/good", "test/bad", "ground_truth/bad")
 TWO_CLASS = ("train/good", "train/bad", "test/good", "test/bad", "ground_truth/train/bad", "ground_truth/test/bad")
-LEAVES = {"1cls": ONE_CLASS, "2cls_highshot": TWO_CLASS, "2cls_fewshot": TWO_CLASS}
+LEAVES = dict.fromkeys(SPLIT_TYPES, TWO_CLASS) | {"1cls": ("train/good", "test/good", "test/bad", "ground_truth/bad")}
 
 
 @dataclass(frozen=True)
@@ -82,15 +81,18 @@ def prepare(
     check_choice("split type", split_type, LEAVES)
     data_folder, folder = Path(data_folder), Path(save_folder) / split_type
     rows = read_split(Path(split_file)) if split_file else root_samples(data_folder, split_type)
-    every, objects = _objects(rows, objects)
-    samples = [s for s in rows if s.object in objects]
+    named = list(dict.fromkeys(s.object for s in rows))
+    every = list(dict.fromkeys((*OBJECTS, *named))) if OBJECTS.keys() >= set(named) else named
+    for name in objects or ():
+        check_choice("object", name, every)
+    every = list(objects or every)
+    samples = [s for s in rows if s.object in every]
     present = present_objects(data_folder, samples)
-    absent = tuple(o for o in dict.fromkeys(s.object for s in samples) if o not in present)
+    absent = tuple(o for o in named if o in every and o not in present)
     samples = [s for s in samples if s.object in present]
     files = [f for s in samples for f in _files(split_type, data_folder, folder, s)]
     folders = [folder / o / leaf for o in every for leaf in LEAVES[split_type]]
-    _check_sources(files)
-    _check_targets(files, folders)
+    _check(files, folders)
     for leaf in folders:
         leaf.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(workers) as pool:
@@ -116,15 +118,6 @@ def write_splits(root: Path) -> list[Path]:
     for file, samples in rows.items():
         write_rows(file, COLUMNS, map(asdict, samples))
     return list(rows)
-
-
-def _objects(rows: list[Sample], chosen: Sequence[str] | None) -> tuple[Sequence[str], Sequence[str]]:
-    """The objects to make folders for, and those whose rows to take; VisaError for an unknown one."""
-    named = list(dict.fromkeys(s.object for s in rows))
-    known = list(dict.fromkeys((*OBJECTS, *named))) if OBJECTS.keys() >= set(named) else named
-    for name in chosen or ():
-        check_choice("object", name, known)
-    return chosen or known, chosen or named
 
 
 def _files(split_type: str, data_folder: Path, folder: Path, sample: Sample) -> list[_File]:
@@ -153,17 +146,14 @@ def _names(sample: Sample) -> tuple[str, str]:
     return parts[-1], f"{sample.mask.rpartition('/')[2].rpartition('.')[0]}.png"
 
 
-def _check_sources(files: list[_File]) -> None:
+def _check(files: list[_File], folders: list[Path]) -> None:
+    """Sources are there, targets differ, and no file of another split is left that would silently join this one's."""
     missing = [str(f.source) for f in files if not (f.source.is_file() and f.source.stat().st_size)]
     if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise VisaError(
             f"{missing[0]}{more} is missing or empty though its object is there: complete the data set (visa verify)."
         )
-
-
-def _check_targets(files: list[_File], folders: list[Path]) -> None:
-    """Left over from another split, a file would silently join the training or the test images."""
     wanted = {f.target: f.source for f in files}
     if len(wanted) < len(files):
         first, second = next((wanted[f.target], f.source) for f in files if wanted[f.target] != f.source)
@@ -184,7 +174,11 @@ def _make(file: _File, link: bool) -> bool:
             time = file.source.stat().st_mtime_ns
             os.utime(part, ns=(time, time))
         else:
-            _link_or_copy(file.source, part, link)
+            if link:  # on another file system, or on one without links, it is copied
+                with suppress(OSError):
+                    part.hardlink_to(file.source.resolve() if file.source.is_symlink() else file.source)
+                    return True
+            shutil.copy2(file.source, part)
     return True
 
 
@@ -197,12 +191,3 @@ def _is_current(file: _File, link: bool) -> bool:
     if os.path.samestat(source, target):
         return link
     return (source.st_size, source.st_mtime_ns) == (target.st_size, target.st_mtime_ns)
-
-
-def _link_or_copy(source: Path, target: Path, link: bool) -> None:
-    """Link, or copy where no link is wanted or can be made: on another file system, or on one without links."""
-    if link:
-        with suppress(OSError):
-            target.hardlink_to(source.resolve() if source.is_symlink() else source)
-            return
-    shutil.copy2(source, target)

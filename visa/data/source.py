@@ -7,18 +7,10 @@ from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from visa.data.layouts import folder_defects, root_samples
+from visa.data import splits
+from visa.data.layouts import root_samples
 from visa.data.objects import OBJECTS, SPLIT_TYPES
-from visa.data.splits import (
-    Sample,
-    description,
-    is_synthetic,
-    present_objects,
-    read_split,
-    read_table,
-    select,
-    split_file,
-)
+from visa.data.splits import Sample, description, is_synthetic, present_objects, read_table, select
 from visa.errors import VisaError, check_choice
 from visa.paths import data_root, existing_folder, is_address, locked, mirror_of, scratch_folder, visa_root
 from visa.provenance import digest, folder_fingerprint
@@ -64,14 +56,15 @@ class Source:
         """
         file = self.root / object / "image_anno.csv"
         if not file.is_file():
-            return folder_defects(self.samples("1cls", object))
+            places = {s.image: s.image.split("/") for s in self.samples("1cls", object, label="anomaly")}
+            return {image: (parts[-2],) for image, parts in places.items() if parts[-3:-2] == ["test"]}
         rows = [row for row in read_table(file, ("image", "label")) if row.get("label") != "normal"]
         return {row["image"]: tuple(name.strip() for name in row.get("label", "").split(",")) for row in rows}
 
     def fingerprint(self, *names: str) -> str:
         """Digest of the objects' files and of their rows in the split files; changes when their data do."""
         wanted = names or self.objects
-        files = [file for t in SPLIT_TYPES if (file := split_file(self.root, t)).is_file()]
+        files = [file for t in SPLIT_TYPES if (file := splits.split_file(self.root, t)).is_file()]
         rows = [_rows_digests(f, f.stat().st_mtime_ns).get(name) for f in files for name in wanted]
         if all((self.root / name / "Data").is_dir() for name in wanted):
             return digest([description(self.root), rows, *(folder_fingerprint(self.root / name) for name in wanted)])
@@ -93,7 +86,13 @@ def open_source(root: str = "", objects: Sequence[str] = ()) -> Source:
     """
     named = root or os.environ.get("VISA_ROOT", "")
     address = named if is_address(named) else ""
-    folder = mirrored(address) if address else (_named(root) if root else visa_root()) or _mini_visa(objects)
+    folder = mirrored(address) if address else existing_folder(root) if root else visa_root()
+    if folder is None and root:
+        raise VisaError(
+            f"visa_root is {root!r}, which is no folder: give a folder in one of the layouts of the book's page on "
+            "your own data, or leave it."
+        )
+    folder = folder or _mini_visa(objects)
     samples = root_samples(folder, "1cls")
     objects = tuple(present_objects(folder, select(samples, label="normal")))
     if not objects:
@@ -118,10 +117,12 @@ def dataset_name(root: Path, objects: tuple[str, ...]) -> str:
     """
     official = (root / "split_csv").is_dir() and (is_synthetic(root) or all(name in OBJECTS for name in objects))
     name = description(root).get("name")
+    taken = (VISA.lower(), MINI_VISA.lower())
     if name is None:
-        return VISA if official else _folder_name(root)
+        folder = re.sub(r"[^\w.+ -]", "-", root.name).lstrip(".+ -") or "data"
+        return VISA if official else f"{folder}-own" if folder.lower() in taken else folder
     plain = isinstance(name, str) and re.fullmatch(r"\w[\w.+ -]*", name)
-    if not plain or (_is_taken(str(name)) and not official):
+    if not plain or (str(name).lower() in taken and not official):
         raise VisaError(
             f"{root / 'dataset.json'} calls the data {name!r}: use letters, digits, '.', '+', '-', '_' and spaces, and "
             "another name than VisA or mini-VisA."
@@ -181,18 +182,9 @@ def _copy(address: str, folder: Path) -> None:
 def _rows_digests(file: Path, modified: int) -> dict[str, str]:
     """Digest of each object's rows in a split file, which every stage of a run asks for; `modified` tells versions."""
     rows: dict[str, list[tuple[str, ...]]] = {}
-    for sample in read_split(file):
+    for sample in splits.read_split(file):
         rows.setdefault(sample.object, []).append(astuple(sample))
     return {name: digest(own) for name, own in rows.items()}
-
-
-def _folder_name(root: Path) -> str:
-    name = re.sub(r"[^\w.+ -]", "-", root.name).lstrip(".+ -") or "data"
-    return f"{name}-own" if _is_taken(name) else name
-
-
-def _is_taken(name: str) -> bool:
-    return name.lower() in (VISA.lower(), MINI_VISA.lower())
 
 
 def _mini_visa(objects: Sequence[str]) -> Path:
@@ -204,13 +196,3 @@ def _mini_visa(objects: Sequence[str]) -> Path:
         return write_mini_visa(folder, names, progress=True)
     except ValueError as error:
         raise VisaError(str(error)) from error
-
-
-def _named(root: str) -> Path:
-    folder = existing_folder(root)
-    if folder is None:
-        raise VisaError(
-            f"visa_root is {root!r}, which is no folder: give a folder in one of the layouts of the book's page on "
-            "your own data, or leave it."
-        )
-    return folder

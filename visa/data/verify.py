@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,8 @@ from visa.data.objects import OBJECTS, SPLIT_TYPES
 from visa.data.source import MINI_VISA, VISA, dataset_name
 from visa.data.splits import Sample, is_synthetic, present_objects, read_table, select
 from visa.errors import VisaError, check_choice
+
+_Annotated = list[tuple[Sample, tuple[str, ...]]]  # rows, and the names of each image's defects
 
 
 @dataclass
@@ -35,16 +38,6 @@ class ObjectReport:
     def ok(self) -> bool:
         """Whether the object is there and without errors."""
         return not self.absent and not self.errors
-
-
-@dataclass(frozen=True)
-class _Row:
-    """An image, its mask ("" where it has none), its label and the names of its defects, as a table says."""
-
-    image: str
-    mask: str
-    label: str
-    classes: tuple[str, ...] = ()
 
 
 def verify(
@@ -71,19 +64,24 @@ def verify(
             reports.append(ObjectReport(name, absent=True))
             continue
         report, rows = _official(root, name, mine) if name in classes else _own(root, name, mine, parts.get(name))
-        _check_images(root, report, rows, classes.get(name, ()), workers, progress)
+        with ThreadPoolExecutor(workers) as pool:
+            found = pool.map(partial(_check_image, root, classes.get(name, ())), rows)
+            for errors, warnings in tqdm(found, name, len(rows), disable=not progress):
+                report.errors += errors
+                report.warnings += warnings
         reports.append(report)
     return reports
 
 
-def _official(root: Path, name: str, splits: dict[str, list[Sample]]) -> tuple[ObjectReport, list[_Row]]:
+def _official(root: Path, name: str, splits: dict[str, list[Sample]]) -> tuple[ObjectReport, _Annotated]:
     """An object of VisA or mini-VisA by its annotations; also the rows whose images are to be checked."""
     report = ObjectReport(name)
     try:
-        rows = _annotations(root / name / "image_anno.csv")
+        annotated = _annotations(root, name)
     except VisaError as error:
         report.errors.append(str(error))
         return report, []
+    rows = [row for row, _ in annotated]
     counts = Counter(row.label for row in rows)
     report.normal, report.anomaly = counts["normal"], counts["anomaly"]
     listed = [path for row in rows for path in (row.image, row.mask) if path]
@@ -97,66 +95,60 @@ def _official(root: Path, name: str, splits: dict[str, list[Sample]]) -> tuple[O
         published = {"normal": OBJECTS[name].normal, "anomaly": OBJECTS[name].anomaly}
         odd = [(label, n) for label, n in published.items() if counts[label] != n]
         report.errors += [f"{counts[label]} {label} images, the paper counts {n}" for label, n in odd]
-    unmasked = [row for row in rows if row.classes and not row.mask]
-    report.errors += [f"{row.image} is labelled {', '.join(row.classes)} but has no mask" for row in unmasked]
-    return report, rows
+    unmasked = [(row, defects) for row, defects in annotated if defects and not row.mask]
+    report.errors += [f"{row.image} is labelled {', '.join(defects)} but has no mask" for row, defects in unmasked]
+    return report, annotated
 
 
-def _own(root: Path, name: str, splits: dict[str, list[Sample]], part: Part | None) -> tuple[ObjectReport, list[_Row]]:
+def _own(root: Path, name: str, splits: dict[str, list[Sample]], part: Part | None) -> tuple[ObjectReport, _Annotated]:
     """An object that is not VisA's, by the rows of 1cls; `part` where it lies in folders without split files."""
     samples = splits["1cls"]
     normal, anomaly = select(samples, label="normal"), select(samples, label="anomaly")
     report = ObjectReport(name, absent=not normal, normal=len(normal), anomaly=len(anomaly))
     if misplaced := select(anomaly, split="train"):
         report.errors.append(f"{misplaced[0].image} is an anomaly in 1cls training: normal images alone train there")
-    _warn_of_limits(samples, report)
-    rows = [_Row(s.image, s.mask, s.label) for s in samples]
+    if bare := [s.image for s in anomaly if not s.mask]:
+        report.warnings.append(
+            f"{len(bare)} of {report.anomaly} anomalies have no mask ({bare[0]}, ...): pixel metrics leave them out"
+        )
+    if not anomaly:
+        report.warnings.append("no anomalies: detectors can be fitted and can score, but nothing can be measured")
+    held_out = len(select(normal, split="test"))
+    if normal and held_out < TEST_LEAST:
+        nothing = "nothing can be measured, and " if not held_out else ""
+        report.warnings.append(
+            f"{held_out} normal images for 1cls test: {nothing}pre-training needs {TEST_LEAST} to judge what it learned"
+        )
     if part:
         _check_folders(root, part, report)
-        return report, rows
-    for split_type in SPLIT_TYPES[1:]:
-        _compare(f"{split_type}.csv", splits[split_type], "1cls.csv", rows, report)
-    if (annotations := root / name / "image_anno.csv").is_file():
-        _compare("1cls.csv", samples, "image_anno.csv", _annotations(annotations), report)
-    return report, rows
+    else:
+        for split_type in SPLIT_TYPES[1:]:
+            _compare(f"{split_type}.csv", splits[split_type], "1cls.csv", samples, report)
+        if (root / name / "image_anno.csv").is_file():
+            _compare("1cls.csv", samples, "image_anno.csv", [row for row, _ in _annotations(root, name)], report)
+    return report, [(s, ()) for s in samples]
 
 
-def _annotations(file: Path) -> list[_Row]:
-    """All rows of an `image_anno.csv`, in its order; raises VisaError if it is absent or lacks a column."""
+def _annotations(root: Path, name: str) -> _Annotated:
+    """All rows of `image_anno.csv`, in its order; raises VisaError if it is absent or lacks a column."""
+    file = root / name / "image_anno.csv"
     if not file.is_file():
         raise VisaError(f"no annotations at {file}.")
     rows = []
     for row in read_table(file, ("image", "label", "mask")):
         label = row.get("label", "")
-        classes = () if label == "normal" else tuple(name.strip() for name in label.split(","))
-        rows.append(_Row(row["image"], row.get("mask", ""), "anomaly" if classes else "normal", classes))
+        defects = () if label == "normal" else tuple(defect.strip() for defect in label.split(","))
+        rows.append((Sample(name, "", "anomaly" if defects else "normal", row["image"], row.get("mask", "")), defects))
     return rows
 
 
-def _compare(table: str, samples: Sequence[Sample], other: str, rows: Sequence[_Row], report: ObjectReport) -> None:
+def _compare(table: str, samples: Sequence[Sample], other: str, rows: Sequence[Sample], report: ObjectReport) -> None:
     """Two tables of an object name the same images, with the same labels and masks."""
     mine, theirs = ({row.image: (row.label, row.mask) for row in each} for each in (samples, rows))
     report.errors += [f"{image} is in {table} but not in {other}" for image in sorted(mine.keys() - theirs.keys())]
     report.errors += [f"{image} is in {other} but not in {table}" for image in sorted(theirs.keys() - mine.keys())]
     odd = [image for image in sorted(mine.keys() & theirs.keys()) if mine[image] != theirs[image]]
     report.errors += [f"{image}: {table} says {mine[image]}, {other} {theirs[image]}" for image in odd]
-
-
-def _warn_of_limits(samples: Sequence[Sample], report: ObjectReport) -> None:
-    """Warn of what an object's rows do not let measure."""
-    bare = [s.image for s in samples if s.label == "anomaly" and not s.mask]
-    held_out = len(select(samples, label="normal", split="test"))
-    if bare:
-        report.warnings.append(
-            f"{len(bare)} of {report.anomaly} anomalies have no mask ({bare[0]}, ...): pixel metrics leave them out"
-        )
-    if not report.anomaly:
-        report.warnings.append("no anomalies: detectors can be fitted and can score, but nothing can be measured")
-    if report.normal and held_out < TEST_LEAST:
-        nothing = "nothing can be measured, and " if not held_out else ""
-        report.warnings.append(
-            f"{held_out} normal images for 1cls test: {nothing}pre-training needs {TEST_LEAST} to judge what it learned"
-        )
 
 
 def _check_folders(root: Path, part: Part, report: ObjectReport) -> None:
@@ -182,19 +174,11 @@ def _check_folders(root: Path, part: Part, report: ObjectReport) -> None:
             report.warnings.append(f"{mask_folder}/{unused[0]}{more} no image of {folder}")
 
 
-def _check_images(
-    root: Path, report: ObjectReport, rows: Sequence[_Row], known: Sequence[str], workers: int | None, progress: bool
-) -> None:
-    """Decode every image and mask of the rows; `known` are the names of the class ids, empty if they have none."""
-    with ThreadPoolExecutor(workers) as pool:
-        found = pool.map(lambda row: _check_image(root, row, report.object, known), rows)
-        for errors, warnings in tqdm(found, report.object, len(rows), disable=not progress):
-            report.errors += errors
-            report.warnings += warnings
-
-
-def _check_image(root: Path, row: _Row, name: str, known: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Errors and warnings of one image and its mask."""
+def _check_image(
+    root: Path, known: Sequence[str], annotated: tuple[Sample, Sequence[str]]
+) -> tuple[list[str], list[str]]:
+    """Errors and warnings of one image and its mask; `known` are the names of the class ids, if they have some."""
+    row, defects = annotated
     try:
         size = read_image(root / row.image).shape[1:]
         mask = read_mask(root / row.mask) if row.mask else None
@@ -208,10 +192,10 @@ def _check_image(root: Path, row: _Row, name: str, known: Sequence[str]) -> tupl
     ids = [i for i in torch.unique(mask).tolist() if i]
     if not known:
         return errors + ([] if ids else [f"{row.mask} marks no pixel of its anomaly"]), []
-    if bool(ids) != bool(row.classes):
+    if bool(ids) != bool(defects):
         errors.append(f"{row.mask} marks {len(ids)} classes, but image_anno.csv says {row.label}")
-    errors += [f"{row.mask} holds the class id {i}; {name} has 1 to {len(known)}" for i in ids if i > len(known)]
+    errors += [f"{row.mask} holds the class id {i}; {row.object} has 1 to {len(known)}" for i in ids if i > len(known)]
     marked = {known[i - 1] for i in ids if i <= len(known)}
-    if errors or marked == set(row.classes):
+    if errors or marked == set(defects):
         return errors, []
-    return [], [f"{row.mask} marks {', '.join(sorted(marked))}; image_anno.csv says {', '.join(sorted(row.classes))}"]
+    return [], [f"{row.mask} marks {', '.join(sorted(marked))}; image_anno.csv says {', '.join(sorted(defects))}"]

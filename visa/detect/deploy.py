@@ -26,7 +26,7 @@ from visa.data.layouts import SUFFIXES
 from visa.data.splits import read_table
 from visa.detect import DETECTORS
 from visa.detect.scores import write_png
-from visa.detect.shared import OneClass, Scored, seeded
+from visa.detect.shared import OneClass, Scored
 from visa.errors import VisaError, check_choice
 from visa.paths import LOCK, locked, written_whole
 from visa.provenance import machine, write_rows
@@ -85,13 +85,17 @@ def make_detector(
     """
     check_choice("detector", kind, DEPLOYABLE)
     module = import_module(DETECTORS[kind].module)
-    for name in settings or {}:
-        check_choice(f"setting of {kind}", name, module.BOUNDS)
     stages = tuple(layers) or module.LAYERS
     if len(set(stages)) < len(stages):
         raise VisaError(f"a layer is given twice: {', '.join(stages)}.")
+    for name, value in (settings or {}).items():
+        check_choice(f"setting of {kind}", name, module.BOUNDS)
+        low, high = module.BOUNDS[name]
+        whole, optional = isinstance(low, int), getattr(module.Detector, name) is None
+        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        if not (optional and value is None) and not (number and low <= value <= high):  # NaN is not
+            raise VisaError(f"{kind}'s {name} is {value!r}: it is a{' whole' * whole} number, {low} to {high}.")
     detector: OneClass = module.Detector(FeatureMaps(backbone, tuple(sorted(stages))), **settings or {})
-    _check_settings(kind, {name: getattr(detector, name) for name in module.BOUNDS})
     return detector
 
 
@@ -118,7 +122,7 @@ def fit_detector(
         raise VisaError(f"the share of false alarms is {false_alarms}: give one between 0 and 1.")
     _check_size(size)
     detector = make_detector(kind, backbone, layers, settings)
-    order = torch.randperm(len(files), generator=seeded(detector.seed)).tolist()
+    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(detector.seed)).tolist()
     count = max(1, round(HELD_OUT * len(files)))
     held, training = ([files[i] for i in sorted(part)] for part in (order[:count], order[count:]))
     device = next(backbone.parameters()).device
@@ -168,7 +172,14 @@ def load_detector(path: Path, device: str = "cpu") -> FittedDetector:
     Executes no code in the file. Raises VisaError, in one sentence, if it is absent, of another kind, damaged, or its
     parts do not fit together.
     """
-    tensors, about = _read_file(path, device)
+    if not path.is_file():
+        raise VisaError(f"no fitted detector at {path}: fit one and save it there.")
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            about = json.loads(file.metadata()["visa_detector"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, TypeError, KeyError, ValueError, RecursionError, OSError) as error:
+        raise VisaError(f"{path} holds no fitted detector ({error}): fit it again.") from error
     try:
         fitted = _restore(tensors, about)
         fitted.score(torch.full((1, 3, *fitted.size), 0.5, device=device))
@@ -180,21 +191,6 @@ def load_detector(path: Path, device: str = "cpu") -> FittedDetector:
     return fitted
 
 
-def _read_file(path: Path, device: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the metadata of a detector's file; VisaError if there are none, or NaN or infinite values."""
-    if not path.is_file():
-        raise VisaError(f"no fitted detector at {path}: fit one and save it there.")
-    try:
-        with safe_open(path, framework="pt", device=device) as file:
-            about = json.loads(file.metadata()["visa_detector"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, TypeError, KeyError, ValueError, RecursionError, OSError) as error:
-        raise VisaError(f"{path} holds no fitted detector ({error}): fit it again.") from error
-    if wrong := [k for k, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
-        raise VisaError(f"{path} holds NaN or infinite values in {wrong[0]}: fit it again.")
-    return tensors, about
-
-
 def _restore(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> FittedDetector:
     """The detector of a file's tensors and metadata, which may be anything."""
     if about.get("format") != _FORMAT:
@@ -204,6 +200,8 @@ def _restore(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> FittedD
     _check_size((height, width))
     if not all(map(math.isfinite, (about["threshold"], low, high))) or low >= high:
         raise VisaError("its threshold, or the ends of its heat maps, are no such numbers.")
+    if wrong := [name for name, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
+        raise VisaError(f"its {wrong[0]} holds NaN or infinite values.")
     own, weights = (
         {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)}
         for part in (_DETECTOR, _BACKBONE)
@@ -212,14 +210,13 @@ def _restore(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> FittedD
     backbone.load_state_dict(weights)
     backbone.to(next(iter(weights.values())).device).eval()
     module, layers = import_module(DETECTORS[kind].module), tuple(about["layers"])
-    # Earlier versions had a setting more, which was None unless it was asked for.
-    settings = {k: v for k, v in about["settings"].items() if k in module.BOUNDS or v is not None}
-    _check_settings(kind, settings)
-    if own.keys() != set(module.STATE):
+    if not own.keys() >= set(module.STATE):
         raise VisaError(f"it holds no {kind}: its state is {', '.join(sorted(own)) or 'empty'}.")
-    detector: OneClass = module.Detector(FeatureMaps(backbone, layers), **settings)
-    for name, tensor in own.items():
-        setattr(detector, name, tensor)
+    # Earlier versions had more settings, None or 0 unless they were asked for, and kept more of a fit.
+    settings = {name: value for name, value in about["settings"].items() if name in module.BOUNDS or value}
+    detector = make_detector(kind, backbone, layers, settings)
+    for name in module.STATE:
+        setattr(detector, name, own[name])
     rest = (float(about["threshold"]), str(about["rule"]), (float(low), float(high)), about["made"])
     return FittedDetector(kind, about["arch"], backbone, detector, (height, width), layers, *rest)
 
@@ -228,22 +225,6 @@ def _check_size(size: Sequence[int]) -> None:
     low, high = _SIDES
     if not all(type(side) is int and low <= side <= high for side in size):
         raise VisaError(f"the image size is {tuple(size)}: give height and width, each {low} to {high} pixels.")
-
-
-def _check_settings(kind: str, settings: Mapping[str, Any]) -> None:
-    """Raise VisaError unless the settings are just the detector's, each within its bounds, or None where it may be."""
-    module = import_module(DETECTORS[kind].module)
-    if wrong := sorted(settings.keys() ^ module.BOUNDS.keys()):
-        raise VisaError(f"these are no settings of {kind}: {wrong[0]} is absent or unknown.")
-    for name, (low, high) in module.BOUNDS.items():
-        value = settings[name]
-        whole = isinstance(low, int) and isinstance(high, int)
-        number = isinstance(value, int) if whole else isinstance(value, (int, float))
-        if value is None and name in module.OPTIONAL:
-            continue
-        if isinstance(value, bool) or not number or not low <= value <= high:  # NaN is not
-            text = f"{'a whole' if whole else 'a'} number, {low} to {high}"
-            raise VisaError(f"{kind}'s {name} is {value!r}: it is {text}.")
 
 
 @dataclass(frozen=True)
@@ -256,16 +237,6 @@ class Summary:
     table: Path
 
 
-@dataclass(frozen=True)
-class Picture:
-    """An image file: its pixels uint8 3,H,W and the same at the size that was asked for, or why there are none."""
-
-    path: Path
-    pixels: Tensor
-    resized: Tensor
-    error: str = ""
-
-
 def score_files(fitted: FittedDetector, source: Path, out: Path, progress: bool = False) -> Summary:
     """Score the image at `source`, or all below that folder, and write `out`/scores.csv and `out`/heat/<path>.png.
 
@@ -275,55 +246,49 @@ def score_files(fitted: FittedDetector, source: Path, out: Path, progress: bool 
     """
     files = image_files(source)  # before the lock: a mistake leaves no folder behind
     root, table = source if source.is_dir() else source.parent, out / TABLE
-    rows: list[dict[str, Any]] = []
+    scores: dict[Path, float] = {}
     unreadable: list[str] = []
-    with locked(out), tqdm(total=len(files), desc="score", unit="image", disable=not progress) as bar:
-        _remove_last(out, table)
-        for pictures in _read_batches(files, fitted.size):
-            names = [p.path.relative_to(root) for p in pictures]
-            scores = _score_batch(fitted, pictures, [out / HEAT / f"{name}.png" for name in names])
-            rows += [_row(fitted, name, score) for name, score in zip(names, scores, strict=True)]
-            unreadable += [p.error for p in pictures if p.error]
-            bar.update(len(pictures))
-        write_rows(table, COLUMNS, rows)
-    anomalous = sum(row["verdict"] == "anomalous" for row in rows)
-    return Summary(len(rows) - len(unreadable), anomalous, unreadable, table)
+
+    def read(file: Path) -> tuple[Path, Tensor, Tensor] | None:
+        try:
+            pixels = read_image(file)
+        except VisaError as error:
+            unreadable.append(str(error))
+            return None
+        return file, pixels, resize_image(pixels, fitted.size)
+
+    def draw(file: Path, pixels: Tensor, heat: NDArray[np.float32]) -> None:
+        write_png(out / HEAT / f"{file.relative_to(root)}.png", overlay(pixels, heat, *fitted.heat))
+
+    bar = tqdm(total=len(files), desc="score", unit="image", disable=not progress)
+    with locked(out), ThreadPoolExecutor() as pool, bar:
+        _remove_last(out)
+        for batch in _batches(files, fitted.size):
+            if sound := [picture for picture in pool.map(read, batch) if picture]:
+                names, pixels, resized = zip(*sound, strict=True)
+                values, maps = fitted.score(_on_device(resized, fitted.device))
+                scores |= zip(names, values.tolist(), strict=True)
+                list(pool.map(draw, names, pixels, maps))
+            bar.update(len(batch))
+        write_rows(table, COLUMNS, (_row(f.relative_to(root), scores.get(f), fitted.threshold) for f in files))
+    anomalous = sum(score > fitted.threshold for score in scores.values())
+    return Summary(len(scores), anomalous, sorted(unreadable), table)
 
 
-def _score_batch(fitted: FittedDetector, pictures: Sequence[Picture], heat: Sequence[Path]) -> list[float | None]:
-    """Scores of pictures, None for unreadable ones; writes the others' heat maps to the files of `heat`."""
-    sound = [i for i, picture in enumerate(pictures) if not picture.error]
-    if not sound:
-        return [None] * len(pictures)
-    scores, maps = fitted.score(_as_batch([pictures[i] for i in sound], fitted.device))
-
-    def write(i: int, values: NDArray[np.float32]) -> None:
-        write_png(heat[i], overlay(pictures[i].pixels, values, *fitted.heat))
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(write, sound, maps))
-    found = dict(zip(sound, scores.tolist(), strict=True))
-    return [found.get(i) for i in range(len(pictures))]
-
-
-def _row(fitted: FittedDetector, name: Path, score: float | None) -> dict[str, Any]:
+def _row(name: Path, score: float | None, threshold: float) -> dict[str, Any]:
     text = str(name).encode("utf-8", "backslashreplace").decode()  # that any file or terminal takes
-    if score is None:
-        return {"path": text, "threshold": fitted.threshold, "verdict": "unreadable"}
-    verdict = "anomalous" if score > fitted.threshold else "normal"
-    return {"path": text, "score": score, "threshold": fitted.threshold, "verdict": verdict}
+    verdict = "unreadable" if score is None else "anomalous" if score > threshold else "normal"
+    return {"path": text, "score": score, "threshold": threshold, "verdict": verdict}
 
 
-def _remove_last(out: Path, table: Path) -> None:
+def _remove_last(out: Path) -> None:
     """Remove the table of the last scoring, and the heat maps that it names: they are of that detector's scale."""
-    names: list[Path] = []
-    if table.is_file():
-        with suppress(VisaError, KeyError):  # another table of that name
-            names = [Path(row["path"] + ".png") for row in read_table(table, ("path",))]
-    table.unlink(missing_ok=True)
-    for name in names:
-        if not name.is_absolute() and ".." not in name.parts:
-            (out / HEAT / name).unlink(missing_ok=True)
+    with suppress(VisaError, OSError, KeyError, ValueError):  # no table, or another one of that name
+        for row in read_table(out / TABLE, COLUMNS):
+            name = Path(row["path"] + ".png")
+            if not name.is_absolute() and ".." not in name.parts:
+                (out / HEAT / name).unlink(missing_ok=True)
+    (out / TABLE).unlink(missing_ok=True)
 
 
 def overlay(pixels: Tensor, heat: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
@@ -370,33 +335,21 @@ def _refuse(error: OSError) -> None:
     raise VisaError(f"{error.filename} may not be read ({error.strerror}): change its permissions.")
 
 
-def _read_batches(files: Sequence[Path], size: tuple[int, int]) -> Iterator[list[Picture]]:
-    """Read files, resized to `size` = (height, width), in batches of about 16 x 224 x 224 pixels."""
-
-    def read(path: Path) -> Picture:
-        try:
-            pixels = read_image(path)
-            return Picture(path, pixels, resize_image(pixels, size))
-        except VisaError as error:
-            return Picture(path, torch.empty(0), torch.empty(0), str(error))
-
-    count = max(1, _PIXELS // (size[0] * size[1]))
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(files), count):
-            yield list(pool.map(read, files[start : start + count]))
-
-
 def image_batches(files: Sequence[Path], size: tuple[int, int], device: torch.device) -> Iterator[Tensor]:
     """Read files as batches N,3,H,W in [0,1] at `size` = (height, width) on a device.
 
     Raises VisaError at the first file that cannot be read.
     """
-    for pictures in _read_batches(files, size):
-        for picture in pictures:
-            if picture.error:
-                raise VisaError(picture.error)
-        yield _as_batch(pictures, device)
+    with ThreadPoolExecutor() as pool:
+        for batch in _batches(files, size):
+            yield _on_device(list(pool.map(lambda file: resize_image(read_image(file), size), batch)), device)
 
 
-def _as_batch(pictures: Sequence[Picture], device: torch.device) -> Tensor:
-    return torch.stack([p.resized for p in pictures]).to(device).float() / 255
+def _batches(files: Sequence[Path], size: tuple[int, int]) -> Iterator[Sequence[Path]]:
+    """Split files into batches of about 16 x 224 x 224 pixels at `size`."""
+    count = max(1, _PIXELS // (size[0] * size[1]))
+    return (files[start : start + count] for start in range(0, len(files), count))
+
+
+def _on_device(images: Sequence[Tensor], device: torch.device) -> Tensor:
+    return torch.stack(list(images)).to(device).float() / 255

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,6 @@ from torch.nn.functional import affine_grid, grid_sample
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from visa.backbone import cpu_computes_in_bf16
 from visa.errors import VisaError, check_choice
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits and targets of N images to the loss of each, (N,)
@@ -42,8 +41,7 @@ class TwoClass:
     - `zoom`, `light`: largest change of scale and position, and of brightness and contrast, beside flips.
     - `focal_alpha`, `focal_gamma`: Lin et al. 2017, table 1b.
     - `decoder_width`: channels of the U-Net's finest level, twice as many at each coarser one.
-    - `precision`: `auto` takes bfloat16 where the device computes in it, except for depthwise convolutions on a
-      CPU.
+    - `precision`: `auto` takes bfloat16 on a GPU that computes in it.
     """
 
     size: tuple[int, int] = (128, 192)
@@ -71,10 +69,10 @@ class TwoClass:
             raise VisaError(f"the 2-class setting {bad[0]} is {getattr(self, bad[0])}: give a number above 0, to 1e6.")
         if bad := [name for name in ("judged_from", "held_out", "zoom", "light") if not 0 <= getattr(self, name) < 1]:
             raise VisaError(f"the 2-class setting {bad[0]} is {getattr(self, bad[0])}: give a share below 1.")
-        if self.batch_size < 2 or not 32 <= min(self.size) <= max(self.size) <= 4096 or self.decoder_width % 8:
-            raise VisaError("2-class training needs batches of 2, sides of 32 to 4096, a decoder width in eights.")
-        if not 8 <= self.decoder_width <= 4096:
-            raise VisaError(f"the 2-class setting decoder_width is {self.decoder_width}: give 8 to 4096.")
+        if self.batch_size < 2 or not 32 <= min(self.size) <= max(self.size) <= 4096:
+            raise VisaError("2-class training needs batches of 2 and sides of 32 to 4096.")
+        if self.decoder_width not in range(8, 4097, 8):
+            raise VisaError(f"the 2-class setting decoder_width is {self.decoder_width}: give 8, 16, ..., 4096.")
 
 
 class Labelled(NamedTuple):
@@ -87,15 +85,6 @@ class Labelled(NamedTuple):
     def at(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Some of the images, in [0,1], and masks as float, on a device."""
         return self.images[index].to(device).float() / 255, self.masks[index].to(device).float()
-
-
-@dataclass
-class Curve:
-    """The held-out loss at each check, the step of each check, and the step whose weights were kept."""
-
-    steps: list[int] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    kept: int = 0
 
 
 def hold_out(labels: Tensor, share: float, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -149,32 +138,36 @@ def augment(images: Tensor, masks: Tensor, zoom: float, light: float, generator:
 
 def fine_tune(
     model: nn.Module, loss: Loss, data: Labelled, settings: TwoClass, seed: int = 0, progress: bool = False
-) -> Curve:
+) -> dict[int, float]:
     """Train `model` in place and leave it, in evaluation mode, with the weights of its lowest held-out loss.
 
-    `model` maps images in [0,1] to logits and has a `backbone`; images are moved to its device batch by batch. The
-    held-out loss is the mean of the two classes' means, so that the rare class counts in full.
+    `model` maps images in [0,1] to logits and has a `backbone`; images are moved to its device batch by batch.
+    Returns the held-out losses by the steps after which they were measured; each is the mean of the two classes'
+    means, so that the rare class counts in full.
     Raises VisaError if a class has fewer than two images, or if the loss is no number.
     """
     generator = torch.Generator().manual_seed(seed)
     train, judge = hold_out(data.labels, settings.held_out, generator)
     steps = max(settings.min_steps, settings.epochs * math.ceil(len(train) / settings.batch_size))
     batches = train[balanced_batches(data.labels[train], settings.batch_size, steps, generator)]
+    device = next(model.parameters()).device
     optimizer, schedule = _optimizer(model, settings, steps)
-    every, curve, best = max(1, steps // settings.checks), Curve(), {}
+    every, losses, kept, best = max(1, steps // settings.checks), dict[int, float](), 0, {}
     for step, batch in enumerate(tqdm(batches, "fine-tuning", disable=not progress), start=1):
-        _train_step(model, loss, data, batch, optimizer, settings, generator)
+        images, masks = augment(*data.at(batch, device), settings.zoom, settings.light, generator)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(_losses(model.train(), loss, images, masks, settings.precision).mean())
+        optimizer.step()
         schedule.step()
         if step < steps and (step % every or step < settings.judged_from * steps):
             continue
-        curve.steps.append(step)
-        curve.losses.append(_held_out_loss(model, loss, data, judge, settings))
-        if curve.losses[-1] == min(curve.losses):
-            curve.kept, best = step, {k: v.clone() for k, v in model.state_dict().items()}
-        if step - curve.kept >= settings.patience * every:
+        losses[step] = _held_out_loss(model.eval(), loss, data, judge, settings.precision)
+        if losses[step] == min(losses.values()):
+            kept, best = step, {k: v.clone() for k, v in model.state_dict().items()}
+        if step - kept >= settings.patience * every:
             break
     model.load_state_dict(best)
-    return curve
+    return losses
 
 
 @torch.inference_mode()
@@ -186,37 +179,19 @@ def predict(model: nn.Module, images: Tensor, precision: str, progress: bool = F
         return torch.cat([model(part.to(device).float() / 255).float().cpu() for part in parts])
 
 
-def _train_step(
-    model: nn.Module,
-    loss: Loss,
-    data: Labelled,
-    batch: Tensor,
-    optimizer: torch.optim.Optimizer,
-    settings: TwoClass,
-    generator: Generator,
-) -> None:
-    model.train()
-    device = next(model.parameters()).device
-    images, masks = augment(*data.at(batch, device), settings.zoom, settings.light, generator)
-    with autocast(model, settings.precision):
+def _losses(model: nn.Module, loss: Loss, images: Tensor, masks: Tensor, precision: str) -> Tensor:
+    """The loss of each image, (N,)."""
+    with autocast(model, precision):
         logits = model(images)
-    optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss(logits.float(), masks).mean())
-    optimizer.step()
+    return loss(logits.float(), masks)
 
 
 @torch.inference_mode()
-def _held_out_loss(model: nn.Module, loss: Loss, data: Labelled, judge: Tensor, settings: TwoClass) -> float:
-    model.eval()
+def _held_out_loss(model: nn.Module, loss: Loss, data: Labelled, judge: Tensor, precision: str) -> float:
     device = next(model.parameters()).device
-    losses = []
-    for part in torch.split(judge, _JUDGED):
-        images, masks = data.at(part, device)
-        with autocast(model, settings.precision):
-            logits = model(images)
-        losses.append(loss(logits.float(), masks).cpu())
-    each, labels = torch.cat(losses), data.labels[judge]
-    value = float(sum(each[labels == y].mean() for y in (0, 1)) / 2)
+    parts = (data.at(part, device) for part in torch.split(judge, _JUDGED))
+    each = torch.cat([_losses(model, loss, *part, precision).cpu() for part in parts])
+    value = float(sum(each[data.labels[judge] == y].mean() for y in (0, 1)) / 2)
     if not math.isfinite(value):
         raise VisaError("the held-out loss is no number: training diverged; lower backbone_lr and head_lr.")
     return value
@@ -238,13 +213,5 @@ def _optimizer(model: nn.Module, settings: TwoClass, steps: int) -> tuple[torch.
 def autocast(model: nn.Module, precision: str) -> AbstractContextManager[None]:
     """torch's autocast to bfloat16 on the model's device, switched on as `precision` says (see TwoClass)."""
     device = next(model.parameters()).device
-    on = precision == "bf16-mixed" or (precision == "auto" and _bf16_pays(model, device))
-    return torch.autocast(device.type, torch.bfloat16, enabled=on)
-
-
-def _bf16_pays(model: nn.Module, device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Measured: half the time of float32 for a ResNet, but 1.4 times it for training EfficientNet-Lite0.
-    depthwise = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in model.modules())
-    return device.type == "cpu" and not depthwise and cpu_computes_in_bf16()
+    auto = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=auto if precision == "auto" else precision != "32-true")

@@ -12,22 +12,11 @@ from tqdm import tqdm
 
 from visa.backbone import FeatureMaps
 from visa.data.setups import Split
-from visa.detect.shared import (
-    ANY_SEED,
-    Bounds,
-    Context,
-    Extract,
-    Scored,
-    anomaly_maps,
-    check_memory,
-    fit_and_score,
-    seeded,
-)
+from visa.detect.shared import ANY_SEED, Bounds, Context, Extract, Scored, anomaly_maps, check_memory, fit_and_score
 from visa.errors import VisaError
 
 LAYERS = ("layer1", "layer2", "layer3")
 BOUNDS: Bounds = {"n_channels": (1, 2**20), "seed": ANY_SEED, "epsilon": (0.0, 1e6), "sigma": (0.0, 1e3)}
-OPTIONAL = ("n_channels",)
 STATE = ("channels", "mean", "cholesky", "shape")
 
 
@@ -96,31 +85,21 @@ class PaDiM:
         `sigma` pixels; the image score is its maximum (section 3.3).
         Raises VisaError if the detector was fitted at another image size.
         """
-        maps = anomaly_maps(self._distances(images), (images.shape[2], images.shape[3]), self.sigma)
-        return maps.max(axis=(1, 2)), maps
-
-    def _distances(self, images: Tensor) -> Tensor:
-        """Mahalanobis distances (N, h, w), by solving with the factors."""
-        features, (h, w) = self._features(images)
-        if (h, w) != tuple(self.shape.tolist()):
-            fitted = " x ".join(str(side) for side in self.shape.tolist())
-            raise VisaError(f"PaDiM was fitted at {fitted} positions, not {h} x {w}: keep one image size.")
+        features = self._features(images)
         n, c, p = features.shape
         x = _by_position(features, features.new_empty(p, n, c))
         whitened = torch.linalg.solve_triangular(self.cholesky, (x - self.mean[:, None]).mT, upper=False)  # (P, C, N)
-        distances: Tensor = whitened.norm(dim=1).T.reshape(-1, h, w)
-        return distances
+        distances = whitened.norm(dim=1).T.reshape(-1, *self.shape.tolist())
+        maps = anomaly_maps(distances, (images.shape[2], images.shape[3]), self.sigma)
+        return maps.max(axis=(1, 2)), maps
 
     def _groups(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """Features (P, n, C) of so many images together that a pass over the P C^2 sums pays, in the same memory."""
         used, group = 0, torch.empty(0)
         for images in batches:
-            x, shape = self._features(images)
-            if self.shape.numel() == 0:
-                self.shape = torch.tensor(shape)
+            x = self._features(images)
+            if not len(group):
                 group = x.new_empty(x.shape[2], max(1, min(128, 2**26 // x[0].numel())), x.shape[1])
-            elif shape != tuple(self.shape.tolist()):
-                raise VisaError("PaDiM got training images of several sizes: keep one image size.")
             while len(x):
                 taken = x[: group.shape[1] - used]
                 _by_position(taken, group[:, used : used + len(taken)])
@@ -131,14 +110,17 @@ class PaDiM:
         if used:
             yield group[:, :used]
 
-    def _features(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """The chosen channels as (N, C, P), smaller maps repeated to the largest, and its (h, w)."""
+    def _features(self, images: Tensor) -> Tensor:
+        """The chosen channels as (N, C, P), smaller maps repeated to the largest; the first images set its `shape`."""
         maps = self.extract(images)
         h, w = max((m.shape[2], m.shape[3]) for m in maps)
         if self.channels.numel() == 0:
             self.channels = self._draw_channels(sum(m.shape[1] for m in maps)).to(images.device)
-            count = len(self.channels)
+            self.shape, count = torch.tensor((h, w)), len(self.channels)
             check_memory(h * w * count**2, images.device, f"PaDiM's {h} x {w} covariances of {count} channels")
+        elif [h, w] != self.shape.tolist():
+            fitted = " x ".join(str(side) for side in self.shape.tolist())
+            raise VisaError(f"PaDiM was fitted at {fitted} positions, not {h} x {w}: keep one image size.")
         chosen, first = [], 0
         for m in maps:
             inside = self.channels[(self.channels >= first) & (self.channels < first + m.shape[1])] - first
@@ -146,13 +128,13 @@ class PaDiM:
             if len(inside):
                 own = m if len(inside) == m.shape[1] else m.index_select(1, inside)
                 chosen.append(own if own.shape[2:] == (h, w) else interpolate(own, size=(h, w), mode="nearest"))
-        return (torch.cat(chosen, dim=1) if len(chosen) > 1 else chosen[0]).flatten(2), (h, w)
+        return (torch.cat(chosen, dim=1) if len(chosen) > 1 else chosen[0]).flatten(2)
 
     def _draw_channels(self, available: int) -> Tensor:
         count = self.n_channels or min(available, 550 if available > 1000 else 100)
         if count > available:
             raise VisaError(f"n_channels is {count}, but the backbone's maps have {available}: take fewer.")
-        return torch.randperm(available, generator=seeded(self.seed))[:count].sort().values
+        return torch.randperm(available, generator=torch.Generator().manual_seed(self.seed))[:count].sort().values
 
     def _factors(self, moment: Tensor, count: int) -> Tensor:
         """Centred second moments (P, C, C), turned in place and a few at a time into lower Cholesky factors."""

@@ -10,37 +10,23 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool1d, avg_pool2d, interpolate, unfold
+from torch.nn.functional import avg_pool2d, interpolate
 from tqdm import tqdm
 
 from visa.backbone import FeatureMaps
 from visa.data.setups import Split
-from visa.detect.shared import (
-    ANY_SEED,
-    Bounds,
-    Context,
-    Extract,
-    Scored,
-    anomaly_maps,
-    check_memory,
-    fit_and_score,
-    seeded,
-)
+from visa.detect.shared import ANY_SEED, Bounds, Context, Extract, Scored, anomaly_maps, check_memory, fit_and_score
 from visa.errors import VisaError
 
 LAYERS = ("layer2", "layer3")
-_MOST = 2**40
 BOUNDS: Bounds = {
     "ratio": (0.0, 1.0),
-    "count": (1, _MOST),
     "seed": ANY_SEED,
     "projected": (1, 2**20),
-    "neighbors": (0, _MOST),
+    "neighbors": (0, 2**40),
     "sigma": (0.0, 1e3),
-    "pooled": (0, 2**14),
 }
-OPTIONAL = ("count",)
-STATE = ("bank", "picks", "projection")
+STATE = ("bank",)
 
 _ACTIVE = 2**14  # points that the coreset keeps up to date; on a GPU all of them are
 _TOGETHER = 512  # points that it brings up to date together
@@ -60,46 +46,43 @@ class PatchCore:
     """Distance of each patch's features to the nearest in a memory bank, a greedy coreset of the normal patches.
 
     `extract` gives the maps of a tuple of stages, from fine to coarse; the paper's are LAYERS, of a Wide ResNet-50.
-    The bank keeps `count` patches, or else the share `ratio` of them (the paper's 1 %; it also has 10 and 25 %),
-    picked on a random projection to `projected` dimensions drawn from `seed` (section 3.2).
+    The bank keeps the share `ratio` of the patches (the paper's 1 %; it also has 10 and 25 %), picked on a random
+    projection to `projected` dimensions drawn from `seed` (section 3.2).
     `neighbors` is b of the image score's weight (equation 7); 0 or 1 leaves the score unweighted, as the authors' code
     has it. `sigma` is the map's smoothing in pixels (section 3.3).
-    Patches are means over 3 x 3, of all channels. With `pooled` (1024 in the authors' code) the 3 x 3 neighbourhoods
-    are instead averaged to that many dimensions, layer by layer, and then together.
-    Fitted state: `bank` (M, D), `picks` (M) their places among all patches, `projection` (D, projected).
+    Patches are means over 3 x 3, of all channels; the authors' code averages them to 1024 dimensions.
+    Fitted state: `bank` (M, D).
     """
 
     extract: Extract
     ratio: float = 0.01
-    count: int | None = None
     seed: int = 0
     projected: int = 128
     neighbors: int = 9
     sigma: float = 4.0
-    pooled: int = 0
     bank: Tensor = field(init=False, default_factory=lambda: torch.empty(0))
-    picks: Tensor = field(init=False, default_factory=lambda: torch.empty(0))
-    projection: Tensor = field(init=False, default_factory=lambda: torch.empty(0))
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor], progress: bool = False) -> Self:
         """Fill the bank from batches N,3,H,W of normal images in [0,1]; holds all patches' features until it is done.
 
-        Raises VisaError without images, for a coreset that is empty or larger than the patches, or if the patches
-        exceed the device's memory.
+        Raises VisaError without images, for a ratio out of range, or if the patches exceed the device's memory.
         """
-        if self.count is None and not 0 < self.ratio <= 1:
+        if not 0 < self.ratio <= 1:
             raise VisaError(f"PatchCore's coreset ratio is {self.ratio}: give a share above 0 and up to 1.")
-        x = self._patches(tqdm(batches, "PatchCore features", disable=not progress))
-        count = self.count if self.count is not None else max(1, round(self.ratio * len(x)))
-        if not 1 <= count <= len(x):
-            raise VisaError(f"a coreset of {count} patches cannot come from {len(x)}: set ratio in (0, 1] or count.")
-        generator = seeded(self.seed)
-        scale = self.projected**-0.5
-        self.projection = (torch.randn(x.shape[1], self.projected, generator=generator) * scale).to(x.device)
+        held: list[Tensor] = []
+        for images in tqdm(batches, "PatchCore features", disable=not progress):
+            held.append(self._embed(images)[0])
+            total, width = sum(map(len, held)), held[0].shape[1]
+            check_memory(2 * total * width, held[0].device, f"{total} patches of {width} dimensions (PatchCore)")
+        if not held:
+            raise VisaError("PatchCore got no training images: check the object and the split.")
+        x, generator = torch.cat(held), torch.Generator().manual_seed(self.seed)
+        del held  # beside `x` they would take as much again
+        projection = torch.randn(x.shape[1], self.projected, generator=generator) * self.projected**-0.5
         start = int(torch.randint(len(x), (), generator=generator))
-        self.picks = greedy_coreset(x @ self.projection, count, start, progress)
-        self.bank = x[self.picks]
+        count = max(1, round(self.ratio * len(x)))
+        self.bank = x[greedy_coreset(x @ projection.to(x.device), count, start, progress)]
         return self
 
     @torch.no_grad()
@@ -118,32 +101,13 @@ class PatchCore:
         maps = anomaly_maps(to_bank.view(-1, h, w), (images.shape[2], images.shape[3]), self.sigma)
         return scores.float().cpu().numpy(), maps
 
-    def _patches(self, batches: Iterable[Tensor]) -> Tensor:
-        """All patches (N, D)."""
-        held: list[Tensor] = []
-        for images in batches:
-            held.append(self._embed(images)[0])
-            total, width = sum(map(len, held)), held[0].shape[1]
-            check_memory(2 * total * width, held[0].device, f"{total} patches of {width} dimensions (PatchCore)")
-        if not held:
-            raise VisaError("PatchCore got no training images: check the object and the split.")
-        return torch.cat(held)
-
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Locally aware patches (N * h * w, D), each of 3 x 3, at the first map's resolution, and its (h, w)."""
         maps = self.extract(images)
         h, w = maps[0].shape[2:]
-        local = [self._local(m) for m in maps]
+        local = [avg_pool2d(m, kernel_size=3, stride=1, padding=1) for m in maps]
         x = torch.cat([interpolate(m, size=(h, w), mode="bilinear", align_corners=False) for m in local], dim=1)
-        x = x.permute(0, 2, 3, 1).flatten(0, 2)
-        return (adaptive_avg_pool1d(x, self.pooled) if self.pooled else x), (h, w)
-
-    def _local(self, m: Tensor) -> Tensor:
-        """Each position's 3 x 3 neighbourhood: its mean, or all its values averaged to `pooled` dimensions."""
-        if not self.pooled:
-            return avg_pool2d(m, kernel_size=3, stride=1, padding=1)
-        values = unfold(m, kernel_size=3, padding=1).mT  # (N, h w, 9 C)
-        return adaptive_avg_pool1d(values, self.pooled).mT.reshape(len(m), self.pooled, *m.shape[2:])
+        return x.permute(0, 2, 3, 1).flatten(0, 2), (h, w)
 
     def _weight(self, patch: Tensor, nearest: Tensor) -> Tensor:
         """Equation 7: the weight grows where the patch's nearest neighbour in the bank is itself far from others."""

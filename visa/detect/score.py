@@ -116,10 +116,12 @@ def score_metrics(scores: Scores, defects: Mapping[str, Sequence[str]] | None = 
     class, too: of the normal images and those anomalous ones that show it, perhaps beside others. Pixel metrics are of
     the images whose mask is known; where none of an anomaly is, they are left out with a sentence.
     """
-    names = sorted({name for path in scores.paths for name in (defects or {}).get(path, ())})
-    shows = {name: np.array([name in (defects or {}).get(path, ()) for path in scores.paths]) for name in names}
-    chosen = {"": np.ones(len(scores.paths), bool)} | {n: (scores.labels == 0) | shows[n] for n in names}
-    return [row for defect, keep in chosen.items() for row in _metrics(scores, defect, keep)]
+    shown = [(defects or {}).get(path, ()) for path in scores.paths]
+    rows = []
+    for defect in ("", *sorted({name for names in shown for name in names})):
+        shows = np.array([not defect or defect in names for names in shown])
+        rows += _metrics(scores, defect, shows | (scores.labels == 0))
+    return rows
 
 
 def _metrics(scores: Scores, defect: str, keep: NDArray[np.bool_]) -> list[dict[str, object]]:

@@ -42,13 +42,12 @@ class Scores:
     draw: int = 0
 
     def __post_init__(self) -> None:
-        maps, masks = (None if x is None else x.shape for x in (self.maps, self.masks))
-        of_maps = () if maps is None else maps[:1]
-        lengths = {len(self.paths), len(self.labels), len(self.image_scores), len(self.known), *of_maps}
-        if len(lengths) != 1 or maps != masks or (maps is not None and len(maps) != 3):
+        arrays: tuple[Any, ...] = (self.paths, self.labels, self.image_scores, self.known, self.maps, self.masks)
+        shapes = [np.shape(array) for array in arrays]  # () of None
+        if len({s[0] for s in shapes if s}) != 1 or shapes[4] != shapes[5] or len(shapes[4]) not in (0, 3):
             raise VisaError(
-                f"scores of {self.object} do not fit together: {len(self.paths)} paths, {len(self.labels)} labels, "
-                f"{len(self.image_scores)} image scores, {len(self.known)} known, maps {maps}, masks {masks}."
+                f"scores of {self.object} do not fit together: paths, labels, image scores, known, maps and masks "
+                f"have the shapes {', '.join(map(str, shapes))}."
             )
 
 
@@ -94,7 +93,9 @@ def save_full_maps(
     folder without it is unfinished.
     Raises VisaError for unequal numbers, two images of one name, or a path that leaves the folder.
     """
-    files = [_map_file(folder, p) for p in paths]
+    if outside := [path for path in paths if Path(path).is_absolute() or ".." in Path(path).parts]:
+        raise VisaError(f"{outside[0]!r} leaves the folder of the maps: paths are relative to the VisA root.")
+    files = [(folder / path).with_suffix(".png") for path in paths]
     if not len(maps) == len(set(files)) == len(sizes) or not len(maps):
         raise VisaError(f"{len(maps)} maps, {len(set(files))} distinct paths, {len(sizes)} sizes: give one each.")
     low, high = float(maps.min()), float(maps.max())
@@ -122,24 +123,3 @@ def write_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Non
         raise VisaError(f"{path} cannot be encoded as PNG: its image is {pixels.shape[1]} x {pixels.shape[0]}.")
     with written_whole(path) as partial:
         partial.write_bytes(content.tobytes())
-
-
-def load_full_map(folder: Path, path: str) -> NDArray[np.float32]:
-    """The anomaly map (H, W) of an image at its own size, to within (high - low) / 131070 of what was saved.
-
-    Raises VisaError if the folder is unfinished or holds no map of `path`.
-    """
-    scale, file = folder / "scale.json", _map_file(folder, path)
-    if not scale.is_file():
-        raise VisaError(f"{folder} has no scale.json: its maps were not all written; score the object again.")
-    pixels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED) if file.is_file() else None
-    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 2:
-        raise VisaError(f"no anomaly map at {file}: score the object that holds {path}.")
-    ends = json.loads(scale.read_text(encoding="utf-8"))
-    return np.asarray(ends["low"] + pixels * ((ends["high"] - ends["low"]) / _LEVELS), np.float32)
-
-
-def _map_file(folder: Path, path: str) -> Path:
-    if Path(path).is_absolute() or ".." in Path(path).parts:
-        raise VisaError(f"{path!r} leaves the folder of the maps: paths are relative to the VisA root.")
-    return (folder / path).with_suffix(".png")

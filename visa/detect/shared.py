@@ -32,8 +32,8 @@ ANY_SEED = (-(2**63), 2**63 - 1)
 class OneClass(Protocol):
     """A detector that learns from normal images alone, so that `visa.detect.deploy` can fit it for new parts.
 
-    Its module has the class as `Detector`, the paper's stages as LAYERS, its settings as BOUNDS (OPTIONAL ones may be
-    None), and as STATE the names of the tensors that `fit` sets and `score` reads.
+    Its module has the class as `Detector`, the paper's stages as LAYERS, its settings as BOUNDS (those whose default is
+    None may be so), and as STATE the names of the tensors that `fit` sets and `score` reads.
     """
 
     seed: int
@@ -108,11 +108,6 @@ def check_memory(numbers: int, device: torch.device, what: str) -> None:
         raise VisaError(
             f"{what} need {needed / 1e9:.1f} GB, and {device} has {there / 1e9:.1f}: take less, or smaller images."
         )
-
-
-def seeded(seed: int) -> torch.Generator:
-    """A generator on the CPU, so that a seed means the same on every device."""
-    return torch.Generator().manual_seed(seed)
 
 
 def _memory(device: torch.device) -> float:

@@ -50,7 +50,9 @@ class UNet(nn.Module):
         *skips, channels = (maps[stage].shape[1] for stage in STAGES)
         self.levels = nn.ModuleList()
         for i, skip in reversed(list(enumerate(skips))):
-            self.levels.append(nn.Sequential(*_convolution(channels + skip, width << i), *_convolution(width << i)))
+            self.levels.append(
+                nn.Sequential(*_convolution(channels + skip, width << i), *_convolution(width << i, width << i))
+            )
             channels = width << i
         self.logits = nn.Conv2d(channels, 1, 1)
         bias = torch.full((1,), -math.log((1 - _RARE) / _RARE))
@@ -68,8 +70,7 @@ class UNet(nn.Module):
         return interpolate(self.logits(x).float(), size=size, mode="bilinear")[:, 0]
 
 
-def _convolution(channels: int, out: int | None = None) -> tuple[nn.Module, ...]:
-    out = out or channels
+def _convolution(channels: int, out: int) -> tuple[nn.Module, ...]:
     return nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.GroupNorm(_GROUPS, out), nn.ReLU(inplace=True)
 
 

@@ -17,8 +17,7 @@ from visa.errors import VisaError, check_choice
 from visa.pretrain.augment import WEAK, Draws, View, Views, random_view
 from visa.pretrain.smoothblend import BLEND, SmoothBlend, draw_patches, smooth_blend
 
-Terms = dict[str, Tensor]
-"""Named terms of a loss, each a mean over the batch."""
+Terms = dict[str, Tensor]  # named terms of a loss, each a mean over the batch
 
 
 @dataclass(frozen=True)
