@@ -90,7 +90,7 @@ def begin(shared):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--commands", nargs="+", default=list(COMMANDS), choices=COMMANDS)
     parser.add_argument("--out", type=Path, help="a folder to write disk.csv and disk.json into")
     options = parser.parse_args()
@@ -101,11 +101,8 @@ def main():
         folder.chmod(0o755)
         (folder / "shared" / ODD).mkdir(parents=True)
         begin(folder / "shared" / ODD)
-        (folder / "shared").chmod(0o755)
         cases = [(fault, name) for fault in FAULTS for name in options.commands]
-        rows = [
-            attack(fault, name, folder / "shared" / ODD, folder / f"{i} {ODD}") for i, (fault, name) in enumerate(cases)
-        ]
+        rows = [attack(*case, folder / "shared" / ODD, folder / f"{i} {ODD}") for i, case in enumerate(cases)]
     if options.out:
         write_rows(options.out / "disk.csv", COLUMNS, rows)
         record = {"script": "tests/faults/disk.py", "rows": rows, "machine": machine()}
