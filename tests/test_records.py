@@ -133,6 +133,24 @@ def pretraining(root, folder):
     return {"curves": [[row[k] for k in ("base", "spd", "loss")] for row in result.curves], **moved}
 
 
+def exported(root, folder):
+    """Names, types, shapes and bytes of an export's tensors."""
+    from safetensors.torch import load_file
+
+    from visa.backbone import create_backbone, save_weights
+    from visa.export import export
+
+    backbone, digest = create_backbone("resnet18"), hashlib.sha256()
+    for i, tensor in enumerate(backbone.state_dict().values()):
+        tensor.copy_(((torch.arange(tensor.numel()) + i) % 251 / 256).view_as(tensor))
+    about = {"settings": {"arch": "resnet18", "seed": 3}, "pretraining": "simsiam+spd", "scope": "pcb1"}
+    save_weights(backbone, folder / "backbone.safetensors", about)
+    file = export(folder / "backbone.safetensors", folder / "export")
+    for name, tensor in sorted(load_file(file).items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    return {file.name: digest.hexdigest()}
+
+
 def real_fryum(root, folder):
     """Figures and first scores of the real fryum with EfficientNet-Lite0's ImageNet weights."""
     from visa.backbone import load_backbone
@@ -199,6 +217,7 @@ QUANTITIES = {
     fine_tuning: (1e-2, 1e-3),  # Adam divides small gradients by their size, and their rounding with them
     losses: (1e-5, 5e-6),  # cosines cancel
     pretraining: (1e-3, 2e-5),  # each step adds to the rounding of the last
+    exported: None,
     real_fryum: (1e-4, 1e-4),  # JPEG decoders round
 }
 
