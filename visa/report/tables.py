@@ -258,15 +258,14 @@ def to_html(table: Table) -> str:
     return f'<figure style="overflow-x:auto"><figcaption>{escape(table.caption)}</figcaption>\n{cells}</figure>'
 
 
-def write_tables(folder: Path, made: Iterable[Table], title: str) -> None:
+def write_tables(folder: Path, made: Sequence[Table], title: str) -> None:
     """Write NAME.csv and NAME.tex of each table to `folder`, and index.html with all of them."""
-    shown = list(made)
-    for table in shown:
+    for table in made:
         cells = table.cells.copy()
         cells.insert(0, "dataset", table.dataset)
         write_text(folder / f"{table.name}.csv", cells.to_csv(index=False))
         write_text(folder / f"{table.name}.tex", to_latex(table.cells, table.caption, f"tab:{table.name}"))
-    write_text(folder / "index.html", PAGE.format(title=escape(title), body="\n".join(map(to_html, shown))))
+    write_text(folder / "index.html", PAGE.format(title=escape(title), body="\n".join(map(to_html, made))))
 
 
 def paper_tables(metrics: pd.DataFrame, note: str = "") -> list[Table]:
@@ -340,23 +339,19 @@ def _tables(part: pd.DataFrame, lines: pd.DataFrame, row: str, note: str, object
     name = "_".join([*filter(None, [object]), setup, task, metric, *(["by_defect"] if object else [])])
     made = []
     for pair, cells in lines.groupby("pair"):
+        over = []
+        for kind, column in (("seeds", "n"), ("draws", "draws")):
+            own = cells[cells["over"] == kind]
+            averaged = " (each the mean of its draws)" if (own["draws"] > 1).any() else ""
+            if len(own):
+                counts = sorted({int(own[column].min()), int(own[column].max())})
+                why = averaged if kind == "seeds" else " where seeds are one or agree"
+                over.append(f" over {' to '.join(map(str, counts))} {kind}{why}")
+        spread = ",".join(over) or " (none here: seeds are one or agree)"
         what = "SPD minus its baseline, paired, with the 95 % t-interval" if pair else "mean ± standard deviation"
-        caption = f"{title}, {what}{_over(cells)}. {note}".strip()
+        caption = f"{title}, {what}{spread}. {note}".strip()
         columns = sorted(cells["column"].unique(), key=lambda column: column != "random")  # the untrained network first
         laid_out = _wide(cells, ["detector", row])[columns].reset_index()
         laid_out["detector"] = [title_of(d) for d in laid_out["detector"]]
         made.append(Table(name + "_difference" * bool(pair), caption, dataset, laid_out))
     return made
-
-
-def _over(lines: pd.DataFrame) -> str:
-    """Say what the spread of a table's cells is over."""
-    over = []
-    for kind, column in (("seeds", "n"), ("draws", "draws")):
-        own = lines[lines["over"] == kind]
-        averaged = " (each the mean of its draws)" if (own["draws"] > 1).any() else ""
-        note = averaged if kind == "seeds" else " where seeds are one or agree"
-        if len(own):
-            counts = sorted({int(own[column].min()), int(own[column].max())})
-            over.append(f" over {' to '.join(map(str, counts))} {kind}{note}")
-    return ",".join(over) or " (none here: seeds are one or agree)"

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ VERSION = 1  # of records and pictures: raise it when the same scores give other
 PAGE = Path(__file__).parent / "page"
 LEVELS = 256
 SIDE = 320  # long side of the small pictures, in pixels
-_QUALITY = 80
+_model = attrgetter("pretraining", "scope", "seed")  # of a row of `scored_files`
 
 
 def build_browser(run: Path, source: Source) -> Path:
@@ -83,7 +84,17 @@ def _build(run: Path, source: Source, folder: Path) -> None:
     named = [dict(zip(("pretraining", "scope", "seed"), model, strict=True)) for model in models]
     for file in PAGE.iterdir():
         write_text(folder / file.name, file.read_text(encoding="utf-8"))
-    write_text(folder / "index.js", script("index.js", {"about": _about(run, source), "parts": parts, "models": named}))
+    about = {
+        "run": run.name,
+        "dataset": source.name,
+        "synthetic": source.synthetic,
+        "version": visa.__version__,
+        "size": EVALUATION_SIZE,
+        "setups": TITLES,
+        "detectors": TITLES,
+        "heat": (mpl.colormaps[HEAT](np.arange(LEVELS), bytes=True)[:, :3]).ravel().tolist(),
+    }
+    write_text(folder / "index.js", script("index.js", {"about": about, "parts": parts, "models": named}))
     kept = [part["file"] for part in parts] + [record["folder"] for record in records.values()]
     kept += [picture["picture"] for picture in pictures.values()]
     for old in (path for part in ("parts", "images", "scored") for path in (folder / part).iterdir()):
@@ -93,15 +104,10 @@ def _build(run: Path, source: Source, folder: Path) -> None:
 
 def _found(run: Path, source: Source) -> dict[tuple[str, str], list[Any]]:
     """Find scores by object and setup, both in the paper's order: rows of `scored_files`, the newest last."""
-    found = scored_files(run)
-    first_draws: list[Any] = list(found[found["draw"] == 0].itertuples())
-    ordered = sorted(first_draws, key=lambda scored: scored.file.stat().st_mtime_ns)
+    found = scored_files(run).query("draw == 0")
+    ordered: list[Any] = sorted(found.itertuples(), key=lambda scored: scored.file.stat().st_mtime_ns)
     groups = {group: [s for s in ordered if (s.object, s.setup) == group] for group in product(source.objects, SETUPS)}
     return {group: several for group, several in groups.items() if several}
-
-
-def _model(scored: Any) -> tuple[str, str, int]:
-    return scored.pretraining, scored.scope, scored.seed
 
 
 def _scoring(scored: Any, record: dict[str, Any]) -> dict[str, Any]:
@@ -112,19 +118,6 @@ def _scoring(scored: Any, record: dict[str, Any]) -> dict[str, Any]:
         "scores": record["image_scores"],
         **{name: record[name] for name in ("au_pr", "maps", "folder")},
         "made": made | {"commit": (sidecar.get("machine") or {}).get("commit") or ""},
-    }
-
-
-def _about(run: Path, source: Source) -> dict[str, Any]:
-    return {
-        "run": run.name,
-        "dataset": source.name,
-        "synthetic": source.synthetic,
-        "version": visa.__version__,
-        "size": EVALUATION_SIZE,
-        "setups": TITLES,
-        "detectors": TITLES,
-        "heat": (mpl.colormaps[HEAT](np.arange(LEVELS), bytes=True)[:, :3]).ravel().tolist(),
     }
 
 
@@ -141,7 +134,7 @@ def _write_pictures(folder: Path, root: Path, paths: Iterable[str]) -> dict[str,
             picture = open_upright(root / path).convert("RGB")
             picture.thumbnail((SIDE, SIDE))
             with written_whole(file) as partial:
-                picture.save(partial, "WEBP", quality=_QUALITY)
+                picture.save(partial, "WEBP", quality=80)
         with Image.open(file) as written:
             return {"picture": f"{folder.name}/{file.name}", "shape": written.size}
 
