@@ -1,4 +1,4 @@
-"""The built book: its links resolve; in Chromium it is offline, light, fits a phone, and is read in the dark and by axe.
+"""The built book: its links resolve; in Chromium it is offline, light, fits a phone, in the dark too, by axe.
 
 What each page looked like stays in book/_build/screenshots.
 """
