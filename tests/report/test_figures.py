@@ -35,7 +35,6 @@ def test_score_histograms_of_unequal_classes_have_equal_area():
 
 
 def test_curves_and_bands_of_a_perfect_detector_lie_at_1():
-    """Also where the images with the highest scores are not drawn: nothing is found, and nothing wrong."""
     roc, pr = figures.plot_roc_pr({"perfect": (np.arange(40.0), np.repeat([0, 1], 20))}, resamples=50).axes
     assert [0.0, 1.0] in roc.lines[0].get_xydata().tolist()
     assert [1.0, 1.0] in pr.lines[0].get_xydata().tolist()

@@ -1,6 +1,7 @@
 """Figures of the notebooks and the book: readable by colour-blind eyes, on a white page and on a dark one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -23,7 +24,6 @@ MARKERS = ("o", "s", "^", "D", "v", "P")  # beside colours, for eyes and printer
 HEAT = "inferno"  # dark to light: read by colour-blind eyes, and in grey
 TERMS = {"loss": "loss", "base": "base loss", "spd": "SPD term", "feature_std": "feature standard deviation"}
 
-Pixels = NDArray[Any]
 Floats = NDArray[np.float64]
 
 _RATES = np.linspace(0, 1, 101)  # where the bands of curves are drawn
@@ -162,20 +162,13 @@ def show_cases(picked: Mapping[str, NDArray[np.int64]], images: ArrayLike, score
             if maps is not None:
                 heat = np.clip((maps[i] - low) / max(high - low, 1e-12), 0, 1)
                 own[1].imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=0.85 * heat**0.5)  # ever denser above
-            if scores.masks is not None:
-                for axis in own:
-                    _outline(axis, scores.masks[i])
+            if scores.masks is not None and scores.masks[i].any():
+                for axis, (colour, line) in product(own, (("black", 2.2), ("white", 1.0))):  # shows on any image
+                    axis.contour(scores.masks[i] > 0, [0.5], colors=[colour], linewidths=line)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     return figure
-
-
-def _outline(axis: Axes, mask: Pixels) -> None:
-    """Draw the outline of a mask (H, W), white on black, so that it shows on any image; nothing for an empty mask."""
-    if np.any(mask):
-        for colour, width in (("black", 2.2), ("white", 1.0)):
-            axis.contour(mask > 0, [0.5], colors=[colour], linewidths=width)
 
 
 def plot_metric_by_pretraining(metrics: pd.DataFrame, level: str, metric: str) -> Figure:
@@ -223,6 +216,7 @@ def plot_overview(metrics: pd.DataFrame, metric: str = "au_pr") -> Figure:
     """
     table = _measured(overall(metrics), "", metric)
     summary = summary_table(table, ["level", "setup", "detector", "pretraining"])
+    summary["spread"] = summary["sd"].where(summary["n"] > 1, summary["sd_draws"]).fillna(0)
     levels, setups = (list(dict.fromkeys(summary[c])) for c in ("level", "setup"))
     names = list(metrics["pretraining"].unique())
     looks = {detector: _look(k) for k, detector in enumerate(metrics["detector"].unique())}
@@ -231,25 +225,18 @@ def plot_overview(metrics: pd.DataFrame, metric: str = "au_pr") -> Figure:
     for row, level in zip(axes, levels, strict=True):
         for axis, setup in zip(row, setups, strict=True):
             part = summary[(summary["level"] == level) & (summary["setup"] == setup)]
-            _draw_detectors(axis, part, names, looks)
+            parts = list(part.groupby("detector", sort=False))
+            for k, (detector, own) in enumerate(parts):
+                x = np.array([names.index(n) for n in own["pretraining"]]) + 0.12 * (k - (len(parts) - 1) / 2)
+                axis.errorbar(x, own["mean"], own["spread"], label=title_of(str(detector)), **looks[str(detector)])
+            if not parts:
+                axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center")
             axis.set(title=title_of(setup), xlim=(-0.5, len(names) - 0.5))
         row[0].set_ylabel(f"{title_of(level)}\n{METRICS.get(metric, metric)}")
     for axis in axes[-1]:
         axis.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
     legend_once(figure)
     return figure
-
-
-def _draw_detectors(
-    axis: Axes, summary: pd.DataFrame, names: Sequence[str], looks: Mapping[str, Mapping[str, Any]]
-) -> None:
-    if summary.empty:
-        axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center")
-    table = summary.assign(spread=summary["sd"].where(summary["n"] > 1, summary["sd_draws"]).fillna(0))
-    parts = list(table.groupby("detector", sort=False))
-    for k, (detector, own) in enumerate(parts):
-        x = np.array([names.index(n) for n in own["pretraining"]]) + 0.12 * (k - (len(parts) - 1) / 2)
-        axis.errorbar(x, own["mean"], own["spread"], label=title_of(str(detector)), **looks[str(detector)])
 
 
 def plot_defects(metrics: pd.DataFrame, level: str, metric: str = "au_pr") -> Figure:
@@ -269,23 +256,19 @@ def plot_defects(metrics: pd.DataFrame, level: str, metric: str = "au_pr") -> Fi
     for k, ((setup, detector), part) in enumerate(panels):
         axis = figure.add_subplot(rows, columns, k + 1, sharex=first, sharey=first)
         first = first or axis
-        _draw_classes(axis, part, classes, names)
+        per_seed = part.groupby(["pretraining", "defect", "seed"])["value"].mean()
+        for place, name in enumerate(names):
+            if name in per_seed.index:
+                own = per_seed[name].groupby("defect").agg(["mean", "min", "max"]).reindex(classes)
+                y = np.arange(len(classes)) + 0.6 * ((place + 0.5) / len(names) - 0.5)
+                whiskers = [(own["mean"] - own["min"]).clip(0), (own["max"] - own["mean"]).clip(0)]  # a mean is rounded
+                axis.errorbar(own["mean"], y, xerr=whiskers, label=name, **_look(place))
+        axis.set_yticks(range(len(classes)), classes, parse_math=False)  # a class may be called anything, $ included
         axis.tick_params(labelleft=k % columns == 0)
         axis.set_title(f"{title_of(str(setup))}, {title_of(str(detector))}")
         axis.set(xlabel=f"{level} {METRICS.get(metric, metric)}", ylim=(len(classes) - 0.5, -0.5))
     legend_once(figure)
     return figure
-
-
-def _draw_classes(axis: Axes, part: pd.DataFrame, classes: Sequence[str], names: Sequence[str]) -> None:
-    per_seed = part.groupby(["pretraining", "defect", "seed"])["value"].mean()
-    for k, name in enumerate(names):
-        if name in per_seed.index:
-            own = per_seed[name].groupby("defect").agg(["mean", "min", "max"]).reindex(list(classes))
-            y = np.arange(len(classes)) + 0.6 * ((k + 0.5) / len(names) - 0.5)
-            whiskers = [(own["mean"] - own["min"]).clip(0), (own["max"] - own["mean"]).clip(0)]  # a mean is rounded
-            axis.errorbar(own["mean"], y, xerr=whiskers, label=name, **_look(k))
-    axis.set_yticks(range(len(classes)), classes, parse_math=False)  # a class may be called anything, $ included
 
 
 def _look(k: int) -> dict[str, Any]:

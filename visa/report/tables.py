@@ -46,10 +46,8 @@ th, td {{ padding: .2rem .7rem; text-align: left; font-variant-numeric: tabular-
 <h1>{title}</h1>
 {body}
 """
-_DEFAULTS: dict[str, int | str] = {"draw": 0, "defect": ""}  # of a file without the column
 _REPEATED = 1e-12  # standard deviation of equal values
 _NBSP = "\N{NO-BREAK SPACE}"  # a narrow table breaks between numbers, not inside one
-_CELL = ("column", "pair", "text", "n", "draws", "over")
 
 
 def title_of(key: str) -> str:
@@ -64,7 +62,15 @@ def load_metrics(files: Iterable[Path]) -> pd.DataFrame:
     may lack these two. Raises VisaError for an absent file or column, a value that is no number, one metric given
     twice, and a mix of data sets: metrics of mini-VisA never stand beside those of VisA.
     """
-    tables = [_read(Path(file)) for file in files]
+    tables, types = [], {c: str for c in COLUMNS if c not in ("draw", "seed")} | {"value": float}
+    for file in files:
+        try:
+            read = pd.read_csv(file, dtype=types, keep_default_na=False)
+            tables.append(pd.DataFrame({"draw": 0, "defect": ""}, read.index).assign(**read)[list(COLUMNS)])
+        except (OSError, ValueError, KeyError) as error:
+            raise VisaError(
+                f"no metrics in {file} ({error}): run the notebooks (visa run, or make reproduce)."
+            ) from error
     if not tables:
         raise VisaError("no metrics.csv to read: run the notebooks first (visa run, or make reproduce).")
     metrics = pd.concat(tables, ignore_index=True)
@@ -75,15 +81,6 @@ def load_metrics(files: Iterable[Path]) -> pd.DataFrame:
     if len(twice):
         raise VisaError(f"a metric is given twice: {', '.join(map(str, twice.iloc[0][list(COLUMNS)]))}; drop one file.")
     return metrics
-
-
-def _read(file: Path) -> pd.DataFrame:
-    types = {c: str for c in COLUMNS if c not in ("draw", "seed")} | {"value": float}
-    try:
-        read = pd.read_csv(file, dtype=types, keep_default_na=False)
-        return read.assign(**{c: value for c, value in _DEFAULTS.items() if c not in read})[list(COLUMNS)]
-    except (OSError, ValueError, KeyError) as error:
-        raise VisaError(f"no metrics in {file} ({error}): run the notebooks (visa run, or make reproduce).") from error
 
 
 def overall(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -97,19 +94,16 @@ def balanced(metrics: pd.DataFrame) -> pd.DataFrame:
     Each setup and detector is looked at on its own, among the pre-trainings that were scored with it. May be empty:
     then no object was scored with every pre-training on a common seed.
     """
-    parts = [part[_common(part)] for _, part in metrics.groupby(["setup", "detector"], sort=False)]
-    return pd.concat(parts) if parts else metrics
-
-
-def _common(metrics: pd.DataFrame) -> "pd.Series[bool]":
-    """Mark the rows of an object, seed and draw that every pre-training has; all objects have all seeds and draws."""
-    scored = metrics.groupby(["object", "seed", "draw"])["pretraining"].nunique().unstack("object", fill_value=0)
-    common = scored == metrics["pretraining"].nunique()  # a row a seed and draw, a column an object
-    common = common.loc[common.any(axis=1), common.any()]
-    # A run that goes object by object is a seed ahead for some: what leaves more, of objects or of seeds, is kept.
-    kept = max(common.loc[:, common.all()], common[common.all(axis=1)], key=lambda part: part.size)
-    units = pd.MultiIndex.from_frame(metrics[["seed", "draw"]])
-    return metrics["object"].isin(kept.columns) & units.isin(kept.index)
+    parts = [metrics[:0]]
+    for _, part in metrics.groupby(["setup", "detector"], sort=False):
+        scored = part.groupby(["object", "seed", "draw"])["pretraining"].nunique().unstack("object", fill_value=0)
+        common = scored == part["pretraining"].nunique()  # a row a seed and draw, a column an object
+        common = common.loc[common.any(axis=1), common.any()]
+        # A run that goes object by object is a seed ahead for some: what leaves more, of objects or of seeds, is kept.
+        kept = max(common.loc[:, common.all()], common[common.all(axis=1)], key=lambda table: table.size)
+        units = pd.MultiIndex.from_frame(part[["seed", "draw"]])
+        parts.append(part[part["object"].isin(kept.columns) & units.isin(kept.index)])
+    return pd.concat(parts)
 
 
 def spd_pairs(names: Iterable[str]) -> dict[str, str]:
@@ -236,8 +230,8 @@ def _wide(cells: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
 
 def to_markdown(table: pd.DataFrame) -> str:
     """Write a pipe table; numbers to three decimals, absent values as an en dash."""
-    lines = [[str(c) for c in table.columns], ["---"] * table.shape[1]]
-    lines += [[_cell(value) for value in row] for row in table.itertuples(index=False)]
+    text = table.map(lambda value: f"{value:.3f}" if isinstance(value, float) else str(value)).where(table.notna(), "–")
+    lines = [[str(c) for c in table.columns], ["---"] * table.shape[1], *text.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
@@ -246,12 +240,6 @@ def to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
     caption = re.sub(r"([%&#_$])", r"\\\1", caption)
     text = table.to_latex(index=False, escape=True, caption=caption, label=label, position="t")
     return text.replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--").replace(_NBSP, "~")
-
-
-def _cell(value: object) -> str:
-    if pd.isna(value):  # type: ignore[call-overload]
-        return "–"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)
@@ -270,15 +258,14 @@ def to_html(table: Table) -> str:
     return f'<figure style="overflow-x:auto"><figcaption>{escape(table.caption)}</figcaption>\n{cells}</figure>'
 
 
-def write_tables(folder: Path, made: Iterable[Table], title: str) -> None:
+def write_tables(folder: Path, made: Sequence[Table], title: str) -> None:
     """Write NAME.csv and NAME.tex of each table to `folder`, and index.html with all of them."""
-    shown = list(made)
-    for table in shown:
+    for table in made:
         cells = table.cells.copy()
         cells.insert(0, "dataset", table.dataset)
         write_text(folder / f"{table.name}.csv", cells.to_csv(index=False))
         write_text(folder / f"{table.name}.tex", to_latex(table.cells, table.caption, f"tab:{table.name}"))
-    write_text(folder / "index.html", PAGE.format(title=escape(title), body="\n".join(map(to_html, shown))))
+    write_text(folder / "index.html", PAGE.format(title=escape(title), body="\n".join(map(to_html, made))))
 
 
 def paper_tables(metrics: pd.DataFrame, note: str = "") -> list[Table]:
@@ -328,7 +315,7 @@ def _parts(metrics: pd.DataFrame, shown: Sequence[str]) -> list[pd.DataFrame]:
 
 
 def _lines(part: pd.DataFrame, row: str) -> pd.DataFrame:
-    """Make a line a cell: `detector`, `row` (empty: the mean over objects) and _CELL, with what its spread is over."""
+    """Make a line a cell: `detector`, `row` (empty: the mean over objects), the cell, and what its spread is over."""
     keys = ["detector", *filter(None, [row])]
     means = summary_table(part if row else balanced(part), [*keys, "pretraining"])
     text = [mean_sd(line) for _, line in means.iterrows()]
@@ -340,7 +327,7 @@ def _lines(part: pd.DataFrame, row: str) -> pd.DataFrame:
             table = paired_difference(two if row else balanced(two), name, base, keys)
             text = [mean_interval(line) for _, line in table.iterrows()]
             found.append(table.assign(column=f"{name} − {base}", text=text, pair=True))
-    return pd.concat(found)[[*keys, *_CELL]]
+    return pd.concat(found)[[*keys, "column", "pair", "text", "n", "draws", "over"]]
 
 
 def _tables(part: pd.DataFrame, lines: pd.DataFrame, row: str, note: str, object: str = "") -> list[Table]:
@@ -352,26 +339,19 @@ def _tables(part: pd.DataFrame, lines: pd.DataFrame, row: str, note: str, object
     name = "_".join([*filter(None, [object]), setup, task, metric, *(["by_defect"] if object else [])])
     made = []
     for pair, cells in lines.groupby("pair"):
+        over = []
+        for kind, column in (("seeds", "n"), ("draws", "draws")):
+            own = cells[cells["over"] == kind]
+            averaged = " (each the mean of its draws)" if (own["draws"] > 1).any() else ""
+            if len(own):
+                counts = sorted({int(own[column].min()), int(own[column].max())})
+                why = averaged if kind == "seeds" else " where seeds are one or agree"
+                over.append(f" over {' to '.join(map(str, counts))} {kind}{why}")
+        spread = ",".join(over) or " (none here: seeds are one or agree)"
         what = "SPD minus its baseline, paired, with the 95 % t-interval" if pair else "mean ± standard deviation"
-        caption = f"{title}, {what}{_over(cells)}. {note}".strip()
+        caption = f"{title}, {what}{spread}. {note}".strip()
         columns = sorted(cells["column"].unique(), key=lambda column: column != "random")  # the untrained network first
         laid_out = _wide(cells, ["detector", row])[columns].reset_index()
         laid_out["detector"] = [title_of(d) for d in laid_out["detector"]]
         made.append(Table(name + "_difference" * bool(pair), caption, dataset, laid_out))
     return made
-
-
-def _over(lines: pd.DataFrame) -> str:
-    """Say what the spread of a table's cells is over."""
-    over, seeds, draws = [], lines[lines["over"] == "seeds"], lines[lines["over"] == "draws"]
-    if len(seeds):
-        each = " (each the mean of its draws)" if (seeds["draws"] > 1).any() else ""
-        over.append(f" over {_range(seeds['n'])} seeds{each}")
-    if len(draws):
-        over.append(f" over {_range(draws['draws'])} draws where seeds are one or agree")
-    return ",".join(over) or " (none here: seeds are one or agree)"
-
-
-def _range(counts: "pd.Series[int]") -> str:
-    low, high = int(counts.min()), int(counts.max())
-    return f"{low}" if low == high else f"{low} to {high}"

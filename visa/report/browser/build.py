@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ VERSION = 1  # of records and pictures: raise it when the same scores give other
 PAGE = Path(__file__).parent / "page"
 LEVELS = 256
 SIDE = 320  # long side of the small pictures, in pixels
-_QUALITY = 80
+_model = attrgetter("pretraining", "scope", "seed")  # of a row of `scored_files`
 
 
 def build_browser(run: Path, source: Source) -> Path:
@@ -57,14 +58,24 @@ def _build(run: Path, source: Source, folder: Path) -> None:
     if not found:
         raise VisaError(f"nothing is scored in {run}: run notebook 04_score first.")
     records = {s.file: read_record(s.file, folder / "scored") for several in found.values() for s in several}
-    found = {group: _of_newest_images(several, records) for group, several in found.items()}
+    for group, several in found.items():
+        newest = records[several[-1].file]["paths"]
+        found[group] = [s for s in several if records[s.file]["paths"] == newest]
+        if left := len(several) - len(found[group]):
+            print(f"{left} older scores are left out of the browser: they are of other test images. Score them again.")
     records = {s.file: records[s.file] for several in found.values() for s in several}
     pictures = _write_pictures(folder / "images", source.root, {p for r in records.values() for p in r["paths"]})
     models = sorted({_model(s) for several in found.values() for s in several})
     outlines: dict[str, str] = {p: mask for record in records.values() for p, mask in record["masks"].items()}
     parts: list[dict[str, Any]] = []
     for (object, setup), several in found.items():
-        images = _images(records[several[-1].file], source.defects(object), pictures, outlines)
+        newest, defects = records[several[-1].file], source.defects(object)
+        images = [
+            {"name": path, "anomalous": bool(label), "known": known, "defects": list(defects.get(path, ()))}
+            | pictures[path]
+            | {"mask": outlines.get(path)}
+            for path, label, known in zip(newest["paths"], newest["labels"], newest["known"], strict=True)
+        ]
         scorings = [{"model": models.index(_model(s)), **_scoring(s, records[s.file])} for s in several]
         name = f"parts/{digest([object, setup])}.js"
         write_text(folder / name, script(name, {"images": images, "scorings": scorings}))
@@ -73,44 +84,30 @@ def _build(run: Path, source: Source, folder: Path) -> None:
     named = [dict(zip(("pretraining", "scope", "seed"), model, strict=True)) for model in models]
     for file in PAGE.iterdir():
         write_text(folder / file.name, file.read_text(encoding="utf-8"))
-    write_text(folder / "index.js", script("index.js", {"about": _about(run, source), "parts": parts, "models": named}))
+    about = {
+        "run": run.name,
+        "dataset": source.name,
+        "synthetic": source.synthetic,
+        "version": visa.__version__,
+        "size": EVALUATION_SIZE,
+        "setups": TITLES,
+        "detectors": TITLES,
+        "heat": (mpl.colormaps[HEAT](np.arange(LEVELS), bytes=True)[:, :3]).ravel().tolist(),
+    }
+    write_text(folder / "index.js", script("index.js", {"about": about, "parts": parts, "models": named}))
     kept = [part["file"] for part in parts] + [record["folder"] for record in records.values()]
-    _clean(folder, {folder / name for name in (*kept, *(picture["picture"] for picture in pictures.values()))})
+    kept += [picture["picture"] for picture in pictures.values()]
+    for old in (path for part in ("parts", "images", "scored") for path in (folder / part).iterdir()):
+        if str(old.relative_to(folder)) not in kept:  # of no use any more
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def _found(run: Path, source: Source) -> dict[tuple[str, str], list[Any]]:
     """Find scores by object and setup, both in the paper's order: rows of `scored_files`, the newest last."""
-    found = scored_files(run)
-    first_draws: list[Any] = list(found[found["draw"] == 0].itertuples())
-    ordered = sorted(first_draws, key=lambda scored: scored.file.stat().st_mtime_ns)
-    groups = {
-        (object, setup): [scored for scored in ordered if (scored.object, scored.setup) == (object, setup)]
-        for object, setup in product(source.objects, SETUPS)
-    }
+    found = scored_files(run).query("draw == 0")
+    ordered: list[Any] = sorted(found.itertuples(), key=lambda scored: scored.file.stat().st_mtime_ns)
+    groups = {group: [s for s in ordered if (s.object, s.setup) == group] for group in product(source.objects, SETUPS)}
     return {group: several for group, several in groups.items() if several}
-
-
-def _of_newest_images(several: list[Any], records: dict[Path, dict[str, Any]]) -> list[Any]:
-    kept = [s for s in several if records[s.file]["paths"] == records[several[-1].file]["paths"]]
-    if left := len(several) - len(kept):
-        print(f"{left} older scores are left out of the browser: they are of other test images. Score them again.")
-    return kept
-
-
-def _model(scored: Any) -> tuple[str, str, int]:
-    return scored.pretraining, scored.scope, scored.seed
-
-
-def _images(
-    record: dict[str, Any], defects: dict[str, tuple[str, ...]], pictures: dict[str, Any], outlines: dict[str, str]
-) -> list[dict[str, Any]]:
-    each = zip(record["paths"], record["labels"], record["known"], strict=True)
-    return [
-        {"name": path, "anomalous": bool(label), "known": known, "defects": list(defects.get(path, ()))}
-        | pictures[path]
-        | {"mask": outlines.get(path)}
-        for path, label, known in each
-    ]
 
 
 def _scoring(scored: Any, record: dict[str, Any]) -> dict[str, Any]:
@@ -121,19 +118,6 @@ def _scoring(scored: Any, record: dict[str, Any]) -> dict[str, Any]:
         "scores": record["image_scores"],
         **{name: record[name] for name in ("au_pr", "maps", "folder")},
         "made": made | {"commit": (sidecar.get("machine") or {}).get("commit") or ""},
-    }
-
-
-def _about(run: Path, source: Source) -> dict[str, Any]:
-    return {
-        "run": run.name,
-        "dataset": source.name,
-        "synthetic": source.synthetic,
-        "version": visa.__version__,
-        "size": EVALUATION_SIZE,
-        "setups": TITLES,
-        "detectors": TITLES,
-        "heat": (mpl.colormaps[HEAT](np.arange(LEVELS), bytes=True)[:, :3]).ravel().tolist(),
     }
 
 
@@ -150,20 +134,13 @@ def _write_pictures(folder: Path, root: Path, paths: Iterable[str]) -> dict[str,
             picture = open_upright(root / path).convert("RGB")
             picture.thumbnail((SIDE, SIDE))
             with written_whole(file) as partial:
-                picture.save(partial, "WEBP", quality=_QUALITY)
+                picture.save(partial, "WEBP", quality=80)
         with Image.open(file) as written:
             return {"picture": f"{folder.name}/{file.name}", "shape": written.size}
 
     ordered = sorted(paths)
     with ThreadPoolExecutor() as pool:
         return dict(zip(ordered, pool.map(write, ordered), strict=True))
-
-
-def _clean(folder: Path, kept: set[Path]) -> None:
-    """Delete parts, pictures and scores that are of no use any more."""
-    for old in (path for part in ("parts", "images", "scored") for path in (folder / part).iterdir()):
-        if old not in kept:
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def read_record(file: Path, below: Path) -> dict[str, Any]:
