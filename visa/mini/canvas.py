@@ -82,9 +82,9 @@ class Canvas:
         self,
         patch: Patch,
         colour: Colour,
-        opacity: float = 1.0,
+        opacity: float = 1,
         gloss: float | None = None,
-        lift: float = 0.0,
+        lift: float = 0,
         mark: str = "",
     ) -> None:
         """Cover the patch with a colour (display RGB, 0 to 255), `lift` it, and say that it is a defect `mark`."""
