@@ -104,14 +104,6 @@ def test_a_missing_file_is_named_before_anything_is_written_and_a_broken_mask_le
     assert not [p for p in files(save) if p.name.startswith(".") or p.name == "002.png"]
 
 
-def test_another_splits_files_are_not_mixed_in(tiny_root, save):
-    run(tiny_root, save, "2cls_highshot")
-    split = tiny_root / "split_csv/2cls_highshot.csv"
-    split.write_text(split.read_text().replace("fryum,train,anomaly", "fryum,test,anomaly"))
-    with pytest.raises(VisaError, match=r"train/bad/000\.JPG is not in the split file"):
-        run(tiny_root, save, "2cls_highshot")
-
-
 def test_wrong_choices_are_told_and_chosen_objects_are_prepared_only(tiny_root, save):
     with pytest.raises(VisaError, match="1cls, 2cls_highshot, 2cls_fewshot"):
         run(tiny_root, save, "2cls")
@@ -122,6 +114,9 @@ def test_wrong_choices_are_told_and_chosen_objects_are_prepared_only(tiny_root, 
     assert not save.exists()
     summary = run(tiny_root, save, objects=["fryum"])
     assert (summary.objects, summary.absent, [p.name for p in summary.folder.iterdir()]) == (("fryum",), (), ["fryum"])
+    (summary.folder / "fryum/train/good/777.JPG").touch()  # of another split
+    with pytest.raises(VisaError, match=r"train/good/777\.JPG is not in the split file"):
+        run(tiny_root, save)
 
 
 @pytest.mark.real

@@ -49,7 +49,6 @@ def test_missing_and_broken_files_are_named(tiny_root, file):
     [
         (1, (12, 8), "is (12, 8), its image"),
         (9, (8, 12), "holds the class id 9; fryum has 1 to 8"),
-        (255, (8, 12), "class id 255"),
         (0, (8, 12), "marks 0 classes, but image_anno.csv says anomaly"),
     ],
 )

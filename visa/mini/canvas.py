@@ -79,19 +79,13 @@ class Canvas:
         return cover
 
     def paint(
-        self,
-        patch: Patch,
-        colour: Colour,
-        opacity: float = 1,
-        gloss: float | None = None,
-        lift: float = 0,
-        mark: str = "",
+        self, patch: Patch, colour: Colour, opacity: float = 1, gloss: float = math.nan, lift: float = 0, mark: str = ""
     ) -> None:
         """Cover the patch with a colour (display RGB, 0 to 255), `lift` it, and say that it is a defect `mark`."""
         weight = opacity * patch.cover
         albedo = self.albedo[patch.window]
         albedo += weight[..., None] * (linear(colour) - albedo)
-        if gloss is not None:
+        if not math.isnan(gloss):
             shine = self.gloss[patch.window]
             shine += weight * (gloss - shine)
         self.height[patch.window] += lift * patch.cover
