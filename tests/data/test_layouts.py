@@ -69,7 +69,7 @@ def test_mvtecs_folders_are_the_1cls_split(mvtec):
     assert (source.name, source.objects, source.synthetic) == ("mvtec", ("bottle",), False)
     rows = source.samples("1cls", object="bottle")
     assert counts(rows) == {"train normal": 12, "test normal": 5, "test anomaly": 5}
-    assert {Path(s.image).parts[1:3] for s in select(rows, split="train")} == {("train", "good")}
+    assert all(s.image.startswith("bottle/train/good/") for s in select(rows, split="train"))
     crack = next(s for s in rows if s.image == "bottle/test/crack/002.png")
     assert crack.mask == "bottle/ground_truth/crack/002_mask.png"
     assert source.defects("bottle")[crack.image] == ("crack",)
@@ -97,7 +97,6 @@ def test_derived_splits_have_visas_shares_and_stay_the_same(mvtec, plain, monkey
     kinds = ("train normal", "train anomaly", "test normal", "test anomaly")
     assert counts(rows["2cls_highshot"]) == dict(zip(kinds, (10, 3, 7, 2), strict=True))
     assert counts(rows["2cls_fewshot"]) == dict(zip(kinds, (8, 2, 9, 3), strict=True))
-    assert len({s.image for s in rows["2cls_highshot"]}) == 22
     bolt = open_source(str(plain)).samples("2cls_highshot", "bolt", split="train")
     monkeypatch.chdir(plain / "bolt")
     assert [part.name for root in (".", "good/..") for part in find_parts(Path(root))] == ["bolt", "bolt"]
@@ -187,10 +186,9 @@ def test_verify_finds_what_scoring_would_stumble_over(plain, mvtec):
     mask(plain / "bolt/masks/77.png")
     (plain / "bolt/good/03.JPG").write_bytes(b"no image")
     (bolt,) = verify(plain, ["bolt"])
-    told = "\n".join(bolt.errors)
-    assert "masks/02.png is (5, 5), its image bolt/bad/02.JPG (8, 12)" in told
-    assert "masks/03.png marks no pixel" in told
-    assert "good/03.JPG cannot be decoded" in told
+    size = "masks/02.png is (5, 5), its image bolt/bad/02.JPG (8, 12)"
+    for told in (size, "masks/03.png marks no pixel", "good/03.JPG cannot be decoded"):
+        assert told in "\n".join(bolt.errors)
     assert bolt.warnings == ["bolt/masks/77.png fits no image of bolt/bad"]
     with pytest.raises(VisaError, match="Did you mean 'bolt'"):
         verify(plain, ["bolts"])
@@ -210,8 +208,7 @@ def test_prepare_makes_the_tree_of_own_folders(plain, mvtec, tmp_path):
     summary = prepare("2cls_highshot", plain, tmp_path / "out", objects=["bolt"])
     assert (summary.objects, summary.unmasked, summary.written) == (("bolt",), 2, 26)
     assert {p.name for p in summary.folder.iterdir()} == {"bolt"}
-    trees = {p.relative_to(summary.folder).as_posix() for p in summary.folder.rglob("*.[pP][nN][gG]")}
-    assert {Path(p).name for p in trees} == {"00.png", "01_mask.png"}
+    assert {p.name for p in summary.folder.rglob("*.[pP][nN][gG]")} == {"00.png", "01_mask.png"}
     folder = prepare("1cls", mvtec, tmp_path / "out").folder / "bottle"
     names = {p.name for p in (folder / "test/bad").iterdir()}
     assert names == {p.name for p in (folder / "ground_truth/bad").iterdir()}
