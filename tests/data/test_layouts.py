@@ -20,9 +20,9 @@ from visa.errors import VisaError
 from visa.paths import mirror_of, visa_root
 
 
-def image(path: Path, value: int = 90) -> None:
+def image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (12, 8), (value, 40, 60)).save(path)
+    Image.new("RGB", (12, 8), "brown").save(path)
 
 
 def mask(path: Path, size: tuple[int, int] = (12, 8)) -> None:
@@ -59,26 +59,22 @@ def plain(tmp_path: Path) -> Path:
     return root
 
 
-def content(root: Path) -> set[str]:
-    return {p.relative_to(root).as_posix() for p in root.rglob("*")}
-
-
 def counts(rows: list) -> dict[str, int]:
     return dict(Counter(f"{s.split} {s.label}" for s in rows))
 
 
 def test_mvtecs_folders_are_the_1cls_split(mvtec):
-    before = content(mvtec)
+    before = set(mvtec.rglob("*"))
     source = open_source(str(mvtec))
     assert (source.name, source.objects, source.synthetic) == ("mvtec", ("bottle",), False)
     rows = source.samples("1cls", object="bottle")
     assert counts(rows) == {"train normal": 12, "test normal": 5, "test anomaly": 5}
-    assert {Path(s.image).parts[1:3] for s in select(rows, split="train")} == {("train", "good")}
+    assert all(s.image.startswith("bottle/train/good/") for s in select(rows, split="train"))
     crack = next(s for s in rows if s.image == "bottle/test/crack/002.png")
     assert crack.mask == "bottle/ground_truth/crack/002_mask.png"
     assert source.defects("bottle")[crack.image] == ("crack",)
     assert len(source.defects("bottle")) == 5
-    assert content(mvtec) == before, "nothing is written into the user's folder"
+    assert set(mvtec.rglob("*")) == before, "nothing is written into the user's folder"
 
 
 def test_plain_folders_and_what_a_missing_mask_leaves_unknown(plain):
@@ -101,9 +97,7 @@ def test_derived_splits_have_visas_shares_and_stay_the_same(mvtec, plain, monkey
     kinds = ("train normal", "train anomaly", "test normal", "test anomaly")
     assert counts(rows["2cls_highshot"]) == dict(zip(kinds, (10, 3, 7, 2), strict=True))
     assert counts(rows["2cls_fewshot"]) == dict(zip(kinds, (8, 2, 9, 3), strict=True))
-    assert len({s.image for s in rows["2cls_highshot"]}) == 22
     bolt = open_source(str(plain)).samples("2cls_highshot", "bolt", split="train")
-    assert bolt == open_source(str(plain)).samples("2cls_highshot", "bolt", split="train")
     monkeypatch.chdir(plain / "bolt")
     assert [part.name for root in (".", "good/..") for part in find_parts(Path(root))] == ["bolt", "bolt"]
     alone = open_source(str(plain / "bolt"))  # the root itself is the object: the same images train
@@ -122,22 +116,18 @@ def test_written_splits_are_the_derived_ones_and_can_be_edited(plain, mvtec):
     assert len(open_source(str(plain)).samples("1cls", "bolt", split="train")) == 20
     with pytest.raises(VisaError, match="is there already: edit"):
         write_splits(plain)
+    for name in ("a\nb.png", "\udcff.png"):  # no table can name these
+        image(mvtec / "bottle/test/dent" / name)
+        with pytest.raises(VisaError, match=r"has a control character or no UTF-8 in its name: rename it\."):
+            write_splits(mvtec)
+        (mvtec / "bottle/test/dent" / name).unlink()
     write_splits(mvtec)
     assert open_source(str(mvtec)).defects("bottle")["bottle/test/dent/000.png"] == ("dent",)
 
 
-@pytest.mark.parametrize("name", ["a\nb.png", "\udcff.png"])
-def test_no_split_is_written_of_a_file_that_no_table_can_name(plain, name):
-    image(plain / "bolt" / "bad" / name)
-    with pytest.raises(VisaError, match=r"has a control character or no UTF-8 in its name: rename it\."):
-        write_splits(plain)
-    assert not (plain / "split_csv").exists()
-
-
 def test_a_name_is_never_that_of_another_data_set(plain, tmp_path):
-    for name, told in {"VisA": "VisA-own", "mini-visa": "mini-visa-own", "(neu)": "-neu-".lstrip("-")}.items():
-        plain.rename(tmp_path / name)
-        plain = tmp_path / name
+    for name, told in {"VisA": "VisA-own", "mini-visa": "mini-visa-own", "(neu)": "neu-"}.items():
+        plain = plain.rename(tmp_path / name)
         assert open_source(str(plain)).name == told
     about = plain / "dataset.json"
     for name in ("mini-VisA", "../runs", 3):
@@ -150,14 +140,12 @@ def test_a_name_is_never_that_of_another_data_set(plain, tmp_path):
 
 def test_the_fingerprint_changes_with_images_masks_and_the_names_of_defects(plain):
     source = open_source(str(plain))
-    seen = [source.fingerprint("bolt")]
-    assert source.fingerprint("bolt") == seen[0] != source.fingerprint("Nüsse")
+    seen = [source.fingerprint("bolt"), source.fingerprint("bolt"), source.fingerprint("Nüsse")]
     mask(plain / "bolt/masks/02.png")
-    seen.append(source.fingerprint("bolt"))
     for label in ("scratch", "bubbles"):
-        (plain / "bolt/image_anno.csv").write_text(f"image,label,mask\nbolt/bad/00.JPG,{label},\n")
         seen.append(source.fingerprint("bolt"))
-    assert len(set(seen)) == 4
+        (plain / "bolt/image_anno.csv").write_text(f"image,label,mask\nbolt/bad/00.JPG,{label},\n")
+    assert len({*seen, source.fingerprint("bolt")}) == 5 and seen[0] == seen[1]
 
 
 def test_odd_folders(tmp_path):
@@ -191,19 +179,16 @@ def test_wrong_roots_and_names_are_told_in_one_sentence(tmp_path):
 
 def test_verify_finds_what_scoring_would_stumble_over(plain, mvtec):
     by_name = {r.object: r for r in verify(plain)}
-    assert by_name["bolt"].ok
-    assert by_name["bolt"].warnings == [
-        "2 of 4 anomalies have no mask (bolt/bad/02.JPG, ...): pixel metrics leave them out"
-    ]
+    told = "2 of 4 anomalies have no mask (bolt/bad/02.JPG, ...): pixel metrics leave them out"
+    assert by_name["bolt"].ok and by_name["bolt"].warnings == [told]
     mask(plain / "bolt/masks/02.png", (5, 5))
     Image.new("L", (12, 8)).save(plain / "bolt/masks/03.png")
     mask(plain / "bolt/masks/77.png")
     (plain / "bolt/good/03.JPG").write_bytes(b"no image")
     (bolt,) = verify(plain, ["bolt"])
-    told = "\n".join(bolt.errors)
-    assert "masks/02.png is (5, 5), its image bolt/bad/02.JPG (8, 12)" in told
-    assert "masks/03.png marks no pixel" in told
-    assert "good/03.JPG cannot be decoded" in told
+    size = "masks/02.png is (5, 5), its image bolt/bad/02.JPG (8, 12)"
+    for told in (size, "masks/03.png marks no pixel", "good/03.JPG cannot be decoded"):
+        assert told in "\n".join(bolt.errors)
     assert bolt.warnings == ["bolt/masks/77.png fits no image of bolt/bad"]
     with pytest.raises(VisaError, match="Did you mean 'bolt'"):
         verify(plain, ["bolts"])
@@ -223,8 +208,7 @@ def test_prepare_makes_the_tree_of_own_folders(plain, mvtec, tmp_path):
     summary = prepare("2cls_highshot", plain, tmp_path / "out", objects=["bolt"])
     assert (summary.objects, summary.unmasked, summary.written) == (("bolt",), 2, 26)
     assert {p.name for p in summary.folder.iterdir()} == {"bolt"}
-    trees = {p.relative_to(summary.folder).as_posix() for p in summary.folder.rglob("*.[pP][nN][gG]")}
-    assert {Path(p).name for p in trees} == {"00.png", "01_mask.png"}
+    assert {p.name for p in summary.folder.rglob("*.[pP][nN][gG]")} == {"00.png", "01_mask.png"}
     folder = prepare("1cls", mvtec, tmp_path / "out").folder / "bottle"
     names = {p.name for p in (folder / "test/bad").iterdir()}
     assert names == {p.name for p in (folder / "ground_truth/bad").iterdir()}
@@ -243,7 +227,7 @@ def test_a_root_at_an_address_is_copied_once(plain, monkeypatch):
     assert open_source().samples("1cls") == source.samples("1cls")
 
 
-def test_a_copy_that_broke_off_leaves_nothing(monkeypatch):
+def test_a_copy_that_broke_off_leaves_nothing_and_an_address_without_data_is_told(monkeypatch):
     files = fsspec.filesystem("memory")
     files.pipe({"/parts/bolt/good/0.png": b"one", "/parts/bolt/good/1.png": b"two"})
     get_file = type(files).get_file
@@ -251,16 +235,7 @@ def test_a_copy_that_broke_off_leaves_nothing(monkeypatch):
     with pytest.raises(VisaError, match=r"1\.png did not arrive whole from memory://parts"):
         mirrored("memory://parts")
     assert not mirror_of("memory://parts").exists()
-    monkeypatch.undo()
-
-
-@pytest.mark.parametrize(
-    ("address", "told"),
-    [
-        ("memory://nothing", "there is nothing at memory://nothing: check the address"),
-        ("nfs4://host/x", r"nfs4://host/x cannot be reached \(ValueError: .*check address, credentials"),
-    ],
-)
-def test_an_address_without_data_is_told_in_one_sentence(address, told):
-    with pytest.raises(VisaError, match=told):
-        open_source(address)
+    with pytest.raises(VisaError, match="there is nothing at memory://nothing: check the address"):
+        open_source("memory://nothing")
+    with pytest.raises(VisaError, match=r"nfs4://host/x cannot be reached \(ValueError: .*check address, credentials"):
+        open_source("nfs4://host/x")

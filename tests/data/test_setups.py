@@ -1,7 +1,7 @@
 """The paper's setups: what each trains on and is judged by, and that the two never meet."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -42,13 +42,13 @@ def test_official_setups_are_the_split_files_one_each(source):
         assert len(select(split.train, label="anomaly")) == anomalies
 
 
-@pytest.mark.parametrize(("setup", "k"), [("2cls_10shot", 10), ("2cls_5shot", 5)])
-def test_draws_hold_k_training_images_of_each_class_and_the_whole_test_part(source, setup, k):
+@pytest.mark.parametrize("k", [10, 5])
+def test_draws_hold_k_training_images_of_each_class_and_the_whole_test_part(source, k):
+    setup = f"2cls_{k}shot"
     drawn = splits(source, "fryum", setup, draws=4)
     assert [s.draw for s in drawn] == [0, 1, 2, 3]
     for split in drawn:
-        assert {s.split for s in split.train} == {"train"}
-        assert [len(select(split.train, label=label)) for label in ("normal", "anomaly")] == [k, k]
+        assert [len(select(split.train, split="train", label=label)) for label in ("normal", "anomaly")] == [k, k]
         assert len({s.image for s in split.train}) == 2 * k
         assert list(split.test) == source.samples("2cls_fewshot", object="fryum", split="test")
     assert len({split.train for split in drawn}) == 4
@@ -56,7 +56,6 @@ def test_draws_hold_k_training_images_of_each_class_and_the_whole_test_part(sour
 
 def test_draws_follow_from_the_seed_stay_when_more_are_asked_for_and_can_be_saved(source, tmp_path):
     five = splits(source, "fryum", "2cls_5shot", draws=5, seed=1)
-    assert five == splits(source, "fryum", "2cls_5shot", draws=5, seed=1)
     assert five[:2] == splits(source, "fryum", "2cls_5shot", draws=2, seed=1)
     assert five[0].train != splits(source, "fryum", "2cls_5shot", seed=2)[0].train
     save_splits(tmp_path / "new" / "splits.json", five)
@@ -67,19 +66,15 @@ def test_an_image_in_both_parts_is_refused_also_in_a_file(source, tmp_path):
     (split,) = splits(source, "fryum", "2cls_highshot")
     with pytest.raises(VisaError, match=r"fryum/test/normal/0\.JPG is in training and in test"):
         replace(split, train=(*split.train, split.test[0]))
-    file = tmp_path / "splits.json"
-    save_splits(file, [split])
-    content = json.loads(file.read_text())
-    content[0]["test"].append(content[0]["train"][0])
-    file.write_text(json.dumps(content))
+    both = asdict(split) | {"test": [asdict(split.train[0])]}
+    (tmp_path / "splits.json").write_text(json.dumps([both]))
     with pytest.raises(VisaError, match="in training and in test"):
-        load_splits(file)
+        load_splits(tmp_path / "splits.json")
 
 
 def test_too_few_images_are_told_with_what_is_needed(source):
     assert [obstacle(source, "pcb1", s) for s in ("1cls", "2cls_highshot", "2cls_5shot")] == ["", "", ""]
-    assert "7 normal and 6 anomalous training images: 2cls_10shot needs 10" in obstacle(source, "pcb1", "2cls_10shot")
-    with pytest.raises(VisaError, match="needs 10 of each"):
+    with pytest.raises(VisaError, match="7 normal and 6 anomalous training images: 2cls_10shot needs 10 of each"):
         splits(source, "pcb1", "2cls_10shot")
 
 

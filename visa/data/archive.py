@@ -124,11 +124,10 @@ def _extract(archive: Path, folder: Path, max_bytes: int, max_members: int) -> N
         members, size = [], 0
         for member in tar:
             paths = PurePosixPath(member.name), PureWindowsPath(member.name)
-            if any(path.anchor or ".." in path.parts for path in paths):
-                raise VisaError(f"{archive} holds {member.name!r}, which leaves the folder: nothing was unpacked.")
-            if not (member.isdir() or member.isreg()) or member.issparse():
-                what = f"{member.name!r}, which is no plain file or folder"
-                raise VisaError(f"{archive} holds {what}: nothing was unpacked.")
+            outside = any(path.anchor or ".." in path.parts for path in paths)
+            if outside or not (member.isdir() or member.isreg()) or member.issparse():
+                what = "leaves the folder" if outside else "is no plain file or folder"
+                raise VisaError(f"{archive} holds {member.name!r}, which {what}: nothing was unpacked.")
             members.append(member)
             size += member.size
             if size > max_bytes or len(members) > max_members:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from torchvision.io import ImageReadMode, decode_jpeg
 from tqdm import tqdm
 
-from visa.data.images import UNREADABLE, is_plain_jpeg, open_image, open_mask, open_upright, undecodable, upright_size
+from visa.data.images import ORIENTATION, UNREADABLE, open_image, open_mask, open_upright, undecodable, upright_size
 from visa.data.splits import Sample
 from visa.errors import VisaError
 
@@ -103,16 +103,14 @@ def load_masks(root: Path, samples: Sequence[Sample], size: tuple[int, int]) -> 
     Images are opened for their size alone. Raises VisaError as `VisaDataset`.
     """
 
-    def load(sample: Sample) -> Tensor:
-        if not sample.mask:
-            return torch.zeros(size, dtype=torch.uint8)
-        classes = _classes(Path(root), sample, upright_size(Path(root) / sample.image))
-        return (resize_mask(classes, size) > 0).to(torch.uint8)
+    def load(sample: Sample, mask: Tensor) -> None:
+        if sample.mask:
+            classes = _classes(Path(root), sample, upright_size(Path(root) / sample.image))
+            mask[:] = resize_mask(classes, size) > 0
 
     masks = torch.zeros((len(samples), *size), dtype=torch.uint8)
     with ThreadPoolExecutor() as pool:
-        for index, mask in enumerate(pool.map(load, samples)):
-            masks[index] = mask
+        list(pool.map(load, samples, masks))
     return masks, torch.tensor([is_known(s) for s in samples], dtype=torch.bool)
 
 
@@ -131,7 +129,7 @@ def _read_plain_jpeg(path: Path) -> Tensor | None:
     try:
         data = bytearray(path.read_bytes())
         with open_image(io.BytesIO(data)) as image:
-            if not is_plain_jpeg(image):
+            if image.format != "JPEG" or image.mode not in ("RGB", "L") or image.getexif().get(ORIENTATION, 1) != 1:
                 return None
         pixels: Tensor = decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), mode=ImageReadMode.RGB)
         return pixels

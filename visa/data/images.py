@@ -63,11 +63,6 @@ def open_mask(path: Path) -> Image.Image:
     return image.convert("L").point(lambda value: value // 255) if image.mode == "1" else image
 
 
-def is_plain_jpeg(image: Image.Image) -> bool:
-    """Whether an opened image is an upright JPEG file with 8 bits, RGB or grey."""
-    return image.format == "JPEG" and image.mode in ("RGB", "L") and image.getexif().get(ORIENTATION, 1) == 1
-
-
 def undecodable(path: Path, error: Exception) -> VisaError:
     """What to raise for a file that cannot be read as an image."""
     if isinstance(error, UnidentifiedImageError):  # it names an object in memory

@@ -117,14 +117,11 @@ def _part_samples(root: Path, part: Part, split_type: str) -> list[Sample]:
 
 def _training(split_type: str, label: str, images: Sequence[str], object: str) -> list[str]:
     """The images that train: those whose paths below the object's folder have the lowest hashes."""
-
-    def order(image: str) -> str:
-        return hashlib.sha256(f"{split_type}/{image.removeprefix(f'{object}/')}".encode()).hexdigest()
-
     half = len(images) // 2
     count = round(TRAINING_SHARES[split_type] * len(images))
     if split_type == "1cls":
         count = 0 if label == "anomaly" else min(count, len(images) - min(TEST_LEAST, half))
     if split_type == "2cls_fewshot":
         count = max(count, min(FEW_SHOT_LEAST, half))
-    return sorted(images, key=order)[:count]
+    hashed = {image: f"{split_type}/{image.removeprefix(f'{object}/')}" for image in images}
+    return sorted(images, key=lambda image: hashlib.sha256(hashed[image].encode()).hexdigest())[:count]

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -44,8 +45,7 @@ class Summary:
     unmasked: int = 0
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(NamedTuple):
     """One file to make: an image to link or copy, or a mask to binarise."""
 
     source: Path
@@ -125,10 +125,10 @@ def _files(split_type: str, data_folder: Path, folder: Path, sample: Sample) -> 
     leaf = f"{sample.split}/{FOLDERS[sample.label]}"
     if leaf not in LEAVES[split_type]:
         raise VisaError(f"{sample.image} is an anomaly for training, which {split_type} has not: check the split file.")
-    image = _File(data_folder / sample.image, folder / sample.object / leaf / _names(sample)[0], False)
-    if not sample.mask:
-        return [image]
-    return [image, _File(data_folder / sample.mask, mask_target(folder, split_type, sample), True)]
+    files = [_File(data_folder / sample.image, folder / sample.object / leaf / _names(sample)[0], False)]
+    if sample.mask:
+        files.append(_File(data_folder / sample.mask, mask_target(folder, split_type, sample), True))
+    return files
 
 
 def mask_target(folder: Path, split_type: str, sample: Sample) -> Path:
@@ -150,10 +150,8 @@ def _check(files: list[_File], folders: list[Path]) -> None:
     """Sources are there, targets differ, and no file of another split is left that would silently join this one's."""
     missing = [str(f.source) for f in files if not (f.source.is_file() and f.source.stat().st_size)]
     if missing:
-        more = f" and {len(missing) - 1} more" if missing[1:] else ""
-        raise VisaError(
-            f"{missing[0]}{more} is missing or empty though its object is there: complete the data set (visa verify)."
-        )
+        told = f"{missing[0]} and {len(missing) - 1} more" if missing[1:] else missing[0]
+        raise VisaError(f"{told} is missing or empty though its object is there: complete the data set (visa verify).")
     wanted = {f.target: f.source for f in files}
     if len(wanted) < len(files):
         first, second = next((wanted[f.target], f.source) for f in files if wanted[f.target] != f.source)
@@ -173,12 +171,12 @@ def _make(file: _File, link: bool) -> bool:
             open_mask(file.source).point([0] + 255 * [255]).save(part, "PNG", compress_level=1)
             time = file.source.stat().st_mtime_ns
             os.utime(part, ns=(time, time))
-        else:
-            if link:  # on another file system, or on one without links, it is copied
-                with suppress(OSError):
-                    part.hardlink_to(file.source.resolve() if file.source.is_symlink() else file.source)
-                    return True
-            shutil.copy2(file.source, part)
+            return True
+        with suppress(OSError):  # on another file system, or on one without links, it is copied
+            if link:
+                part.hardlink_to(file.source.resolve())
+                return True
+        shutil.copy2(file.source, part)
     return True
 
 
@@ -186,8 +184,6 @@ def _is_current(file: _File, link: bool) -> bool:
     if not file.target.is_file():
         return False
     source, target = file.source.stat(), file.target.stat()
-    if file.is_mask:  # written with its source's time
-        return source.st_mtime_ns == target.st_mtime_ns
     if os.path.samestat(source, target):
         return link
-    return (source.st_size, source.st_mtime_ns) == (target.st_size, target.st_mtime_ns)
+    return source.st_mtime_ns == target.st_mtime_ns and (file.is_mask or source.st_size == target.st_size)

@@ -35,9 +35,7 @@ class Split:
         if others := {s.object for s in (*self.train, *self.test)} - {self.object}:
             raise VisaError(f"{self.setup} of {self.object} holds images of {', '.join(sorted(others))}.")
         if both := {s.image for s in self.train} & {s.image for s in self.test}:
-            raise VisaError(
-                f"{self.setup} of {self.object}: {min(both)} is in training and in test, which spoils both."
-            )
+            raise VisaError(f"{self.setup} of {self.object}: {min(both)} is in training and in test: leave one.")
 
 
 def splits(source: Source, object: str, setup: str, draws: int = 5, seed: int = 0) -> list[Split]:
@@ -69,14 +67,13 @@ def obstacle(source: Source, object: str, setup: str) -> str:
     if absent := [kind for label, kind in kinds.items() if not select(samples, split="test", label=label)]:
         return f"{object} has no {' and no '.join(absent)} test image: nothing can be measured."
     normal, anomaly = map(len, _pools(samples))
+    if setup == "1cls" and anomaly:
+        return f"{object} has {anomaly} anomalous training images: 1cls trains on normal ones, test the others."
     needed = SHOTS.get(setup, 2)  # a covariance needs two; high-shot: one to train on, one to judge
-    if setup == "1cls":
-        if anomaly:
-            return f"{object} has {anomaly} anomalous training images: 1cls trains on normal ones, test the others."
-        return "" if normal >= needed else f"{object} has {normal} normal training images: {setup} needs {needed}."
-    if min(normal, anomaly) >= needed:
+    if normal >= needed and (setup == "1cls" or anomaly >= needed):
         return ""
-    return f"{object} has {normal} normal and {anomaly} anomalous training images: {setup} needs {needed} of each."
+    others, each = ("", "") if setup == "1cls" else (f" and {anomaly} anomalous", " of each")
+    return f"{object} has {normal} normal{others} training images: {setup} needs {needed}{each}."
 
 
 def save_splits(path: Path, splits: Sequence[Split]) -> None:

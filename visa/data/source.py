@@ -16,6 +16,7 @@ from visa.paths import data_root, existing_folder, is_address, locked, mirror_of
 from visa.provenance import digest, folder_fingerprint
 
 VISA, MINI_VISA = "VisA", "mini-VisA"
+Annotated = list[tuple[Sample, tuple[str, ...]]]  # rows, and the names of each image's defects
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,10 @@ class Source:
 
         Read from image_anno.csv, else from MVTec-AD's folders; empty where nobody named the defects.
         """
-        file = self.root / object / "image_anno.csv"
-        if not file.is_file():
-            places = {s.image: s.image.split("/") for s in self.samples("1cls", object, label="anomaly")}
-            return {image: (parts[-2],) for image, parts in places.items() if parts[-3:-2] == ["test"]}
-        rows = [row for row in read_table(file, ("image", "label")) if row.get("label") != "normal"]
-        return {row["image"]: tuple(name.strip() for name in row.get("label", "").split(",")) for row in rows}
+        if (self.root / object / "image_anno.csv").is_file():
+            return {row.image: names for row, names in annotations(self.root, object, ("image", "label")) if names}
+        places = {s.image: s.image.split("/") for s in self.samples("1cls", object, label="anomaly")}
+        return {image: (parts[-2],) for image, parts in places.items() if parts[-3:-2] == ["test"]}
 
     def fingerprint(self, *names: str) -> str:
         """Digest of the objects' files and of their rows in the split files; changes when their data do."""
@@ -73,6 +72,19 @@ class Source:
         found = [(path, self.root / path) for path in paths]
         facts = [(path, f.stat().st_size, f.stat().st_mtime_ns) if f.is_file() else path for path, f in found]
         return digest([description(self.root), rows, facts])
+
+
+def annotations(root: Path, name: str, columns: Sequence[str] = ("image", "label", "mask")) -> Annotated:
+    """All rows of an object's image_anno.csv, in its order; raises VisaError if it is absent or lacks a column."""
+    file = root / name / "image_anno.csv"
+    if not file.is_file():
+        raise VisaError(f"no annotations at {file}.")
+    rows = []
+    for row in read_table(file, columns):
+        label = row.get("label", "")
+        defects = () if label == "normal" else tuple(defect.strip() for defect in label.split(","))
+        rows.append((Sample(name, "", "anomaly" if defects else "normal", row["image"], row.get("mask", "")), defects))
+    return rows
 
 
 def open_source(root: str = "", objects: Sequence[str] = ()) -> Source:
@@ -144,9 +156,9 @@ def mirrored(address: str) -> Path:
             return target
         try:
             _copy(address.rstrip("/"), scratch / "root")
-        except VisaError:
-            raise
         except Exception as error:  # each kind of storage has its own
+            if isinstance(error, VisaError):
+                raise
             reason = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
             raise VisaError(
                 f"{address} cannot be reached ({reason}): check address, credentials and network, and that the package "

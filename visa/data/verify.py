@@ -16,11 +16,9 @@ from tqdm import tqdm
 from visa.data.dataset import read_image, read_mask
 from visa.data.layouts import TEST_LEAST, Part, find_parts, images_in, masks_of, root_samples
 from visa.data.objects import OBJECTS, SPLIT_TYPES
-from visa.data.source import MINI_VISA, VISA, dataset_name
-from visa.data.splits import Sample, is_synthetic, present_objects, read_table, select
+from visa.data.source import MINI_VISA, VISA, Annotated, annotations, dataset_name
+from visa.data.splits import Sample, is_synthetic, present_objects, select
 from visa.errors import VisaError, check_choice
-
-_Annotated = list[tuple[Sample, tuple[str, ...]]]  # rows, and the names of each image's defects
 
 
 @dataclass
@@ -73,11 +71,11 @@ def verify(
     return reports
 
 
-def _official(root: Path, name: str, splits: dict[str, list[Sample]]) -> tuple[ObjectReport, _Annotated]:
+def _official(root: Path, name: str, splits: dict[str, list[Sample]]) -> tuple[ObjectReport, Annotated]:
     """An object of VisA or mini-VisA by its annotations; also the rows whose images are to be checked."""
     report = ObjectReport(name)
     try:
-        annotated = _annotations(root, name)
+        annotated = annotations(root, name)
     except VisaError as error:
         report.errors.append(str(error))
         return report, []
@@ -100,7 +98,7 @@ def _official(root: Path, name: str, splits: dict[str, list[Sample]]) -> tuple[O
     return report, annotated
 
 
-def _own(root: Path, name: str, splits: dict[str, list[Sample]], part: Part | None) -> tuple[ObjectReport, _Annotated]:
+def _own(root: Path, name: str, splits: dict[str, list[Sample]], part: Part | None) -> tuple[ObjectReport, Annotated]:
     """An object that is not VisA's, by the rows of 1cls; `part` where it lies in folders without split files."""
     samples = splits["1cls"]
     normal, anomaly = select(samples, label="normal"), select(samples, label="anomaly")
@@ -108,38 +106,23 @@ def _own(root: Path, name: str, splits: dict[str, list[Sample]], part: Part | No
     if misplaced := select(anomaly, split="train"):
         report.errors.append(f"{misplaced[0].image} is an anomaly in 1cls training: normal images alone train there")
     if bare := [s.image for s in anomaly if not s.mask]:
-        report.warnings.append(
-            f"{len(bare)} of {report.anomaly} anomalies have no mask ({bare[0]}, ...): pixel metrics leave them out"
-        )
+        told = f"{len(bare)} of {report.anomaly} anomalies have no mask ({bare[0]}, ...)"
+        report.warnings.append(f"{told}: pixel metrics leave them out")
     if not anomaly:
         report.warnings.append("no anomalies: detectors can be fitted and can score, but nothing can be measured")
     held_out = len(select(normal, split="test"))
     if normal and held_out < TEST_LEAST:
-        nothing = "nothing can be measured, and " if not held_out else ""
-        report.warnings.append(
-            f"{held_out} normal images for 1cls test: {nothing}pre-training needs {TEST_LEAST} to judge what it learned"
-        )
+        needs = "" if held_out else "nothing can be measured, and "
+        needs += f"pre-training needs {TEST_LEAST} to judge what it learned"
+        report.warnings.append(f"{held_out} normal images for 1cls test: {needs}")
     if part:
         _check_folders(root, part, report)
     else:
         for split_type in SPLIT_TYPES[1:]:
             _compare(f"{split_type}.csv", splits[split_type], "1cls.csv", samples, report)
         if (root / name / "image_anno.csv").is_file():
-            _compare("1cls.csv", samples, "image_anno.csv", [row for row, _ in _annotations(root, name)], report)
+            _compare("1cls.csv", samples, "image_anno.csv", [row for row, _ in annotations(root, name)], report)
     return report, [(s, ()) for s in samples]
-
-
-def _annotations(root: Path, name: str) -> _Annotated:
-    """All rows of `image_anno.csv`, in its order; raises VisaError if it is absent or lacks a column."""
-    file = root / name / "image_anno.csv"
-    if not file.is_file():
-        raise VisaError(f"no annotations at {file}.")
-    rows = []
-    for row in read_table(file, ("image", "label", "mask")):
-        label = row.get("label", "")
-        defects = () if label == "normal" else tuple(defect.strip() for defect in label.split(","))
-        rows.append((Sample(name, "", "anomaly" if defects else "normal", row["image"], row.get("mask", "")), defects))
-    return rows
 
 
 def _compare(table: str, samples: Sequence[Sample], other: str, rows: Sequence[Sample], report: ObjectReport) -> None:
@@ -161,8 +144,7 @@ def _check_folders(root: Path, part: Part, report: ObjectReport) -> None:
         images = images_in(root / folder)
         if not images and not report.absent:
             report.warnings.append(f"{folder} holds no images")
-        unread = sorted(f.name for f in (root / folder).iterdir() if f.name not in images and f.name[0] != ".")
-        if unread:
+        if unread := sorted(f.name for f in (root / folder).iterdir() if f.name not in images and f.name[0] != "."):
             report.warnings.append(f"{folder} holds {len(unread)} entries that are no image files ({unread[0]}, ...)")
     for folder, mask_folder in part.anomalies:
         masks = images_in(root / mask_folder)

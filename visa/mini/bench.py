@@ -77,8 +77,7 @@ def wear(canvas: Canvas, body: Body, rng: np.random.Generator, amount: float) ->
     for _ in range(rng.poisson(1.5 * amount)):
         crumb = canvas.patch(Pose(*rng.uniform(0.04, 0.96, 2))(blob(rng, rng.uniform(0.003, 0.008), 0.4)))
         crumb = Patch(crumb.window, crumb.cover * (canvas.height[crumb.window] < LOW))
-        canvas.paint(crumb, body.colour, opacity=0.8, gloss=0.1)
-        canvas.height[crumb.window] += 0.004 * crumb.cover
+        canvas.paint(crumb, body.colour, opacity=0.8, gloss=0.1, lift=0.004)
     for _ in range(rng.poisson(5 * amount)):
         speck = canvas.patch(Pose(*rng.uniform(0.02, 0.98, 2))(blob(rng, rng.uniform(0.0015, 0.0035), 0.4)))
         canvas.paint(speck, DUST[rng.integers(2)], opacity=rng.uniform(0.1, 0.5))

@@ -138,9 +138,8 @@ def bent(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, streng
         path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)], axis=1), axis=0) * PIN / 20
         patch = canvas.patch(part.pose(ribbon(path - (0, PIN / 2), 0.016)))
         canvas.mark(_take_off(canvas, body, part), name)
-        canvas.paint(patch, GOLD, gloss=0.5)
+        canvas.paint(patch, GOLD, gloss=0.5, mark=name)
         canvas.height[patch.window] = np.maximum(canvas.height[patch.window], 0.018 * patch.cover)
-        canvas.mark(patch, name)
         return
     foot = KINDS[part.kind].foot or 0.0
     hinge = part.pose.at(0, foot, turn * rng.uniform(14, 34))
@@ -158,10 +157,9 @@ def melt(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, streng
     here = canvas.albedo[patch.window]
     here += patch.cover[..., None] * (blur(here, 0.014 * canvas.side) - here)
     canvas.level(patch, blur(canvas.height[patch.window], 0.016 * canvas.side))
-    canvas.stain(patch, (0.75, 0.55, 0.40), amount=min(1, 0.3 + 0.5 * strength))
+    canvas.stain(patch, (0.75, 0.55, 0.40), amount=min(1, 0.3 + 0.5 * strength), mark=name)
     canvas.grain(patch, textured(canvas, patch, body.pose, "melt", 36), colour=0.08, relief=0.0012)
     canvas.gloss[patch.window] += 0.3 * patch.cover
-    canvas.mark(patch, name)
 
 
 def missing(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
@@ -191,10 +189,9 @@ def extra(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stren
         at = Pose(x + rng.normal(0, 0.016), y + rng.normal(0, 0.016))
         patch = canvas.patch(at(blob(rng, radius := rng.uniform(0.008, 0.018) * (0.6 + 0.4 * strength), 0.15, waves=3)))
         patch = patch.within(body.cover)
-        canvas.paint(patch, TIN, gloss=0.7)
+        canvas.paint(patch, TIN, gloss=0.7, mark=name)
         canvas.level(patch)
         canvas.raise_round(patch, 0.7 * radius, edge=radius, smooth=0.002)
-        canvas.mark(patch, name)
 
 
 def damage(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
@@ -215,9 +212,7 @@ def damage(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stre
     piece = blob(rng, rng.uniform(0.014, 0.026) * (0.5 + 0.5 * strength), 0.3, waves=4)
     chip = canvas.patch(corner(piece)).within(cover)
     for patch, colour, depth in ((torn, CERAMIC, 0.002), (crack, SOOT, 0.006), (chip, CERAMIC, 0.008)):
-        canvas.paint(patch, colour, opacity=min(0.95, 0.45 + 0.45 * strength), gloss=0.0)
-        canvas.height[patch.window] -= depth * patch.cover
-        canvas.mark(patch, name)
+        canvas.paint(patch, colour, opacity=min(0.95, 0.45 + 0.45 * strength), gloss=0.0, lift=-depth, mark=name)
 
 
 def burnt(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
@@ -226,15 +221,13 @@ def burnt(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stren
     radius = rng.uniform(0.030, 0.055) * (0.6 + 0.4 * strength)
     at = part.pose.at(*(rng.uniform(-0.3, 0.3, 2) * np.ptp(part.outline, axis=0)))
     halo = canvas.patch(at(blob(rng, 1.2 * radius, 0.2)), soft=0.006).within(body.cover)
-    canvas.stain(halo, (0.46, 0.28, 0.20), amount=min(0.95, 0.35 + 0.5 * strength))
+    canvas.stain(halo, (0.46, 0.28, 0.20), amount=min(0.95, 0.35 + 0.5 * strength), mark=name)
     core = canvas.patch(at(blob(rng, 0.75 * radius, 0.35)), soft=0.005).within(body.cover)
-    canvas.paint(core, SOOT, opacity=min(0.92, 0.35 + 0.5 * strength), gloss=0.0)
+    canvas.paint(core, SOOT, opacity=min(0.92, 0.35 + 0.5 * strength), gloss=0.0, mark=name)
     char = textured(canvas, core, body.pose, "char", 60)
     ash = replace(core, cover=core.cover * np.clip(2 * char - 1.2, 0, 1))
     canvas.paint(ash, ASH, opacity=min(0.8, 0.2 + 0.5 * strength))
     canvas.grain(core, char, colour=0.15, relief=0.0010)
-    canvas.mark(halo, name)
-    canvas.mark(core, name)
 
 
 def dirt(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
@@ -251,9 +244,7 @@ def dirt(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, streng
         for dx, dy in rng.normal(0, 0.035, (rng.integers(10, 24), 2)):
             outline = Pose(x + dx, y + dy)(blob(rng, rng.uniform(0.003, 0.007) * (0.7 + 0.3 * strength)))
             speck = canvas.patch(outline).within(body.cover)
-            canvas.paint(speck, colour, min(0.95, 0.4 + 0.5 * strength), gloss=0.0)
-            canvas.height[speck.window] += 0.002 * speck.cover
-            canvas.mark(speck, name)
+            canvas.paint(speck, colour, min(0.95, 0.4 + 0.5 * strength), gloss=0.0, lift=0.002, mark=name)
 
 
 def _move(canvas: Canvas, body: Body, name: str, part: Part, pose: Pose) -> None:

@@ -78,19 +78,26 @@ class Canvas:
         cover[patch.window] = patch.cover
         return cover
 
-    def paint(self, patch: Patch, colour: Colour, opacity: float = 1.0, gloss: float | None = None) -> None:
-        """Cover the patch with a colour (display RGB, 0 to 255)."""
+    def paint(
+        self, patch: Patch, colour: Colour, opacity: float = 1, gloss: float = math.nan, lift: float = 0, mark: str = ""
+    ) -> None:
+        """Cover the patch with a colour (display RGB, 0 to 255), `lift` it, and say that it is a defect `mark`."""
         weight = opacity * patch.cover
         albedo = self.albedo[patch.window]
         albedo += weight[..., None] * (linear(colour) - albedo)
-        if gloss is not None:
+        if not math.isnan(gloss):
             shine = self.gloss[patch.window]
             shine += weight * (gloss - shine)
+        self.height[patch.window] += lift * patch.cover
+        if mark:
+            self.mark(patch, mark)
 
-    def stain(self, patch: Patch, factor: Colour, amount: float = 1.0) -> None:
-        """Multiply what is there by `factor` a channel, as a transparent stain does."""
+    def stain(self, patch: Patch, factor: Colour, amount: float = 1.0, mark: str = "") -> None:
+        """Multiply what is there by `factor` a channel, as a transparent stain does; `mark` as in `paint`."""
         change = 1 + amount * patch.cover[..., None] * (np.asarray(factor, np.float32) - 1)
         self.albedo[patch.window] *= change
+        if mark:
+            self.mark(patch, mark)
 
     def grain(self, patch: Patch, texture: FloatMap, colour: float = 0.0, relief: float = 0.0) -> None:
         """Let a texture (as wide as the patch, about unit variance) vary the brightness and the height."""

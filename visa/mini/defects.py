@@ -76,8 +76,7 @@ def similar_spot(canvas: Canvas, body: Body, name: str, rng: np.random.Generator
     radius = rng.uniform(0.022, 0.045) * (0.7 + 0.3 * strength)
     patch = canvas.patch(Pose(x, y)(blob(rng, radius)), soft=0.004).within(body.cover)
     shade = (0.78, 0.66, 0.52) if rng.random() < 0.7 else (1.28, 1.36, 1.5)  # darker, or paler
-    canvas.stain(patch, shade, amount=0.45 + 0.55 * strength)
-    canvas.mark(patch, name)
+    canvas.stain(patch, shade, amount=0.45 + 0.55 * strength, mark=name)
 
 
 def burnt(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
@@ -105,9 +104,7 @@ def scratches(
             path = wander(rng, rng.uniform(0.06, 0.15))
             taper = rng.uniform(*width) * np.sin(np.linspace(0.35, 2.8, len(path)))
             patch = canvas.patch(at(ribbon(path, taper))).within(body.cover)
-            canvas.height[patch.window] -= depth * strength * patch.cover
-            canvas.paint(patch, colour, opacity=min(0.85, 0.25 + 0.5 * strength))
-            canvas.mark(patch, name)
+            canvas.paint(patch, colour, opacity=min(0.85, 0.25 + 0.5 * strength), lift=-depth * strength, mark=name)
 
     return draw
 
@@ -120,8 +117,7 @@ def holes(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stren
         outline = at(ellipse(r := rng.uniform(0.005, 0.010), r * rng.uniform(0.6, 1)))
         patch = canvas.patch(outline).within(body.cover)
         canvas.height[patch.window] -= 0.012 * patch.cover
-        canvas.stain(patch, (0.25, 0.18, 0.12), amount=min(0.95, 0.4 + 0.5 * strength))
-        canvas.mark(patch, name)
+        canvas.stain(patch, (0.25, 0.18, 0.12), amount=min(0.95, 0.4 + 0.5 * strength), mark=name)
 
 
 def breakage(size: tuple[float, float], flesh: Colour, least: float = 0.0, most: float = 0.004) -> Defect:
@@ -163,10 +159,9 @@ def stuck_together(lay: Lay, scales: tuple[float, float], depth: float, outwards
 def remove(canvas: Canvas, body: Body, name: str, piece: Points, torn: Points, flesh: Colour) -> None:
     """Take `piece` out of the body down to what lies under it; `torn`, around it, shows the broken flesh."""
     face = canvas.patch(torn).within(body.cover)
-    canvas.paint(face, flesh, opacity=0.55, gloss=0.0)
+    canvas.paint(face, flesh, opacity=0.55, gloss=0.0, mark=name)
     canvas.grain(face, textured(canvas, face, body.pose, "flesh", 90), colour=0.10, relief=0.001)
     canvas.lay_bare(canvas.patch(piece), body.under)
-    canvas.mark(face, name)
 
 
 def fibre(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
@@ -176,9 +171,7 @@ def fibre(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stren
     outline = Pose(x, y, rng.uniform(0, 360))(ribbon(path, rng.uniform(0.003, 0.006)))
     patch = canvas.patch(outline)
     colour = ((40, 34, 34), (150, 40, 50), (60, 80, 150))[rng.integers(3)]
-    canvas.paint(patch, colour, opacity=min(0.95, 0.35 + 0.5 * strength), gloss=0.1)
-    canvas.height[patch.window] += 0.004 * patch.cover
-    canvas.mark(patch, name)
+    canvas.paint(patch, colour, opacity=min(0.95, 0.35 + 0.5 * strength), gloss=0.1, lift=0.004, mark=name)
 
 
 def cracks(colour: Colour, length: tuple[float, float] = (0.07, 0.16)) -> Defect:
@@ -195,8 +188,7 @@ def cracks(colour: Colour, length: tuple[float, float] = (0.07, 0.16)) -> Defect
         for line in lines:
             width = rng.uniform(0.0025, 0.0042) * np.linspace(1, 0.4, len(line))
             patch = canvas.patch(at(ribbon(line, width))).within(body.cover)
-            canvas.height[patch.window] -= 0.004 * strength * patch.cover
-            canvas.paint(patch, colour, opacity=min(0.9, 0.3 + 0.5 * strength), gloss=0.0)
+            canvas.paint(patch, colour, opacity=min(0.9, 0.3 + 0.5 * strength), gloss=0.0, lift=-0.004 * strength)
             canvas.mark(patch, name)
 
     return draw

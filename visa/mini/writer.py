@@ -56,9 +56,7 @@ class Settings:
         if not 0 <= self.scale <= 1 or (self.scale and any(name not in VISA_COUNTS for name in objects)):
             raise ValueError(f"scale {self.scale}: it is a share of VisA's own numbers, up to 1, for VisA's objects.")
         if not objects or self.seed < 0 or any(self.counts(o)[0] < 3 or self.counts(o)[1] < 2 for o in objects):
-            raise ValueError(
-                "mini-VisA needs an object, 3 normal and 2 anomalous images or more, and a seed from 0 on."
-            )
+            raise ValueError("mini-VisA needs an object, 3 normal and 2 anomalous images, and a seed from 0 on.")
         if self.size < 64 or self.difficulty <= 0:
             raise ValueError("mini-VisA needs a size of at least 64 pixels and a difficulty above 0.")
 
@@ -224,10 +222,10 @@ def _write_image(job: Job) -> None:
 def write_annotations(root: Path, settings: Settings, name: str) -> None:
     """Write an object's image_anno.csv, which names each image's defects."""
     normal, anomaly = settings.counts(name)
-    labels = [("Normal", i, "normal") for i in range(normal)]
-    labels += [("Anomaly", i, ",".join(classes_of(name, i, settings.seed))) for i in range(anomaly)]
-    files = [(settings.files(name, kind, i), label) for kind, i, label in labels]
-    rows = [(image, label, mask) for (image, mask), label in files]
+    rows = [(settings.files(name, "Normal", i)[0], "normal", "") for i in range(normal)]
+    for i in range(anomaly):
+        image, mask = settings.files(name, "Anomaly", i)
+        rows.append((image, ",".join(classes_of(name, i, settings.seed)), mask))
     _write_csv(root / name / "image_anno.csv", ("image", "label", "mask"), rows, "\n")
 
 

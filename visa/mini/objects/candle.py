@@ -89,9 +89,8 @@ def _chunk(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stre
     patch = canvas.patch(Pose(x, y)(blob(rng, rng.uniform(0.024, 0.05) * (0.6 + 0.4 * strength), 0.3)))
     patch = patch.within(body.cover)
     canvas.raise_round(patch, -0.014 - 0.016 * strength, edge=0.014, smooth=0.002)
-    canvas.stain(patch, (0.78, 0.77, 0.74), amount=min(1, 0.3 + 0.6 * strength))
+    canvas.stain(patch, (0.78, 0.77, 0.74), amount=min(1, 0.3 + 0.6 * strength), mark=name)
     canvas.grain(patch, textured(canvas, patch, body.pose, "flesh", 90), colour=0.05, relief=0.0014)
-    canvas.mark(patch, name)
 
 
 def _dented(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
@@ -106,11 +105,10 @@ def _dented(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, str
     fold = canvas.patch(at(ribbon(chord - (0.010, 0), 0.026 + rng.normal(0, 0.003, 24)))).within(whole)
     gone = gone.within(whole)
     canvas.lay_bare(gone, body.under)
-    canvas.paint(fold, METAL, gloss=0.6)
+    canvas.paint(fold, METAL, gloss=0.6, mark=name)
     canvas.raise_flat(fold, 0.008, bevel=0.003)
     canvas.grain(fold, textured(canvas, fold, at, "crumple", 26, 2), colour=0.25, relief=0.0036)
     canvas.mark(gone, name)
-    canvas.mark(fold, name)
 
 
 def _weird_wick(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
@@ -140,9 +138,8 @@ def _extra_wax(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, 
     for _ in range(rng.integers(1, 4)):
         at = Pose(x + rng.normal(0, 0.022), y + rng.normal(0, 0.022))
         drop = canvas.patch(at(blob(rng, rng.uniform(0.016, 0.034) * (0.7 + 0.3 * strength), 0.08, waves=3)))
-        canvas.paint(drop, body.colour, opacity=0.7, gloss=0.25)
+        canvas.paint(drop, body.colour, opacity=0.7, gloss=0.25, mark=name)
         canvas.raise_round(drop, 0.006 + 0.014 * strength, edge=0.02, smooth=0.005)
-        canvas.mark(drop, name)
 
 
 def _particles(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
@@ -152,9 +149,7 @@ def _particles(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, 
     for _ in range(rng.integers(4, 11)):
         at = Pose(x + rng.normal(0, 0.035), y + rng.normal(0, 0.035), rng.uniform(0, 180))
         speck = canvas.patch(at(blob(rng, rng.uniform(0.0035, 0.008) * (0.7 + 0.3 * strength), 0.4)))
-        canvas.paint(speck, colour, opacity=min(0.95, 0.35 + 0.6 * strength), gloss=0.05)
-        canvas.height[speck.window] += 0.005 * speck.cover
-        canvas.mark(speck, name)
+        canvas.paint(speck, colour, opacity=min(0.95, 0.35 + 0.6 * strength), gloss=0.05, lift=0.005, mark=name)
 
 
 def _run_out(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
@@ -169,9 +164,8 @@ def _run_out(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, st
         pool[run.window] = np.maximum(pool[run.window], run.cover)
     y, x = (slice(max(hit.min() - 2, 0), hit.max() + 3) for hit in np.nonzero(pool))
     wax = Patch((y, x), blur(np.clip(2 * blur(pool[y, x], 0.005 * canvas.side) - 0.5, 0, 1), 0.0012 * canvas.side))
-    canvas.paint(wax, body.colour, opacity=min(1, 0.6 + 0.4 * strength), gloss=0.2)
+    canvas.paint(wax, body.colour, opacity=min(1, 0.6 + 0.4 * strength), gloss=0.2, mark=name)
     canvas.raise_round(wax, 0.012, edge=0.014, smooth=0.003)
-    canvas.mark(wax, name)
 
 
 DEFECTS: dict[str, Defect] = {

@@ -48,11 +48,10 @@ def _bubble(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, str
     at = part.pose.at(rng.uniform(-0.06, 0.06), rng.normal(0, 0.009))
     r = rng.uniform(0.028, 0.042) * (0.7 + 0.3 * strength)
     ring = canvas.patch(at(ellipse(r, r * 0.92)), soft=0.0012).within(body.cover)
-    canvas.stain(ring, (0.25, 0.25, 0.2), amount=min(1, 0.3 + 0.5 * strength))
+    canvas.stain(ring, (0.25, 0.25, 0.2), amount=min(1, 0.3 + 0.5 * strength), mark=name)
     middle = canvas.patch(at(ellipse(r * 0.75, r * 0.68)), soft=0.002).within(body.cover)
     canvas.paint(middle, (228, 224, 150), opacity=min(0.9, 0.35 + 0.4 * strength))
     canvas.paint(canvas.patch(Pose(at.x - 0.3 * r, at.y - 0.35 * r)(ellipse(r * 0.2))), (255, 255, 245), opacity=0.9)
-    canvas.mark(ring, name)
 
 
 def _discolor(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
@@ -62,8 +61,7 @@ def _discolor(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, s
     end = part.pose.at(rng.choice([-1, 1]) * LENGTH * rng.uniform(0.1, 0.4), 0)
     patch = canvas.patch(end(ellipse(LENGTH * 0.62, WIDTH)), soft=0.008)
     patch = patch.within(canvas.full(canvas.patch(part.on_picture())))
-    canvas.stain(patch, factor, amount=min(1, 0.35 + 0.6 * strength))
-    canvas.mark(patch, name)
+    canvas.stain(patch, factor, amount=min(1, 0.35 + 0.6 * strength), mark=name)
 
 
 def _leak(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
@@ -72,10 +70,9 @@ def _leak(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stren
     end = part.pose.at(rng.choice([-1, 1]) * LENGTH * 0.5, rng.normal(0, 0.016))
     puddle = canvas.patch(end(blob(rng, rng.uniform(0.050, 0.075) * (0.7 + 0.3 * strength), 0.2)), soft=0.002)
     puddle = puddle.without(body.cover)
-    canvas.stain(puddle, (0.42, 0.26, 0.10), amount=min(1, 0.35 + 0.6 * strength))
+    canvas.stain(puddle, (0.42, 0.26, 0.10), amount=min(1, 0.35 + 0.6 * strength), mark=name)
     canvas.gloss[puddle.window] += 0.25 * puddle.cover
     canvas.raise_round(puddle, 0.005, edge=0.010)
-    canvas.mark(puddle, name)
 
 
 def _misshape(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:

@@ -91,13 +91,7 @@ PCB3 = Board(  # a black clock board with a coin cell, a controller on its corne
     DEFECTS=soldered((196, 192, 180)),
 )
 
-MARKS = (
-    ("U1", -0.11, 0.15),
-    ("U2", 0.408, -0.08),
-    ("U3", 0.182, 0.22),
-    ("L1", -0.356, 0.2),
-    ("Y1", 0.065, 0.178),
-)
+MARKS = (("U1", -0.11, 0.15), ("U2", 0.408, -0.08), ("U3", 0.182, 0.22), ("L1", -0.356, 0.2), ("Y1", 0.065, 0.178))
 LAMPS = ("red lamp", "amber lamp", "green lamp", "green lamp", "green lamp", "green lamp")
 LABELS = ("PWR", "RUN", "D1", "D2", "D3", "D4")
 PCB4 = Board(  # a large, dense green control board: processor, USB socket, relay, a row of LEDs and gold edge contacts

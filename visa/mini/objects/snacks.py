@@ -98,8 +98,7 @@ def broken_spoke(canvas: Canvas, body: Body, name: str, rng: np.random.Generator
 def closed_window(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
     """A skin of batter that closes one of the windows."""
     patch = canvas.patch(body.pose(window(int(rng.integers(6)), rng) * 1.01)).without(body.cover)
-    canvas.paint(patch, shift_colour(body.colour, rng), opacity=min(0.95, 0.45 + 0.4 * strength), gloss=0.2)
-    canvas.height[patch.window] += 0.012 * patch.cover
+    canvas.paint(patch, shift_colour(body.colour, rng), opacity=min(0.95, 0.45 + 0.4 * strength), gloss=0.2, lift=0.012)
     canvas.mark(patch, name)
 
 
@@ -109,9 +108,8 @@ def bitten(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stre
     at = Pose(x, y, rng.uniform(0, 180))
     patch = canvas.patch(at(blob(rng, rng.uniform(0.03, 0.06) * (0.6 + 0.4 * strength), 0.28))).within(body.cover)
     canvas.raise_round(patch, -0.020 - 0.020 * strength, edge=0.020, smooth=0.002)
-    canvas.paint(patch, GUM, opacity=min(1, 0.5 + 0.5 * strength), gloss=0.02)
+    canvas.paint(patch, GUM, opacity=min(1, 0.5 + 0.5 * strength), gloss=0.02, mark=name)
     canvas.grain(patch, textured(canvas, patch, body.pose, "flesh", 90), colour=0.06, relief=0.0016)
-    canvas.mark(patch, name)
 
 
 def corner_off(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:

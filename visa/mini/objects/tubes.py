@@ -173,10 +173,9 @@ def crumb(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stren
     """A crumb of another piece, stuck to this one."""
     x, y = pick(body, rng, 0.0, 0.02)
     patch = canvas.patch(Pose(x, y)(blob(rng, rng.uniform(0.020, 0.034) * (0.7 + 0.3 * strength), 0.3)))
-    canvas.paint(patch, shift_colour(body.colour, rng, 0.03), gloss=0.1)
+    canvas.paint(patch, shift_colour(body.colour, rng, 0.03), gloss=0.1, mark=name)
     canvas.raise_round(patch, 0.03, edge=0.02, smooth=0.003)
     canvas.grain(patch, textured(canvas, patch, body.pose, "flesh", 90), colour=0.08, relief=0.001)
-    canvas.mark(patch, name)
 
 
 @on_one
