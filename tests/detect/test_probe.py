@@ -16,19 +16,10 @@ from visa.errors import VisaError
 from visa.metrics import image_metrics
 
 
-def rows():
-    counts = {"train": (30, 12), "test": (50, 20)}
-    return [
-        Sample("fryum", split, label, f"fryum/{split}/{label}/{i}.JPG", "")
-        for split, numbers in counts.items()
-        for label, number in zip(("normal", "anomaly"), numbers, strict=True)
-        for i in range(number)
-    ]
-
-
 def test_probe_finds_the_feature_that_tells_anomalies_whatever_its_scale(tmp_path):
     """One of five features tells anomalies, at a scale far below the others'; no image is read."""
-    samples = rows()
+    kinds = [("train", "normal")] * 30 + [("train", "anomaly")] * 12 + [("test", "normal"), ("test", "anomaly")] * 30
+    samples = [Sample("fryum", *kind, f"fryum/{i}.JPG", "") for i, kind in enumerate(kinds)]
     features = 100 * np.random.default_rng(0).normal(size=(len(samples), 5)).astype(np.float32)
     features[:, 3] = [0.01 * (s.label == "anomaly") for s in samples]
     kept = {"probe": dict(zip((s.image for s in samples), features, strict=True))}

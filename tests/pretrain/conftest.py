@@ -90,11 +90,6 @@ def stopping_at():
 
 
 @pytest.fixture
-def embedded():
-    return embedded_views()
-
-
-@pytest.fixture
 def images():
     return tiny_images()
 
@@ -118,11 +113,10 @@ def killed(path, where):
 
         return dying
 
-    match where:
-        case "after the update":
-            torch.optim.SGD.step = then_die(torch.optim.SGD.step)
-        case "before the new name":
-            os.fsync = then_die(os.fsync)
+    if where == "after the update":
+        torch.optim.SGD.step = then_die(torch.optim.SGD.step)
+    else:  # before the new name
+        os.fsync = then_die(os.fsync)
     pretrain(tiny_images(), TINY, Path(path), make_fabric("cpu"), save_every=0.0)
 
 
@@ -146,13 +140,10 @@ def member(folder):
 
 def gradient_of_gathered(rank, size):
     """The gradient of NT-Xent in this process's rows of two views, as the processes' mean hands it to the weights."""
-    views = [v.chunk(size)[rank].clone().requires_grad_() for v in embedded_views()]
+    whole = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(1))
+    views = [v.chunk(size)[rank].clone().requires_grad_() for v in whole]
     nt_xent(*(gathered(v) for v in views), 0.5).backward()
     return [(v.grad / size).tolist() for v in views]
-
-
-def embedded_views():
-    return torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(1)).unbind()
 
 
 def interrupted_at(images, step):

@@ -56,9 +56,6 @@ def test_losses_equal_their_definitions(queue):
     for t in (0.1, 0.2, 1.0):
         assert np.isclose(float(info_nce(z1, z2, queue, t)), naive_info_nce(z1, z2, queue, t), rtol=1e-5)
         assert np.isclose(float(nt_xent(z1, z2, t)), naive_nt_xent(z1, z2, t), rtol=1e-5)
-
-
-def test_the_auxiliary_classifier_s_cross_entropy_has_its_closed_forms():
     assert float(spd_cross_entropy(torch.zeros(3, 2), torch.zeros(3, 2))) == pytest.approx(math.log(2))
     sure = torch.tensor([[50.0, 0.0]])
     assert float(spd_cross_entropy(sure, sure.flip(1))) == pytest.approx(0, abs=1e-6)

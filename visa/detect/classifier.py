@@ -30,9 +30,8 @@ class Classifier(nn.Module):
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
-        device = next(backbone.parameters()).device
-        # Drawn on the CPU: a seed means the same everywhere.
-        self.head = nn.Linear(feature_width(backbone), 1).to(device)
+        self.head = nn.Linear(feature_width(backbone), 1)  # drawn on the CPU: a seed means the same everywhere
+        self.head.to(next(backbone.parameters()).device)
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""

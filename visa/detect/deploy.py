@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -227,8 +227,7 @@ def _check_size(size: Sequence[int]) -> None:
         raise VisaError(f"the image size is {tuple(size)}: give height and width, each {low} to {high} pixels.")
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(NamedTuple):
     """How many images were scored and found anomalous, why others were not scored, and where the table is."""
 
     scored: int

@@ -201,13 +201,10 @@ def _optimizer(model: nn.Module, settings: TwoClass, steps: int) -> tuple[torch.
     backbone = [p for name, p in model.named_parameters() if name.startswith("backbone.")]
     new = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
     groups = [{"params": backbone, "lr": settings.backbone_lr}, {"params": new, "lr": settings.head_lr}]
-    warm_up = max(1, steps // 10)
-
-    def factor(step: int) -> float:
-        return min(1.0, (step + 1) / warm_up) * (1 + math.cos(math.pi * step / steps)) / 2
-
-    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
-    return optimizer, LambdaLR(optimizer, factor)
+    optimizer, warm_up = torch.optim.AdamW(groups, weight_decay=settings.weight_decay), max(1, steps // 10)
+    return optimizer, LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / warm_up) * (1 + math.cos(math.pi * step / steps)) / 2
+    )
 
 
 def autocast(model: nn.Module, precision: str) -> AbstractContextManager[None]:

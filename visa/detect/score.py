@@ -67,18 +67,9 @@ def score_split(context: Context, detector: str, split: Split) -> Scores:
     check_choice(f"detector for {split.setup}", detector, detectors_of(split.setup))
     scores, maps = import_module(DETECTORS[detector].module).score_split(context, split)
     masks = None if maps is None else load_masks(context.root, split.test, context.size)[0].numpy()
-    return Scores(
-        paths=[s.image for s in split.test],
-        labels=is_anomaly(split.test),
-        image_scores=scores,
-        maps=maps,
-        masks=masks,
-        known=np.array([is_known(s) for s in split.test], np.bool_),
-        setup=split.setup,
-        object=split.object,
-        detector=detector,
-        draw=split.draw,
-    )
+    paths, labels = [s.image for s in split.test], is_anomaly(split.test)
+    known = np.array([is_known(s) for s in split.test], np.bool_)
+    return Scores(paths, labels, scores, maps, masks, known, split.setup, split.object, detector, split.draw)
 
 
 def detectors_of(setup: str) -> list[str]:

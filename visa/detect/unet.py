@@ -26,8 +26,7 @@ def score_split(context: Context, split: Split) -> Scored:
         print(f"{split.object}, {split.setup}: {unusable} anomalies without a mask do not train the U-Net.")
     masks, _ = load_masks(context.root, train, chosen.size)
     data = Labelled(context.images(train, chosen.size), masks, torch.from_numpy(is_anomaly(train)).long())
-    backbone = copy.deepcopy(context.backbone)
-    model = fit_unet(backbone, data, chosen, context.settings.seed, context.progress)
+    model = fit_unet(copy.deepcopy(context.backbone), data, chosen, context.settings.seed, context.progress)
     images = context.images(split.test, chosen.size)
     return score_unet(model, images, context.size, chosen.precision, context.progress)
 
@@ -50,13 +49,11 @@ class UNet(nn.Module):
         *skips, channels = (maps[stage].shape[1] for stage in STAGES)
         self.levels = nn.ModuleList()
         for i, skip in reversed(list(enumerate(skips))):
-            self.levels.append(
-                nn.Sequential(*_convolution(channels + skip, width << i), *_convolution(width << i, width << i))
-            )
-            channels = width << i
+            out = width << i
+            self.levels.append(nn.Sequential(*_convolution(channels + skip, out), *_convolution(out, out)))
+            channels = out
         self.logits = nn.Conv2d(channels, 1, 1)
-        bias = torch.full((1,), -math.log((1 - _RARE) / _RARE))
-        self.logits.bias = nn.Parameter(bias)
+        self.logits.bias = nn.Parameter(torch.full((1,), -math.log((1 - _RARE) / _RARE)))
         self.to(device)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -66,8 +63,7 @@ class UNet(nn.Module):
         for level, stage in zip(self.levels, STAGES[-2::-1], strict=True):
             skip = stages[stage]
             x = level(torch.cat([interpolate(x, size=skip.shape[2:]), skip], dim=1))
-        size = (images.shape[2], images.shape[3])
-        return interpolate(self.logits(x).float(), size=size, mode="bilinear")[:, 0]
+        return interpolate(self.logits(x).float(), size=images.shape[2:], mode="bilinear")[:, 0]
 
 
 def _convolution(channels: int, out: int) -> tuple[nn.Module, ...]:

@@ -25,8 +25,7 @@ def training_key(settings: PretrainSettings, data: str) -> str:
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint of tensors, numbers, texts, lists and dictionaries in the place of the last one, whole or not
-    at all."""
+    """Write a checkpoint, whole or not at all, in the place of the last one."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with written_whole(path) as partial, partial.open("wb") as stream:

@@ -39,12 +39,10 @@ def diagnose(method: Any, images: Tensor, side: int, spd: SpdSettings, seed: int
     """
     method.eval()
     views = _views(images, side, spd, seed)
-    cosines = _cosines(method.embed, views) if hasattr(method, "embed") else {}
-    return {**cosines, **_probe(method.backbone, views[1], views[2], len(images), seed)}
-
-
-def _cosines(embed: Callable[[Tensor], Tensor], views: tuple[Tensor, ...]) -> dict[str, float]:
-    z, z2, z_blend, z_own = (_batched(embed, view) for view in views)
+    found = _probe(method.backbone, views[1], views[2], len(images), seed)
+    if not hasattr(method, "embed"):
+        return found
+    z, z2, z_blend, z_own = (_batched(method.embed, view) for view in views)
     weak, local = cosine(z, z2), cosine(z, z_blend)
     return {
         "cos_weak": float(weak.mean()),
@@ -52,6 +50,7 @@ def _cosines(embed: Callable[[Tensor], Tensor], views: tuple[Tensor, ...]) -> di
         "triplet": float((weak > local).float().mean()),
         "triplet_own": float((weak > cosine(z, z_own)).float().mean()),
         "feature_std": float(feature_std(z)),
+        **found,
     }
 
 

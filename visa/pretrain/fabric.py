@@ -29,16 +29,19 @@ def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabri
 
     Started by torchrun, or by srun as one of several tasks, it joins the others, and their numbers take the place of
     `devices` and `nodes`; else it starts this machine's other processes itself, as copies of the running command.
-    Raises VisaError for devices that are not there, and for several
-    in a notebook, which cannot be copied.
+    Raises VisaError for devices that are not there, and for several in a notebook, which cannot be copied.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     chosen = pick_device(device)
     started = _started()
     devices, nodes = started or (devices, nodes)
-    _check(chosen, devices, nodes)
+    there = torch.cuda.device_count() if chosen.type == "cuda" else 1 if chosen.type == "mps" else devices
+    if devices > there:
+        raise VisaError(f"{devices} devices of kind {chosen.type} are asked for, and this machine has {there}.")
+    if (processes := devices * nodes) > 1 and chosen.index is not None:
+        raise VisaError(f"device {str(chosen)!r} is a single one: give {chosen.type!r} for {processes} processes.")
     options: dict[str, Any] = {"devices": [chosen.index] if chosen.index is not None else devices}
-    if devices * nodes > 1:
+    if processes > 1:
         options = {"devices": devices, "num_nodes": nodes, "strategy": _ddp(chosen)}
     if not started:
         options["plugins"] = [LightningEnvironment()]  # a command of a SLURM job without srun starts them itself
@@ -70,9 +73,7 @@ def from_first(make: Callable[[], Any], fabric: Fabric) -> Any:
 
 def own_rows(all_rows: Tensor) -> Tensor:
     """Return this process's equal part of the rows of all."""
-    if not _in_a_group():
-        return all_rows
-    return all_rows.chunk(dist.get_world_size())[dist.get_rank()]
+    return all_rows.chunk(dist.get_world_size())[dist.get_rank()] if _in_a_group() else all_rows
 
 
 def gathered(z: Tensor) -> Tensor:
@@ -104,16 +105,6 @@ def _started() -> tuple[int, int] | None:
         nodes = int(env.get("SLURM_STEP_NUM_NODES", 1))
         return tasks // nodes, nodes
     return None
-
-
-def _check(device: torch.device, devices: int, nodes: int) -> None:
-    there = torch.cuda.device_count() if device.type == "cuda" else 1 if device.type == "mps" else devices
-    if devices > there:
-        raise VisaError(f"{devices} devices of kind {device.type} are asked for, and this machine has {there}.")
-    if devices * nodes > 1 and device.index is not None:
-        raise VisaError(
-            f"device {str(device)!r} is a single one: give {device.type!r} for {devices * nodes} processes."
-        )
 
 
 def _ddp(device: torch.device) -> DDPStrategy:

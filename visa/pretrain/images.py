@@ -55,23 +55,6 @@ class ImagesInMemory:
             yield Batch(self.images[rows], self.labels[rows])
 
 
-def object_images(source: Source, name: str, side: int) -> tuple[ImagesInMemory, Tensor]:
-    """Load the normal images of an object, or of `all`: those of 1cls training, and held-out ones of 1cls test (uint8).
-
-    Labels: of `all` the object, of one object every image its own. Raises VisaError for fewer than five to hold out.
-    """
-    normal = source.samples("1cls", object="" if name == "all" else name, label="normal")
-    held_out = select(normal, split="test")
-    if len(held_out) < 5:
-        raise VisaError(f"{name} has {len(held_out)} normal test images: 5 are needed to judge what was learned.")
-    spread = held_out[:: max(1, len(held_out) // HELD_OUT)][:HELD_OUT]
-    train = select(normal, split="train")
-    labels = torch.tensor([source.objects.index(s.object) for s in train]) if name == "all" else None
-    return ImagesInMemory(load_images(source.root, train, (side, side)), labels), load_images(
-        source.root, spread, (side, side)
-    )
-
-
 class Files(NamedTuple):
     """Image files below `root` in a fixed order: names below it, and labels, of `classes` classes.
 
@@ -215,15 +198,27 @@ class TrainingData:
 
 
 def training_data(source: Source, object: str, folder: str, view_side: int) -> TrainingData:
-    """Load normal training images of an object (or `all`), or find every image below `folder` where one is given.
+    """Load the normal images of an object (or `all`), or find every image below `folder` where one is given.
 
-    They are an eighth larger than the views that are cut from them. Raises VisaError as `folder_data`.
+    Those of 1cls training are trained on, some of 1cls test held out, an eighth larger than the views that are cut from
+    them. Labels: of `all` the object, of one object every image its own.
+    Raises VisaError as `folder_data`, and for fewer than five images to hold out.
     """
     if folder:
         return folder_data(folder, view_side)
-    trained_on = source.objects if object == "all" else [object]
-    images, held_out = object_images(source, object, view_side * 9 // 8)
-    return TrainingData(images, held_out, object, source.name, source.synthetic, source.fingerprint(*trained_on))
+    whole, side = object == "all", (view_side * 9 // 8,) * 2
+    normal = source.samples("1cls", object="" if whole else object, label="normal")
+    train, held_out = (select(normal, split=part) for part in ("train", "test"))
+    if len(held_out) < 5:
+        raise VisaError(f"{object} has {len(held_out)} normal test images: 5 are needed to judge what was learned.")
+    spread = held_out[:: max(1, len(held_out) // HELD_OUT)][:HELD_OUT]
+    labels = torch.tensor([source.objects.index(s.object) for s in train]) if whole else None
+    images = ImagesInMemory(load_images(source.root, train, side), labels)
+    judged, fingerprint = (
+        load_images(source.root, spread, side),
+        source.fingerprint(*source.objects if whole else [object]),
+    )
+    return TrainingData(images, judged, object, source.name, source.synthetic, fingerprint)
 
 
 def folder_data(folder: str, view_side: int, dataset: str = "", workers: int | None = None) -> TrainingData:
@@ -263,8 +258,10 @@ def decode(file: Path, side: int) -> Tensor:
                 raise ValueError(f"more than 8 bits a channel ({upright.mode})")
             square = ImageOps.fit(upright.convert("RGB"), (side, side), Image.Resampling.BILINEAR)
             return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+    except UnidentifiedImageError as error:
+        raise ValueError("the file is empty" if _size(file) == 0 else "not an image") from error
     except UNREADABLE as error:
-        raise ValueError(_reason(file, error)) from error
+        raise ValueError((isinstance(error, OSError) and error.strerror) or str(error)) from error
 
 
 def default_workers() -> int:
@@ -294,12 +291,3 @@ def _size(file: Path) -> int:
         return file.stat().st_size
     except OSError:  # a link to nothing: reading it will say so
         return -1
-
-
-def _reason(file: Path, error: Exception) -> str:
-    """Why an image file cannot be decoded, in a few words."""
-    if _size(file) == 0:
-        return "the file is empty"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image"
-    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -23,7 +23,7 @@ def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
     """MoCo's -log softmax of the positive key among itself and the queue's K,D keys (He et al. 2020, equation 1).
 
     Queries and keys N,D are normalised here, the queue's keys are unit vectors; no gradient reaches the keys.
-    Computed in float32: divided by a small temperature, bfloat16's rounding of a cosine is no longer small.
+    Computed in float32, as `visa.pretrain.simclr.nt_xent`.
     """
     with torch.autocast("cpu" if q.is_meta else q.device.type, enabled=False):
         q, k = F.normalize(q.float(), dim=1), F.normalize(k.detach().float(), dim=1)
@@ -67,7 +67,9 @@ class MoCoV2(nn.Module):
         assert views.second is not None
         q = self.embed(views.first)
         if self.training:
-            self._follow()
+            with torch.no_grad():
+                for key, query in ((self.key_backbone, self.backbone), (self.key_projector, self.projector)):
+                    torch._foreach_lerp_(list(key.parameters()), list(query.parameters()), 1 - self.momentum)
         keys = self._keys(views.second, views.shuffle)
         base = info_nce(q, own_rows(keys), self.queue.clone(), self.temperature)
         if self.training:
@@ -80,12 +82,6 @@ class MoCoV2(nn.Module):
         shuffled = own_rows(gathered(images)[shuffle])
         keys = self.key_projector(self.key_backbone(normalize(shuffled, self.key_backbone)))
         return gathered(F.normalize(keys.float(), dim=1))[shuffle.argsort()]
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        pairs = ((self.key_backbone, self.backbone), (self.key_projector, self.projector))
-        for key, query in pairs:
-            torch._foreach_lerp_(list(key.parameters()), list(query.parameters()), 1 - self.momentum)
 
     @torch.no_grad()
     def _enqueue(self, keys: Tensor) -> None:

@@ -14,16 +14,8 @@ from visa.pretrain.spd import SpdTerm, Terms
 SIMCLR_STRONG = View((0.08, 1.0), (0.8, 0.8, 0.8, 0.2), jitter_p=0.8, grey_p=0.2, blur_p=0.5, blur_sigma=(0.1, 2.0))
 """SimCLR's view: a stronger crop and twice the colour jitter (appendix A)."""
 
-PUBLISHED = {
-    "epochs": 100,
-    "batch_size": 4096,
-    "base_lr": 0.3,
-    "optimizer": "lars",
-    "weight_decay": 1e-6,
-    "warmup_epochs": 10.0,
-    "temperature": 0.1,
-    "strong": SIMCLR_STRONG,
-}
+PUBLISHED = {"epochs": 100, "batch_size": 4096, "base_lr": 0.3, "optimizer": "lars", "weight_decay": 1e-6}
+PUBLISHED |= {"warmup_epochs": 10.0, "temperature": 0.1, "strong": SIMCLR_STRONG}
 """On ImageNet (section 2.3: LARS, 0.3 * batch / 256, ten epochs of warm-up)."""
 
 

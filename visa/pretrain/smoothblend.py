@@ -62,16 +62,10 @@ def draw_patches(n: int, side: int, params: SmoothBlend, draws: Draws) -> Patche
     def place(extent: Tensor) -> Tensor:
         return (draws.uniform(n) * (side - extent + 1)).floor()
 
-    return Patches(
-        height=height,
-        width=width,
-        top=place(height),
-        left=place(width),
-        source_top=place(height),
-        source_left=place(width),
-        sigma=draws.uniform(n, low=params.sigma[0], high=params.sigma[1]) * side,
-        colour=draw_jitter(n, params.jitter, draws) if any(params.jitter) else None,
-    )
+    top, left, source_top, source_left = (place(extent) for extent in (height, width, height, width))
+    sigma = draws.uniform(n, low=params.sigma[0], high=params.sigma[1]) * side
+    colour = draw_jitter(n, params.jitter, draws) if any(params.jitter) else None
+    return Patches(height, width, top, left, source_top, source_left, sigma, colour)
 
 
 def smooth_blend(
@@ -86,7 +80,11 @@ def smooth_blend(
     if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3] or images.dtype == torch.uint8:
         raise VisaError(f"Images are {images.dtype} {tuple(images.shape)}; give square ones, N,3,S,S, divided by 255.")
     at = torch.arange(images.shape[-1], device=images.device)
-    box = _box(at, patches)[:, None].to(images)
+    rows, columns = (
+        (at >= start[:, None]) & (at < (start + extent)[:, None])
+        for start, extent in ((patches.top, patches.height), (patches.left, patches.width))
+    )
+    box = (rows[:, :, None] & columns[:, None, :])[:, None].to(images)  # 1 on the pasted pixels
     u = _shift(images, at, patches)
     if patches.colour is not None:
         apply_jitter_(u, patches.colour, inside=box)
@@ -103,13 +101,6 @@ def _shift(images: Tensor, at: Tensor, p: Patches) -> Tensor:
     columns = (at - (p.left - p.source_left)[:, None]).long().clamp(0, side - 1)
     pixels = (rows[:, :, None] * side + columns[:, None, :]).flatten(1)
     return images.flatten(2).gather(2, pixels[:, None].expand(-1, 3, -1)).view_as(images)
-
-
-def _box(at: Tensor, p: Patches) -> Tensor:
-    """True on the pasted pixels: N,S,S."""
-    rows = (at >= p.top[:, None]) & (at < (p.top + p.height)[:, None])
-    columns = (at >= p.left[:, None]) & (at < (p.left + p.width)[:, None])
-    return rows[:, :, None] & columns[:, None, :]
 
 
 def _soft_box(at: Tensor, p: Patches) -> Tensor:

@@ -76,11 +76,7 @@ def spd_loss(z_anchor: Tensor, z_negative: Tensor, z_positive: Tensor) -> Tensor
 
 
 def spd_cross_entropy(clean: Tensor, blended: Tensor) -> Tensor:
-    """Cross-entropy of an auxiliary classifier that says which images carry a local perturbation.
-
-    Logits N,2 of N clean and of N blended images. SPD's form beside supervised pre-training (paper, section 3.2), and
-    the variant that the paper's ablation sets against `spd_loss`.
-    """
+    """Cross-entropy of an auxiliary classifier's logits N,2 of N clean and of N blended images (paper, section 3.2)."""
     labels = torch.arange(2, device=clean.device).repeat_interleave(len(clean))
     return F.cross_entropy(torch.cat([clean, blended]), labels)
 
@@ -93,7 +89,11 @@ class SpdTerm(nn.Module):
         self.settings = spd
         self.head = None
         if spd and spd.form == "cross-entropy":
-            self.head = nn.Linear(_layer_width(backbone, spd.head_layer), 2)
+            was, layer = backbone.training, spd.head_layer
+            with torch.no_grad():
+                maps = stage_maps(backbone.eval(), torch.zeros(1, 3, 64, 64), (layer,))
+            backbone.train(was)
+            self.head = nn.Linear(maps[layer].shape[1], 2)
 
     def add(self, terms: Terms, method: Any, views: Views) -> Terms:
         """Return `terms` with the total `loss`, and where there is an SPD term with `spd`.
@@ -118,8 +118,8 @@ class SpdTerm(nn.Module):
         layer, head = self.settings.head_layer, self.head
 
         def logits(x: Tensor) -> Tensor:
-            pooled = stage_maps(backbone, normalize(x, backbone), (layer,))[layer].mean((2, 3))
-            answers: Tensor = head(pooled)
+            maps = stage_maps(backbone, normalize(x, backbone), (layer,))
+            answers: Tensor = head(maps[layer].mean((2, 3)))
             return answers.float()
 
         clean, blended = _passed(logits, (positive, negative), self.settings.joint_pass)
@@ -133,11 +133,3 @@ def _passed(network: Callable[[Tensor], Tensor], views: tuple[Tensor, ...], join
         return tuple(network(view) for view in views)
     answers = network(torch.stack(views, dim=1).flatten(0, 1))
     return tuple(answers[i :: len(views)] for i in range(len(views)))
-
-
-def _layer_width(backbone: nn.Module, layer: str) -> int:
-    was = backbone.training
-    with torch.no_grad():
-        width = stage_maps(backbone.eval(), torch.zeros(1, 3, 64, 64), (layer,))[layer].shape[1]
-    backbone.train(was)
-    return width

@@ -67,11 +67,9 @@ def pretrain(
 ) -> Result:
     """Train the method of `settings`, on from `checkpoint` if there is one.
 
-    A checkpoint is written between two steps, every `save_every` seconds, or more rarely where that would cost more
-    than a fiftieth of the time (after every step if 0): an interruption or a kill costs no more than the steps since.
-    Batches and views depend on seed and step alone: on a CPU a resumed run ends with the same bits as an undisturbed
-    one, and any number of processes may go on with it.
-    `precision`: see `Step`.
+    A checkpoint is written between two steps, every `save_every` seconds (after every step if 0), or more rarely, see
+    PAUSE. On a CPU a resumed run ends with the same bits as an undisturbed one, and any number of processes may go on
+    with it. `precision`: see `Step`.
     Raises VisaError if there are too few images, processes cannot share a batch equally, no checkpoint can be read, or
     the loss is not finite or the embeddings collapse, with what was seen and what to try.
     """
@@ -179,7 +177,10 @@ class _Run:
         means: Tensor = self.step.fabric.all_reduce(table, reduce_op="mean")  # type: ignore[assignment]
         for rate, values in zip(rates, means.tolist(), strict=True):
             self.rows.append({"step": float(len(self.rows)), "lr": rate, **dict(zip(terms[0], values, strict=True))})
-        self._check_finite(self.rows[-len(rates) :])
+        for row in self.rows[-len(rates) :]:
+            for name in ("base", "spd", "loss"):
+                if not math.isfinite(row.get(name, 0.0)):
+                    raise VisaError(self._diverged(f"the term {name!r} of the loss", int(row["step"]), row[name]))
         self._check_collapse()
 
     def save(self) -> None:
@@ -226,12 +227,6 @@ class _Run:
         momenta = [t for state in states for t in state.values() if isinstance(t, Tensor)]
         values = [t for t in (*self.step.method.state_dict().values(), *momenta) if t.is_floating_point()]
         return bool(torch.stack([t.isfinite().all() for t in values]).all())  # waits for the device once
-
-    def _check_finite(self, rows: list[dict[str, float]]) -> None:
-        for row in rows:
-            for name in ("base", "spd", "loss"):
-                if not math.isfinite(row.get(name, 0.0)):
-                    raise VisaError(self._diverged(f"the term {name!r} of the loss", int(row["step"]), row[name]))
 
     def _diverged(self, what: str, step: int, value: float = math.nan) -> str:
         return (
