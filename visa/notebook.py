@@ -19,7 +19,6 @@ BANNER = (
     "Its numbers show that everything runs; they say nothing about VisA or the paper.</div>"
 )
 
-
 Choices = Iterable[str] | range
 _FILES = ("weights", "pretrain_root")  # parameters that name what must be there
 
@@ -28,7 +27,7 @@ def start(**choices: Choices) -> tuple[Source, Run]:
     """Check the notebook's parameters, open its data set and run, and show a banner if the data are synthetic.
 
     Annotations in the notebook that calls name its parameters and their types; `choices` lists the values that a
-    parameter may take, or is what `within` returns. Raises VisaError, in one sentence, at the first mistake.
+    parameter may take, texts or a range of whole numbers. Raises VisaError, in one sentence, at the first mistake.
     """
     namespace = sys._getframe(1).f_globals  # a parameter may hide the notebook's `globals`
     check_parameters(namespace, choices)
@@ -40,11 +39,6 @@ def start(**choices: Choices) -> tuple[Source, Run]:
     if source.synthetic:
         display(HTML(BANNER))  # type: ignore[no-untyped-call]
     return source, open_run(namespace.get("run", ""), source)
-
-
-def within(least: int, most: int) -> range:
-    """Whole numbers from `least` to `most`, both allowed."""
-    return range(least, most + 1)
 
 
 def check_parameters(namespace: Mapping[str, Any], choices: Mapping[str, Choices]) -> None:

@@ -171,7 +171,7 @@ def differences(frame: pd.DataFrame, keys: list[str], minus: str) -> pd.DataFram
 def draw(kind: str, frame: pd.DataFrame) -> Figure:
     """One metric of every pre-training and seed, training curves, differences to `reference`, or similarities."""
     if kind == "seeds":
-        return figures.plot_metric_by_pretraining(frame, frame["level"].iloc[0], frame["metric"].iloc[0])
+        return figures.plot_overview(tables.balanced(frame), frame["metric"].iloc[0])
     if kind == "differences":
         return figures.plot_differences(tables.differences_to(frame, "reference"))
     return figures.plot_curves(frame) if kind == "curves" else similarity(frame)

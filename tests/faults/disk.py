@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from visa.backbone import create_backbone, save_weights
 from visa.mini import write_mini_visa
 from visa.paths import CHECKOUT
 from visa.provenance import machine, write_rows, write_text
@@ -80,29 +81,21 @@ def attack(fault, name, shared, out):
     return row
 
 
-def begin(shared):
-    """Make the data that the commands read, readable by everybody."""
-    from visa.backbone import create_backbone, save_weights
-
-    write_mini_visa(shared / "VisA", ("fryum",), normal=24, anomaly=12, size=64, workers=1)
-    save_weights(create_backbone("resnet18_half"), shared / "w.safetensors", {"settings": {"arch": "resnet18_half"}})
-    shared.chmod(0o755)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--commands", nargs="+", default=list(COMMANDS), choices=COMMANDS)
     parser.add_argument("--out", type=Path, help="a folder to write disk.csv and disk.json into")
     options = parser.parse_args()
     if os.geteuid():
         sys.exit("disk.py mounts file systems: run it as root.")
     with tempfile.TemporaryDirectory(prefix="visa-disk-") as scratch:
-        folder = Path(scratch)
-        folder.chmod(0o755)
-        (folder / "shared" / ODD).mkdir(parents=True)
-        begin(folder / "shared" / ODD)
-        cases = [(fault, name) for fault in FAULTS for name in options.commands]
-        rows = [attack(*case, folder / "shared" / ODD, folder / f"{i} {ODD}") for i, case in enumerate(cases)]
+        folder, shared = Path(scratch), Path(scratch, "shared", ODD)
+        folder.chmod(0o755)  # everybody reads what the commands read
+        write_mini_visa(shared / "VisA", ("fryum",), normal=24, anomaly=12, size=64, workers=1)
+        save_weights(
+            create_backbone("resnet18_half"), shared / "w.safetensors", {"settings": {"arch": "resnet18_half"}}
+        )
+        cases = [(fault, name) for fault in FAULTS for name in COMMANDS]
+        rows = [attack(*case, shared, folder / f"{i} {ODD}") for i, case in enumerate(cases)]
     if options.out:
         write_rows(options.out / "disk.csv", COLUMNS, rows)
         record = {"script": "tests/faults/disk.py", "rows": rows, "machine": machine()}

@@ -76,19 +76,6 @@ def test_cases_come_clearest_first_each_with_its_image_and_its_map_if_there_is_o
         assert [bool(a.collections) for a in axes] == [False] * 4 + [True] * 8, "outlines of anomalies"
 
 
-def test_metric_by_pretraining_joins_the_values_of_a_seed_over_the_objects_that_all_have(metrics):
-    own = metrics[(metrics["setup"] == "1cls") & (metrics["level"] == "image")]
-    (axis,) = figures.plot_metric_by_pretraining(own, "image", "ap").axes
-    drawn = [line.get_ydata().tolist() for line in axis.lines]
-    np.testing.assert_allclose(drawn, [[0.4, 0.3, 0.5], [0.4, 0.3, 0.6]], err_msg="simsiam, random, simsiam+spd")
-    assert (axis.get_ylabel(), axis.get_title()) == ("image AP", "1cls\npadim")
-    lacking = own[~((own["pretraining"] == "random") & (own["object"] == "fryum"))]
-    drawn = figures.plot_metric_by_pretraining(lacking, "image", "ap").axes[0].lines
-    np.testing.assert_allclose(drawn[1].get_ydata(), [0.5, 0.4, 0.7], err_msg="pcb1 alone")
-    with pytest.raises(VisaError, match="there is no pixel F1-max"):
-        figures.plot_metric_by_pretraining(metrics, "pixel", "f1_max")
-
-
 def test_differences_show_each_variant_once_and_its_interval():
     rows = [("b", "triplet", 0.2, 0.1, 0.3), ("a", "triplet", -0.1, float("nan"), float("nan"))]
     table = pd.DataFrame(rows, columns=["variant", "measure", "mean", "low", "high"])
@@ -109,6 +96,8 @@ def test_the_overview_has_a_row_a_task_and_a_column_a_setup(metrics):
     assert means(axes[0])["probe"][:, 1].tolist() == pytest.approx([0.41, 0.31, 0.51]), "and draws"
     assert not axes[2].containers and "not measured" in [t.get_text() for t in axes[2].texts]
     assert [t.get_text() for t in axes[2].get_xticklabels()] == ["simsiam", "random", "simsiam+spd"]
+    with pytest.raises(VisaError, match="there is no F1-max"):
+        figures.plot_overview(metrics, "f1_max")
 
 
 def test_defect_classes_are_ordered_from_hard_to_easy_and_may_be_called_anything(metrics):

@@ -16,7 +16,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from visa.detect.scores import Scores
 from visa.errors import VisaError
 from visa.metrics.intervals import resample
-from visa.report.tables import METRICS, balanced, overall, summary_table, title_of
+from visa.report.tables import METRICS, overall, summary_table, title_of
 
 INK = "#767676"  # contrast of 4 : 1 or better on white and on the book's dark page
 PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#949494")  # seaborn's "colorblind", without its dark
@@ -168,28 +168,6 @@ def show_cases(picked: Mapping[str, NDArray[np.int64]], images: ArrayLike, score
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
-    return figure
-
-
-def plot_metric_by_pretraining(metrics: pd.DataFrame, level: str, metric: str) -> Figure:
-    """Plot one axis a setup and detector: the metric of every seed, a seed's values joined, and each mean.
-
-    A seed's value is the mean over its draws and objects, over all anomalies: of what every pre-training of the axis
-    has (see `balanced`). Raises VisaError if nothing of the kind was measured, or nothing in common.
-    """
-    table = _measured(balanced(overall(metrics)), level, metric)
-    names = list(table["pretraining"].unique())
-    panels = list(table.groupby(["setup", "detector"], sort=False))
-    width = max(2.0, 0.6 * len(names))
-    figure, axes = plt.subplots(1, len(panels), figsize=(width * len(panels), 3.4), sharey=True, squeeze=False)
-    for axis, ((setup, detector), part) in zip(axes[0], panels, strict=True):
-        values = part.pivot_table(index="seed", columns="pretraining", values="value").reindex(columns=names)
-        for _, seed in values.iterrows():
-            axis.plot(names, seed, color=INK, lw=0.8, marker="o", ms=4, alpha=0.7)
-        axis.scatter(names, values.mean(), marker="_", s=600, lw=2.5, color=PALETTE[0], zorder=3)
-        axis.set(title=f"{setup}\n{detector}", xlim=(-0.5, len(names) - 0.5))
-        axis.tick_params(axis="x", rotation=30)
-    axes[0, 0].set_ylabel(f"{level} {METRICS.get(metric, metric)}")
     return figure
 
 
