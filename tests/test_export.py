@@ -195,6 +195,24 @@ def test_another_export_is_replaced_only_on_demand_and_other_files_never(tmp_pat
     assert sorted(f.name for f in tmp_path.iterdir() if f.name.startswith(".")) == []
 
 
+def test_an_interrupted_export_leaves_the_old_one(tmp_path, monkeypatch):
+    first, second = pretraining(tmp_path / "a"), pretraining(tmp_path / "b", scope="pcb2")
+    file = export(first, tmp_path / "out")
+    rename = Path.rename
+
+    def fail(self, target):
+        if self.name == "new":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(KeyboardInterrupt):
+        export(second, tmp_path / "out", overwrite=True)
+    with pytest.raises(KeyboardInterrupt):
+        export(second, tmp_path / "new")
+    assert file.is_file() and sorted(f.name for f in tmp_path.iterdir() if f.is_dir()) == ["a", "b", "out"]
+
+
 def test_mistakes_are_told_in_a_sentence(tmp_path):
     weights = pretraining(tmp_path / "run")
     save_file(load_file(weights), tmp_path / "plain.safetensors")

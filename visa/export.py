@@ -37,8 +37,8 @@ def export(weights: Path, out: Path, overwrite: bool = False) -> Path:
 
     NAME is made of arch, method, scope (and `synthetic`) and seed. The file fits torchvision (`strict=True`) and timm
     (`checkpoint_path`), a missing classifier being all zeros; a ResNet's folder also fits timm's and anomalib's
-    `local-dir:`. The card takes sidecar and `diagnosis.json` from beside `weights`. The folder appears
-    whole or not at all, the same bytes for the same input. Returns the path of the file.
+    `local-dir:`. The card takes sidecar and `diagnosis.json` from beside `weights`. The folder appears whole or not at
+    all, the same bytes for the same input. Returns the path of the file.
 
     Raises VisaError if `weights` is absent or no pre-training's, its arch is unknown, its sidecar is another run's, or
     `out` holds another export (unless `overwrite`) or anything else (always).
@@ -145,7 +145,12 @@ def _write_folder(folder: Path, files: Mapping[str, bytes], overwrite: bool) -> 
             (scratch / "new" / name).write_bytes(content)
         if folder.is_dir():
             folder.rename(scratch / "old")
-        (scratch / "new").rename(folder)
+        try:
+            (scratch / "new").rename(folder)
+        except BaseException:
+            if (scratch / "old").is_dir():
+                (scratch / "old").rename(folder)
+            raise
 
 
 def _card(record: Mapping[str, Any], name: str, classifier: str, expected: Mapping[str, Any]) -> str:

@@ -56,9 +56,8 @@ def open_run(name: str, data: Source | str, make: bool = True) -> Run:
     about = run.root / "run.json"
     if not about.is_file():
         if make:
-            write_text(
-                about, json.dumps({"dataset": dataset, "synthetic": synthetic, "format": FORMAT}, indent=1) + "\n"
-            )
+            made_from = {"dataset": dataset, "synthetic": synthetic, "format": FORMAT}
+            write_text(about, json.dumps(made_from, indent=1) + "\n")
         return run
     made_from = json.loads(about.read_text(encoding="utf-8"))
     if made_from.get("format") != FORMAT:

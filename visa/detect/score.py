@@ -16,17 +16,13 @@ from visa.data.dataset import is_known, load_masks
 from visa.data.setups import SETUPS, Split, obstacle, save_splits, splits
 from visa.data.source import Source
 from visa.detect import DETECTORS
-from visa.detect.scores import Scores, load_scores, save_scores
+from visa.detect.scores import COLUMNS, Scores, load_scores, save_scores
 from visa.detect.shared import Context, is_anomaly
 from visa.errors import check_choice
 from visa.metrics import image_metrics, pixel_metrics
 from visa.provenance import digest, read_sidecar, sidecar_of, write_rows, write_sidecar
 
 METRICS = ("auroc", "au_pr", "ap", "f1_max", "au_pro")
-COLUMNS = (
-    *("dataset", "object", "setup", "draw", "pretraining", "seed"),
-    *("detector", "defect", "level", "metric", "value"),
-)
 
 
 def score_setups(

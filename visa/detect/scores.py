@@ -16,6 +16,10 @@ from visa.errors import VisaError
 from visa.paths import written_whole
 
 EVALUATION_SIZE = (224, 224)  # height, width: pixel metrics, AU-PRO above all, depend on it; images are squashed to it
+COLUMNS = (  # of a `metrics.csv`, which holds one metric a row
+    *("dataset", "object", "setup", "draw", "pretraining", "seed"),
+    *("detector", "defect", "level", "metric", "value"),
+)
 _LEVELS = 65535
 
 

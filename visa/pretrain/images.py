@@ -214,10 +214,8 @@ def training_data(source: Source, object: str, folder: str, view_side: int) -> T
     spread = held_out[:: max(1, len(held_out) // HELD_OUT)][:HELD_OUT]
     labels = torch.tensor([source.objects.index(s.object) for s in train]) if whole else None
     images = ImagesInMemory(load_images(source.root, train, side), labels)
-    judged, fingerprint = (
-        load_images(source.root, spread, side),
-        source.fingerprint(*source.objects if whole else [object]),
-    )
+    judged = load_images(source.root, spread, side)
+    fingerprint = source.fingerprint(*(source.objects if whole else [object]))
     return TrainingData(images, judged, object, source.name, source.synthetic, fingerprint)
 
 

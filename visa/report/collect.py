@@ -17,6 +17,7 @@ from visa.errors import check_choice
 from visa.paths import runs_root
 from visa.provenance import machine, read_sidecar
 from visa.report.tables import load_metrics
+from visa.runs import pretraining_name
 
 # Below a run: object, pre-training, scope and seed; for a file of scores, setup, detector and draw too.
 _METRICS = "scores/*/*/*/seed*/metrics.csv"
@@ -107,7 +108,7 @@ def run_stages(run: Path) -> pd.DataFrame:
     for file in sorted(run.glob("stages/*.json")):
         stamp = json.loads(file.read_text())
         p = stamp["parameters"]
-        named = p.get("pretraining", f"{p['method']}{'+spd' if p.get('spd') else ''}" if "method" in p else "")
+        named = p.get("pretraining") or (pretraining_name(p["method"], p.get("spd", False)) if "method" in p else "")
         of = (named, p.get("object", ""), p.get("seed", ""))
         rows.append((stamp["stage"], stamp["notebook"], *of, stamp["seconds"]))
     return pd.DataFrame(rows, columns=["stage", "notebook", "pretraining", "object", "seed", "seconds"])

@@ -14,13 +14,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from visa.detect.scores import COLUMNS
 from visa.errors import VisaError, check_choice
 from visa.provenance import write_text
 
-COLUMNS = (
-    *("dataset", "object", "setup", "draw", "pretraining", "seed"),
-    *("detector", "defect", "level", "metric", "value"),
-)
 GROUP = ("object", "setup", "pretraining", "detector", "level", "metric")
 PAIRED = tuple(c for c in GROUP if c != "pretraining")
 METRICS = {"auroc": "AU-ROC", "au_pr": "AU-PR", "ap": "AP", "f1_max": "F1-max", "au_pro": "AU-PRO"}
