@@ -18,8 +18,9 @@ from visa.errors import VisaError, check_choice
 from visa.paths import written_whole
 
 ARCHES = ("resnet18", "resnet50", "wide_resnet50_2", "resnet18_half")
+STEM = "stem"  # the map before the stages, of stride 2
 STAGES = ("layer1", "layer2", "layer3", "layer4")
-_STRIDES = (4, 8, 16, 32)
+_STRIDES = {STEM: 2, "layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -106,22 +107,24 @@ class FeatureMaps(nn.Module):
 
 
 def stage_maps(backbone: nn.Module, x: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
-    """Maps N,C,H/stride,W/stride of `layers` (of STAGES), and for a ResNet of those before them, of normalised images.
+    """Maps N,C,H/stride,W/stride of `layers`, of STAGES and STEM, of normalised images; a model may have no STEM.
 
-    Raises VisaError for a timm model without stages of these strides.
+    A ResNet gives the stages before them, too. Raises VisaError for a timm model without stages of these strides.
     """
     net: Any = backbone
     if all(hasattr(net, name) for name in ("conv1", "bn1", "maxpool", *STAGES)):
-        x = net.maxpool((net.act1 if hasattr(net, "act1") else net.relu)(net.bn1(net.conv1(x))))
-        stages = {}
-        for layer in STAGES[: 1 + max(STAGES.index(name) for name in layers)]:
+        x = (net.act1 if hasattr(net, "act1") else net.relu)(net.bn1(net.conv1(x)))
+        stages = {STEM: x} if STEM in layers else {}
+        x = net.maxpool(x)
+        for layer in STAGES[: 1 + max(STAGES.index(name) for name in layers if name != STEM)]:
             stages[layer] = x = getattr(net, layer)(x)
         return stages
     strides = [stage["reduction"] for stage in getattr(net, "feature_info", [])]
-    if not set(_STRIDES) <= set(strides) or not hasattr(net, "forward_intermediates"):
+    if not {_STRIDES[name] for name in STAGES} <= set(strides) or not hasattr(net, "forward_intermediates"):
         raise VisaError(f"{type(net).__name__} has no stages of stride 4, 8, 16 and 32: take a convolutional model.")
-    maps = net.forward_intermediates(x, indices=[strides.index(s) for s in _STRIDES], intermediates_only=True)
-    return dict(zip(STAGES, maps, strict=True))
+    found = [name for name, stride in _STRIDES.items() if name in layers and stride in strides]
+    indices = [strides.index(_STRIDES[name]) for name in found]
+    return dict(zip(found, net.forward_intermediates(x, indices=indices, intermediates_only=True), strict=True))
 
 
 @torch.no_grad()
