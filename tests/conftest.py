@@ -27,11 +27,11 @@ def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def mini_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A mini-VisA of pcb1 and fryum, 24 normal and 12 anomalous images each, 96 px: read it, never write to it."""
+    """A mini-VisA of pcb1 and fryum, 40 normal and 12 anomalous images each, 96 px: read it, never write to it."""
     from visa.mini.writer import write_mini_visa
 
     root = tmp_path_factory.mktemp("mini") / "VisA"
-    write_mini_visa(root, objects=("pcb1", "fryum"), normal=24, anomaly=12, size=96, workers=1)
+    write_mini_visa(root, objects=("pcb1", "fryum"), normal=40, anomaly=12, size=96, workers=1)
     return root
 
 

@@ -189,7 +189,7 @@ def test_the_command_line_verifies_and_prepares(called, mini_root, tmp_path):
     for part in ("split_csv", "dataset.json", "fryum"):
         (tmp_path / "root" / part).symlink_to(mini_root / part)
     code, told, _ = called("verify", str(tmp_path / "root"))
-    assert code == 0 and "fryum: 24 normal" in told and "pcb1: absent" in told
+    assert code == 0 and "fryum: 40 normal" in told and "pcb1: absent" in told
     code, told, _ = called("prepare", "--data-folder", str(tmp_path / "root"), "--save-folder", str(tmp_path / "tree"))
     assert code == 0 and "absent: pcb1" in told
-    assert len(list((tmp_path / "tree/1cls/fryum/train/good").iterdir())) == 16
+    assert len(list((tmp_path / "tree/1cls/fryum/train/good").iterdir())) == 27

@@ -262,7 +262,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)  # as in the tests
     with TemporaryDirectory() as made:
         os.environ["VISA_DATA"], mini = f"{made}/data", Path(made, "VisA")
-        write_mini_visa(mini, objects=("pcb1", "fryum"), normal=24, anomaly=12, size=96, workers=1)
+        write_mini_visa(mini, objects=("pcb1", "fryum"), normal=40, anomaly=12, size=96, workers=1)
         for q in QUANTITIES:
             if q is not real_fryum or "VISA_TEST_WEIGHTS" in os.environ:
                 own = Path(made, q.__name__)

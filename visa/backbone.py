@@ -105,32 +105,46 @@ class FeatureMaps(nn.Module):
         return [stages[layer] for layer in self.layers]
 
 
+def check_stages(backbone: nn.Module) -> list[int]:
+    """The strides of a timm model's stages, none of a ResNet; VisaError if 4, 8, 16 and 32 are not among them."""
+    net: Any = backbone
+    if all(hasattr(net, name) for name in ("conv1", "bn1", "maxpool", *STAGES)):
+        return []
+    strides = [stage["reduction"] for stage in getattr(net, "feature_info", [])]
+    if not set(_STRIDES) <= set(strides) or not hasattr(net, "forward_intermediates"):
+        raise VisaError(f"{type(net).__name__} has no stages of stride 4, 8, 16 and 32: take a convolutional model.")
+    return strides
+
+
 def stage_maps(backbone: nn.Module, x: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
     """Maps N,C,H/stride,W/stride of `layers` (of STAGES), and for a ResNet of those before them, of normalised images.
 
     Raises VisaError for a timm model without stages of these strides.
     """
     net: Any = backbone
-    if all(hasattr(net, name) for name in ("conv1", "bn1", "maxpool", *STAGES)):
+    if not (strides := check_stages(net)):
         x = net.maxpool((net.act1 if hasattr(net, "act1") else net.relu)(net.bn1(net.conv1(x))))
         stages = {}
         for layer in STAGES[: 1 + max(STAGES.index(name) for name in layers)]:
             stages[layer] = x = getattr(net, layer)(x)
         return stages
-    strides = [stage["reduction"] for stage in getattr(net, "feature_info", [])]
-    if not set(_STRIDES) <= set(strides) or not hasattr(net, "forward_intermediates"):
-        raise VisaError(f"{type(net).__name__} has no stages of stride 4, 8, 16 and 32: take a convolutional model.")
     maps = net.forward_intermediates(x, indices=[strides.index(s) for s in _STRIDES], intermediates_only=True)
     return dict(zip(STAGES, maps, strict=True))
 
 
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """The batch norms of a module, torch's and those derived from them."""
+    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
 @torch.no_grad()
 def calibrate_batch_norm(backbone: nn.Module, batches: list[Tensor]) -> None:
-    """Set an untrained backbone's batch-norm statistics to their cumulative mean over `batches`, N,3,H,W in [0,1].
+    """Set a backbone's batch-norm statistics to their cumulative mean over `batches`, N,3,H,W in [0,1].
 
-    With the initial statistics (mean 0, variance 1) a random ResNet's activations grow from block to block.
+    With the initial statistics (mean 0, variance 1) a random ResNet's activations grow from block to block, and trained
+    backbones that are compared must not differ in what images their statistics are of.
     """
-    norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms: list[Any] = batch_norms(backbone)
     momenta = [m.momentum for m in norms]
     for m in norms:
         m.reset_running_stats()
@@ -173,6 +187,15 @@ def load_weights(backbone: nn.Module, path: Path) -> nn.Module:
         raise VisaError(f"{path} holds NaN or infinite values in {bad[0]}: the run that wrote it diverged.")
     backbone.load_state_dict(state, strict=False)
     return backbone
+
+
+def load_classifier(classifier: nn.Linear, path: Path) -> None:
+    """Take over the classifier of a file of weights, if it has one of this shape under a usual name; else leave it."""
+    state = _read_state(path)
+    for name in ("fc", "classifier", "head", "head.fc"):
+        given = {part: state.get(f"{name}.{part}") for part in ("weight", "bias")}
+        if all(t is not None and t.shape == getattr(classifier, part).shape for part, t in given.items()):
+            classifier.load_state_dict(given)
 
 
 def weights_metadata(path: Path) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def test_every_detector_scores_the_test_part_of_each_setup_it_belongs_to(source,
             assert scores.masks.any(axis=(1, 2)).tolist() == scores.labels.astype(bool).tolist()
         file = tmp_path / scores.setup / scores.detector / f"draw{scores.draw}" / "scores.npz"
         np.testing.assert_array_equal(load_scores(file).image_scores, scores.image_scores)
-    assert "2cls_10shot is left out: fryum has 10 normal and 6 anomalous" in capsys.readouterr().out
+    assert "2cls_10shot is left out: fryum has 20 normal and 6 anomalous" in capsys.readouterr().out
     assert load_splits(tmp_path / "2cls_highshot" / "splits.json") == splits(source, "fryum", "2cls_highshot")
     assert not ours.backbone.training
     assert all(before[k].equal(v) for k, v in ours.backbone.state_dict().items()), "the backbone stays as it is"

@@ -29,9 +29,10 @@ DEFAULT_OBJECTS = ("pcb1", "capsules", "cashew", "fryum")
 INFO = "dataset.json"
 NOTE = "mini-VisA: a synthetic picture, rendered by a program, not a photograph"
 
-VERSION = 3  # of the generator: raise it whenever pixels, names or splits change
+VERSION = 4  # of the generator: raise it whenever pixels, names or splits change
 TRAINING_SHARES = {"1cls": 0.9, "2cls_highshot": 0.6, "2cls_fewshot": 0.2}  # of each label's images, as in VisA
-SMALL_1CLS = 2 / 3  # of the normal images, where numbers are given: VisA's share would leave too few to test on
+# Of the normal images, where numbers are given: more to test on, and more that train in every set-up (see `_split`).
+SMALL_SHARES = {"1cls": 2 / 3, "2cls_highshot": 0.6, "2cls_fewshot": 0.5}
 FEW_SHOT_LEAST = 10  # images of each label for few-shot training, so that ten shots can be drawn
 
 
@@ -74,14 +75,13 @@ class Settings:
     def training_counts(self, split_type: str, name: str) -> tuple[int, int]:
         """How many of an object's normal and anomalous images train; the rest is for test.
 
-        VisA's own shares, but for 1cls where numbers of images are given, and at least ten for few-shot training.
+        VisA's own shares, but SMALL_SHARES where numbers of images are given, and at least ten for few-shot training.
         """
-        share = TRAINING_SHARES[split_type]
+        shares = (TRAINING_SHARES if self.scale else SMALL_SHARES)[split_type], TRAINING_SHARES[split_type]
         least = FEW_SHOT_LEAST if split_type == "2cls_fewshot" else 0
-        normal, anomaly = (max(round(share * n), min(least, n // 2)) for n in self.counts(name))
-        if split_type == "1cls":
-            return normal if self.scale else round(SMALL_1CLS * self.normal), 0
-        return normal, anomaly
+        counts = zip(shares, self.counts(name), strict=True)
+        normal, anomaly = (max(round(share * n), min(least, n // 2)) for share, n in counts)
+        return normal, 0 if split_type == "1cls" else anomaly
 
     def files(self, name: str, kind: str, index: int) -> tuple[str, str]:
         """Paths in the root of an image and of its mask, which is empty for a normal image."""
@@ -238,8 +238,11 @@ def write_splits(root: Path, settings: Settings, objects: Sequence[str]) -> None
 
 
 def _split(settings: Settings, split_type: str, name: str) -> list[tuple[str, ...]]:
-    """The rows of one object: training before test, normal before anomalous, in shuffled order, as in VisA."""
-    rng = np.random.default_rng([settings.seed, crc32(name.encode()), crc32(split_type.encode())])
+    """The rows of one object: training before test, normal before anomalous, in shuffled order, as in VisA.
+
+    Other than VisA's the splits nest: what trains in the smaller one trains in the larger one, too.
+    """
+    rng = np.random.default_rng([settings.seed, crc32(name.encode())])
     rows: dict[str, list[tuple[str, ...]]] = {"train": [], "test": []}
     training = settings.training_counts(split_type, name)
     for kind, total, first in zip(KINDS, settings.counts(name), training, strict=True):
