@@ -7,12 +7,12 @@ import base64
 import pkgutil
 import re
 from functools import cache
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 
 REPO = Path(__file__).resolve().parents[1]
 BOOK = REPO / "book"
@@ -35,24 +35,12 @@ axe.run(document, {resultTypes: ["violations"], ...only}).then(result => done(re
 """
 
 
-class Page(HTMLParser):
-    """Where a page links to, and which anchors it has."""
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self.links, self.anchors = [], set()
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag, attrs):
-        values = {name: value or "" for name, value in attrs}
-        self.anchors.update(values[name] for name in ("id", "name") if name in values)
-        if tag == "a" and "href" in values:
-            self.links.append(values["href"])
-
-
 @cache
-def parsed(path: Path) -> Page:
-    return Page(path)
+def parsed(path: Path) -> tuple[list[str], set[str]]:
+    """Where a page links to, and which anchors it has."""
+    page = BeautifulSoup(path.read_bytes(), "html.parser")
+    anchors = {tag[name] for name in ("id", "name") for tag in page.find_all(attrs={name: True})}
+    return [tag["href"] for tag in page.find_all("a", href=True)], anchors
 
 
 def test_the_contents_are_the_pages_and_the_notebooks():
@@ -74,11 +62,11 @@ def test_names_in_the_text_exist(page):
 def test_links_and_anchors_resolve(html):
     broken = []
     for page in (p for p in html.rglob("*.html") if "_static" not in p.relative_to(html).parts):
-        for link in (link for link in parsed(page).links if not urlsplit(link).scheme):
+        for link in (link for link in parsed(page)[0] if not urlsplit(link).scheme):
             url = urlsplit(link)
             target = (page.parent / unquote(url.path)).resolve() if url.path else page
             anchor = unquote(url.fragment)
-            ok = target.is_file() and (not anchor or target.suffix != ".html" or anchor in parsed(target).anchors)
+            ok = target.is_file() and (not anchor or target.suffix != ".html" or anchor in parsed(target)[1])
             broken += [] if ok else [f"{page.relative_to(html)}: {link}"]
     assert broken == []
 
@@ -87,7 +75,6 @@ def test_links_and_anchors_resolve(html):
 def test_the_document_that_is_printed_is_whole(html, monkeypatch):
     monkeypatch.syspath_prepend(str(BOOK / "_ext"))
     import pdf
-    from bs4 import BeautifulSoup
 
     names = pdf.chapters()
     document = BeautifulSoup(pdf.one_document(html, names), "html.parser")

@@ -56,14 +56,9 @@ def test_start_opens_data_and_run(mini_root, monkeypatch, capsys):
     assert open_source().root == mini_root
 
 
-def test_start_names_what_is_wrong_with_the_object_or_the_root(mini_root, tmp_path, monkeypatch):
+def test_start_names_what_is_wrong_with_the_object_or_the_root(mini_root):
     types = {"visa_root": str, "object": str}
     with pytest.raises(VisaError, match=r"'pcb2' is not in .*; present: pcb1, fryum"):
         started(types, visa_root=str(mini_root), object="pcb2")
     with pytest.raises(VisaError, match="which is no folder"):
         started(types, visa_root="/nowhere", object="pcb1")
-    with pytest.raises(VisaError, match="no split file at"):
-        open_source(str(tmp_path))
-    monkeypatch.setenv("VISA_ROOT", "/nowhere")
-    with pytest.raises(VisaError, match="VISA_ROOT is '/nowhere'"):
-        open_source()

@@ -155,15 +155,6 @@ def test_without_neighbours_the_score_is_the_largest_distance(neighbors):
     assert maps.max() <= scores.max()
 
 
-def test_ratio_and_seed_decide_the_coreset():
-    def fit(seed):
-        return PatchCore(coarse, ratio=0.05, seed=seed).fit(noise(4, size=64).split(3))
-
-    assert len(fit(0).bank) == round(0.05 * 4 * 256)
-    assert fit(0).bank.equal(fit(0).bank)
-    assert not fit(0).bank.equal(fit(1).bank)
-
-
 @pytest.mark.parametrize(
     ("detector", "images", "sentence"),
     [

@@ -2,15 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
-from torch.nn.functional import avg_pool2d
 
 from visa.backbone import create_backbone
 from visa.data.setups import Split
 from visa.data.splits import Sample, read_split, select, split_file
 from visa.detect import probe
-from visa.detect.probe import features_of, fit_probe, pooled_features, score_split
+from visa.detect.probe import features_of, fit_probe, score_split
 from visa.detect.shared import Context
 from visa.errors import VisaError
 from visa.metrics import image_metrics
@@ -48,12 +46,3 @@ def test_classes_of_unequal_size_are_balanced():
     assert fit_probe(x, x[:, 0] > 0).decision_function([[0.0]]) == pytest.approx(0, abs=0.05)
     with pytest.raises(VisaError, match="2-class"):
         fit_probe(x[:90], np.zeros(90))
-
-
-def test_pooled_features_are_mean_and_maximum_of_every_map():
-    images = torch.rand(5, 3, 8, 12)
-    pooled = pooled_features(lambda x: [x, avg_pool2d(x, 2)], images.split(2))
-    half = avg_pool2d(images, 2)
-    expected = [images.mean((2, 3)), half.mean((2, 3)), images.amax((2, 3)), half.amax((2, 3))]
-    np.testing.assert_allclose(pooled, torch.cat(expected, dim=1), rtol=1e-6)
-    assert pooled.dtype == np.float32
