@@ -19,19 +19,11 @@ BOOK = REPO / "book"
 TOC = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
 PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 SHOTS = BOOK / "_build" / "screenshots"
-AXE = REPO / "node_modules" / "axe-core" / "axe.min.js"
 WIDE, NARROW = (1400, 2400), (500, 2400)  # pixels
 # No half-faded text while a theme changes.
 STILL = "document.head.insertAdjacentHTML('beforeend', '<style>* {transition: none !important}</style>')"
 BAD_IMAGES = """
 return [...document.images].filter(i => (i.complete && !i.naturalWidth) || !i.alt.trim()).map(i => i.src)
-"""
-RUN_AXE = """
-const [rules, done] = arguments;
-const only = rules ? {runOnly: {type: "rule", values: rules}} : {};
-axe.run(document, {resultTypes: ["violations"], ...only}).then(result => done(result.violations
-  .filter(v => ["serious", "critical"].includes(v.impact))
-  .flatMap(v => v.nodes.map(n => `${v.id}: ${n.target} ${n.html.slice(0, 120)}`))));
 """
 
 
@@ -119,27 +111,14 @@ def test_a_page_is_offline_light_fits_a_phone_and_names_its_images(html, browser
     assert scrolled <= window, "the page scrolls sideways"
 
 
-def scheme(browser, name):
-    media = {"features": [{"name": "prefers-color-scheme", "value": name}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
-def test_axe_finds_nothing_serious(html, browser, name):
-    if not AXE.is_file():
-        pytest.skip("no axe-core: make axe (needs npm)")
+def test_axe_finds_nothing_serious(html, browser, axe, name):
     resize(browser, WIDE)
-    browser.set_script_timeout(120)
     browser.get((html / f"{name}.html").as_uri())
     browser.execute_script(STILL)
-    browser.execute_script(AXE.read_text(encoding="utf-8"))
-    assert browser.execute_async_script(RUN_AXE, None) == []
-    scheme(browser, "dark")
-    try:
-        assert browser.execute_async_script(RUN_AXE, ["color-contrast"]) == [], "in the dark theme"
-    finally:
-        scheme(browser, "light")
+    assert axe(browser) == []
+    assert axe(browser, "dark", ["color-contrast"]) == [], "in the dark theme"
 
 
 @pytest.mark.slow

@@ -28,9 +28,7 @@ def test_good_parameters_pass():
         ({"In": 1}, r"no parameter 'In'"),
         ({"epochs": "abc"}, r"'epochs' is 'abc', of type str: give int"),
         ({"epochs": True}, r"'epochs' is True, of type bool"),
-        ({"eta": "0,1"}, r"'eta' is '0,1'"),
         ({"object": 7}, r"'object' is 7, of type int: give str \(papermill -r object"),
-        ({"spd": 1}, r"'spd' is 1"),
         ({"object": "pcb9"}, r"unknown object 'pcb9': choose one of pcb1, fryum"),
     ],
 )

@@ -120,7 +120,6 @@ def called(mini_root, tmp_path, monkeypatch, capsys):
         (["run", "--pretrain", "weights=/absent.pth"], "check the path given with --pretrain"),
         (["run", "--pretrain", "pretrain_root=/absent"], "check the path given with --pretrain"),
         (["run", "--weights", "..=resnet18:w.pth"], "NAME=ARCH:FILE"),
-        (["run", "--weights", "lite0=resnet18"], "NAME=ARCH:FILE"),
         (["run", "--weights", "simsiam=resnet18:w.pth"], "weights"),
         (["run", "--weights", "x=resnet18:/absent.pth"], "weights"),
         (["run", "--pretrain", "epochs_=3"], "no parameter 'epochs_'"),
@@ -130,7 +129,6 @@ def called(mini_root, tmp_path, monkeypatch, capsys):
         (["prepare", "--split-type", "3cls"], "unknown split type '3cls'"),
         (["run", "--setups", "2cls"], "unknown setup '2cls'"),
         (["verify", "/nowhere"], "no split file"),
-        (["synth", "x", "--objects", "pcb9"], "pcb9"),
     ],
 )
 def test_the_command_line_ends_a_mistake_in_one_sentence(arguments, sentence, called, tmp_path):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import nbformat
@@ -90,18 +91,16 @@ def test_a_wrong_parameter_ends_papermill_with_a_sentence(mini_root, tmp_path, m
 def own_parts(root):
     """Plain folders of two objects: `bolt` with masks for half of its anomalies, `washer` with none."""
     rng = np.random.default_rng(0)
-    for name, masked in (("bolt", 6), ("washer", 0)):
-        for label, count in (("good", 16), ("bad", 12)):
-            for i in range(count):
-                pixels = rng.integers(100, 130, (64, 96, 3), np.uint8)
-                mask = np.zeros((64, 96), np.uint8)
-                if label == "bad":
-                    mask[8 + i : 24 + i, 20:50] = 255
-                    pixels[mask > 0] = 250
-                for folder, array in ((label, pixels), *([("masks", mask)] if label == "bad" and i < masked else [])):
-                    file = root / name / folder / f"{i:03}.png"
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(array).save(file)
+    for folder in ("bolt/good", "bolt/bad", "bolt/masks", "washer/good", "washer/bad"):
+        (root / folder).mkdir(parents=True)
+    for name, i in product(("bolt", "washer"), range(28)):
+        pixels, mask = rng.integers(100, 130, (64, 96, 3), np.uint8), np.zeros((64, 96), np.uint8)
+        if i < 12:
+            mask[8 + i : 24 + i, 20:50] = 255
+            pixels[mask > 0] = 250
+        Image.fromarray(pixels).save(root / name / ("bad" if i < 12 else "good") / f"{i:03}.png")
+        if name == "bolt" and i < 6:
+            Image.fromarray(mask).save(root / name / "masks" / f"{i:03}.png")
     return root
 
 

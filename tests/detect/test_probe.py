@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 from torch import nn
 
-from visa.backbone import create_backbone
 from visa.data.setups import Split
-from visa.data.splits import Sample, read_split, select, split_file
-from visa.detect import probe
-from visa.detect.probe import features_of, fit_probe, score_split
+from visa.data.splits import Sample, select
+from visa.detect.probe import fit_probe, score_split
 from visa.detect.shared import Context
 from visa.errors import VisaError
 from visa.metrics import image_metrics
@@ -25,19 +23,6 @@ def test_probe_finds_the_feature_that_tells_anomalies_whatever_its_scale(tmp_pat
     scores, maps = score_split(Context(nn.Identity(), tmp_path, kept=kept), Split("2cls_highshot", "fryum", 0, *parts))
     assert maps is None
     assert image_metrics(scores, np.array([s.label == "anomaly" for s in parts[1]]))["auroc"] > 0.95
-
-
-def test_each_image_passes_the_backbone_once_however_many_splits_hold_it(mini_root, monkeypatch):
-    monkeypatch.setattr(probe, "SIZE", (64, 64))
-    samples = select(read_split(split_file(mini_root, "2cls_highshot")), object="fryum")
-    context, seen = Context(create_backbone("resnet18_half").eval(), mini_root), []
-    batches = Context.batches
-    monkeypatch.setattr(Context, "batches", lambda self, new, size: seen.append(len(new)) or batches(self, new, size))
-    first = features_of(context, samples[:5])
-    again = features_of(context, samples[6:2:-1])
-    assert seen == [5, 2]
-    np.testing.assert_array_equal(again[-1], first[3])
-    assert first.shape == (5, 2 * (64 + 128 + 256))
 
 
 def test_classes_of_unequal_size_are_balanced():

@@ -100,9 +100,7 @@ def test_defect_classes_are_ordered_from_hard_to_easy_and_may_be_called_anything
     assert axis.get_ylim()[0] > axis.get_ylim()[1], "the first on top"
     assert means(axis)["simsiam+spd"][:, 0].tolist() == pytest.approx([0.4, 0.5])
     odd = ["<script>alert(1)</script>", r"$\frac{$", "a|b_c", "%&#\\"]
-    others = [
-        own[own["defect"] == "other"].assign(defect=name, value=0.667) for name in odd
-    ]  # equal: a mean is rounded
+    others = [own[own["defect"] == "other"].assign(defect=name, value=0.667) for name in odd]  # a mean is rounded
     figure = figures.plot_defects(pd.concat([own, *others]), "pixel")
     figure.savefig(io.BytesIO())
     assert set(odd) < {t.get_text() for t in figure.axes[0].get_yticklabels()}
