@@ -235,9 +235,8 @@ def main() -> None:
         wide = part.pivot_table(
             index=["arm", "control"], columns="outcome", values="difference", aggfunc="first", sort=False
         )
-        print(
-            f"\n## {object}: AU-PR minus the control's, in points, 95 % interval over seeds\n\n{to_markdown(wide.reset_index())}"
-        )
+        print(f"\n## {object}: AU-PR minus the control's, in points, 95 % interval over seeds\n")
+        print(to_markdown(wide.reset_index()))
     print("", *sentences(table, facts), sep="\n")
 
 

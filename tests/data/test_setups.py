@@ -6,9 +6,9 @@ from dataclasses import asdict, replace
 import pytest
 
 from visa.data.objects import OBJECTS, SPLIT_TYPES
-from visa.data.setups import SPLIT_TYPE, Split, clean_normals, load_splits, obstacle, save_splits, splits
+from visa.data.setups import SPLIT_TYPE, clean_normals, load_splits, obstacle, save_splits, splits
 from visa.data.source import Source, open_source
-from visa.data.splits import Sample, select
+from visa.data.splits import select
 from visa.errors import VisaError
 
 CLEAN_COUNTS = {"pcb1": 179, "pcb2": 178, "pcb3": 180, "pcb4": 181, "capsules": 111, "candle": 176, "macaroni1": 176}
@@ -123,11 +123,7 @@ def test_an_unfit_split_is_told_before_anything_is_trained(source, setup, gone, 
     assert sentence in obstacle(open_source(str(source.root)), "fryum", setup)
 
 
-def test_other_mistakes_are_told_in_one_sentence(tmp_path):
-    alien = Sample("pcb1", "train", "normal", "a.JPG", "")
-    for setup, train, told in (("2cls", (), "unknown setup '2cls'"), ("1cls", (alien,), "images of pcb1")):
-        with pytest.raises(VisaError, match=told):
-            Split(setup, "fryum", 0, train, ())
+def test_a_file_that_holds_no_splits_is_told_in_one_sentence(tmp_path):
     with pytest.raises(VisaError, match="no splits at"):
         load_splits(tmp_path / "absent.json")
     for content in ("nothing", "[1]", '[{"setup": "1cls"}]', "{}x"):

@@ -38,10 +38,7 @@ FEW_SHOT_LEAST = 10  # images of each label for few-shot training, so that ten s
 
 @dataclass(frozen=True)
 class Settings:
-    """What a mini-VisA is made from, beside its objects: pixels and splits depend on nothing else.
-
-    Every object has `normal` and `anomaly` images, or, with a `scale` above 0, that share of VisA's own counts.
-    """
+    """What a mini-VisA is made from, beside its objects, as `write_mini_visa` describes it."""
 
     normal: int = 90
     anomaly: int = 30
@@ -90,9 +87,6 @@ class Settings:
         return f"{name}/Data/Images/{kind}/{number}.JPG", mask
 
 
-DEFAULTS = Settings()
-
-
 def write_mini_visa(
     root: Path,
     objects: Sequence[str] = DEFAULT_OBJECTS,
@@ -134,15 +128,15 @@ def write_mini_visa(
     return root
 
 
-def present(root: Path, settings: Settings = DEFAULTS) -> list[str]:
-    """Objects of a mini-VisA of these settings at `root`; ValueError if something else is there."""
+def present(root: Path, settings: Settings | None = None) -> list[str]:
+    """Objects of a mini-VisA of these settings, or the usual ones, at `root`; ValueError if something else is there."""
     try:
         info = json.loads((root / INFO).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         info = None
     if isinstance(info, dict) and info.get("name") == "mini-VisA":
         splits = root / "split_csv" / "1cls.csv"  # names the objects, in its order
-        if info != settings.info() or not splits.is_file():
+        if info != (settings or Settings()).info() or not splits.is_file():
             return []
         with splits.open(newline="", encoding="utf-8") as stream:
             return list(dict.fromkeys(row["object"] for row in csv.DictReader(stream)))
@@ -161,8 +155,6 @@ def _add(
         return
     new = scratch / "root"
     _write_images(new, settings, missing, workers, progress)
-    for name in missing:
-        write_annotations(new, settings, name)
     if there:
         for name in missing:
             if (root / name).exists():  # it was moved here, and then the process was killed
@@ -177,13 +169,11 @@ def _add(
     new.replace(root)
 
 
-Job = tuple[Path, Settings, str, str, int]
-
-
 def _write_images(root: Path, settings: Settings, names: Sequence[str], workers: int | None, progress: bool) -> None:
     for name in names:
         for folder in (*(f"Images/{kind}" for kind in KINDS), "Masks/Anomaly"):
             (root / name / "Data" / folder).mkdir(parents=True)
+        write_annotations(root, settings, name)
     jobs = [
         (root, settings, name, kind, index)
         for name in names
@@ -205,7 +195,7 @@ def _write_images(root: Path, settings: Settings, names: Sequence[str], workers:
     deque(follow(map(_write_image, jobs)), maxlen=0)
 
 
-def _write_image(job: Job) -> None:
+def _write_image(job: tuple[Path, Settings, str, str, int]) -> None:
     root, settings, name, kind, index = job
     image, mask = render(name, kind, index, settings.seed, settings.size, settings.difficulty)
     picture = PIL.Image.fromarray(image)
