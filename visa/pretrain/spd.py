@@ -144,8 +144,9 @@ def feature_std(z: Tensor) -> Tensor:
 def running_statistics(head: nn.Module) -> Iterator[None]:
     """Have a head's batch norms use their running statistics, which the base loss's passes set.
 
-    With a batch's own, L_SPD has a degenerate optimum of -2: all clean images at one point, all blended ones at
-    another, which normalisation moves to opposite sides of the origin.
+    By its own statistics a batch of clean and blended images would be moved so that they lie on opposite sides of the
+    origin, which the loss rewards. It cannot rule out L_SPD's degenerate optimum of -2, all clean images at one point
+    and all blended ones opposite: `spd_std`, the spread of the anchors, shows that.
     """
     norms = [norm for norm in batch_norms(head) if norm.training]
     for norm in norms:
