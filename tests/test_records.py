@@ -3,7 +3,7 @@
 `python tests/test_records.py` writes records/NAME.json anew. QUANTITIES names each quantity's relative and absolute
 tolerance, None for equality; they hold on other processors and for other numbers of threads. Other image encoders
 change nothing: pixels are compared, not files. The real record also needs VISA_TEST_WEIGHTS=FILE, which
-`python benchmarks/end_to_end.py --lite0 FILE` writes, beside VISA_TEST_ROOT.
+`python benchmarks/weights.py lite0 FILE` writes, beside VISA_TEST_ROOT.
 """
 
 import hashlib
