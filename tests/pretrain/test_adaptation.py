@@ -81,7 +81,9 @@ def test_a_network_without_these_stages_is_refused_in_a_sentence(tmp_path, monke
     monkeypatch.setenv("VISA_ROOT", str(mini_root))
     with pytest.raises(SystemExit) as ended:
         cli.main(["pretrain", "--object", "fryum", "--arch", arch, "--weights", str(tmp_path / "vit.safetensors")])
-    assert ended.value.code == 2 and "no stages of stride 4, 8, 16 and 32: take a convol" in capsys.readouterr().err
+    assert (
+        ended.value.code == 2 and "no stages of stride 4, 8, 16 and 32 are found in Vision" in capsys.readouterr().err
+    )
 
 
 def test_an_untrained_run_is_marked_so_and_a_learned_one_too(given, images, cpu, tmp_path):
