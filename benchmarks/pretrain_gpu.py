@@ -154,7 +154,7 @@ def main():
     parser.add_argument("--arch", default="resnet50")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=256, help="halved until it fits")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=[*VIEWS], choices=METHODS)
     parser.add_argument("--images", type=Path, help="a folder of JPEG files; made up if not given")
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=7)

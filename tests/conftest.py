@@ -12,6 +12,14 @@ from typing import Any
 import pytest
 
 REPO = Path(__file__).resolve().parents[1]
+AXE = REPO / "node_modules" / "axe-core" / "axe.min.js"
+RUN_AXE = """
+const [rules, done] = arguments;
+const only = rules ? {runOnly: {type: "rule", values: rules}} : {};
+axe.run(document, {resultTypes: ["violations"], ...only}).then(result => done(result.violations
+  .filter(v => ["serious", "critical"].includes(v.impact))
+  .flatMap(v => v.nodes.map(n => `${v.id}: ${n.target} ${n.html.slice(0, 120)}`))));
+"""
 MADE = ("_build", "notebooks", "generated", "__pycache__")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side, on tiny inputs
@@ -27,11 +35,11 @@ def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def mini_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A mini-VisA of pcb1 and fryum, 24 normal and 12 anomalous images each, 96 px: read it, never write to it."""
+    """A mini-VisA of pcb1 and fryum, 40 normal and 12 anomalous images each, 96 px: read it, never write to it."""
     from visa.mini.writer import write_mini_visa
 
     root = tmp_path_factory.mktemp("mini") / "VisA"
-    write_mini_visa(root, objects=("pcb1", "fryum"), normal=24, anomaly=12, size=96, workers=1)
+    write_mini_visa(root, objects=("pcb1", "fryum"), normal=40, anomaly=12, size=96, workers=1)
     return root
 
 
@@ -98,6 +106,25 @@ def requests_of() -> Callable[[Any], dict[str, str]]:
         }
         failed = {key: p["errorText"] for key, p in params["loadingFailed"].items()}
         return {p["request"]["url"]: failed.get(key, "") for key, p in params["requestWillBeSent"].items()}
+
+    return found
+
+
+@pytest.fixture(scope="session")
+def axe() -> Callable[..., list[str]]:
+    """A function: what axe-core calls serious on a browser's page in a colour scheme, by all rules or those named."""
+    if not AXE.is_file():
+        pytest.skip("no axe-core: make axe (needs npm)")
+
+    def found(browser: Any, scheme: str = "light", rules: list[str] | None = None) -> list[str]:
+        browser.set_script_timeout(120)
+        browser.execute_script(AXE.read_text(encoding="utf-8"))
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        try:
+            return browser.execute_async_script(RUN_AXE, rules)
+        finally:
+            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
     return found
 

@@ -7,52 +7,32 @@ import base64
 import pkgutil
 import re
 from functools import cache
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 
 REPO = Path(__file__).resolve().parents[1]
 BOOK = REPO / "book"
 TOC = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
 PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 SHOTS = BOOK / "_build" / "screenshots"
-AXE = REPO / "node_modules" / "axe-core" / "axe.min.js"
 WIDE, NARROW = (1400, 2400), (500, 2400)  # pixels
 # No half-faded text while a theme changes.
 STILL = "document.head.insertAdjacentHTML('beforeend', '<style>* {transition: none !important}</style>')"
 BAD_IMAGES = """
 return [...document.images].filter(i => (i.complete && !i.naturalWidth) || !i.alt.trim()).map(i => i.src)
 """
-RUN_AXE = """
-const [rules, done] = arguments;
-const only = rules ? {runOnly: {type: "rule", values: rules}} : {};
-axe.run(document, {resultTypes: ["violations"], ...only}).then(result => done(result.violations
-  .filter(v => ["serious", "critical"].includes(v.impact))
-  .flatMap(v => v.nodes.map(n => `${v.id}: ${n.target} ${n.html.slice(0, 120)}`))));
-"""
-
-
-class Page(HTMLParser):
-    """Where a page links to, and which anchors it has."""
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self.links, self.anchors = [], set()
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag, attrs):
-        values = {name: value or "" for name, value in attrs}
-        self.anchors.update(values[name] for name in ("id", "name") if name in values)
-        if tag == "a" and "href" in values:
-            self.links.append(values["href"])
 
 
 @cache
-def parsed(path: Path) -> Page:
-    return Page(path)
+def parsed(path: Path) -> tuple[list[str], set[str]]:
+    """Where a page links to, and which anchors it has."""
+    page = BeautifulSoup(path.read_bytes(), "html.parser")
+    anchors = {tag[name] for name in ("id", "name") for tag in page.find_all(attrs={name: True})}
+    return [tag["href"] for tag in page.find_all("a", href=True)], anchors
 
 
 def test_the_contents_are_the_pages_and_the_notebooks():
@@ -74,11 +54,11 @@ def test_names_in_the_text_exist(page):
 def test_links_and_anchors_resolve(html):
     broken = []
     for page in (p for p in html.rglob("*.html") if "_static" not in p.relative_to(html).parts):
-        for link in (link for link in parsed(page).links if not urlsplit(link).scheme):
+        for link in (link for link in parsed(page)[0] if not urlsplit(link).scheme):
             url = urlsplit(link)
             target = (page.parent / unquote(url.path)).resolve() if url.path else page
             anchor = unquote(url.fragment)
-            ok = target.is_file() and (not anchor or target.suffix != ".html" or anchor in parsed(target).anchors)
+            ok = target.is_file() and (not anchor or target.suffix != ".html" or anchor in parsed(target)[1])
             broken += [] if ok else [f"{page.relative_to(html)}: {link}"]
     assert broken == []
 
@@ -87,7 +67,6 @@ def test_links_and_anchors_resolve(html):
 def test_the_document_that_is_printed_is_whole(html, monkeypatch):
     monkeypatch.syspath_prepend(str(BOOK / "_ext"))
     import pdf
-    from bs4 import BeautifulSoup
 
     names = pdf.chapters()
     document = BeautifulSoup(pdf.one_document(html, names), "html.parser")
@@ -132,27 +111,14 @@ def test_a_page_is_offline_light_fits_a_phone_and_names_its_images(html, browser
     assert scrolled <= window, "the page scrolls sideways"
 
 
-def scheme(browser, name):
-    media = {"features": [{"name": "prefers-color-scheme", "value": name}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
-def test_axe_finds_nothing_serious(html, browser, name):
-    if not AXE.is_file():
-        pytest.skip("no axe-core: make axe (needs npm)")
+def test_axe_finds_nothing_serious(html, browser, axe, name):
     resize(browser, WIDE)
-    browser.set_script_timeout(120)
     browser.get((html / f"{name}.html").as_uri())
     browser.execute_script(STILL)
-    browser.execute_script(AXE.read_text(encoding="utf-8"))
-    assert browser.execute_async_script(RUN_AXE, None) == []
-    scheme(browser, "dark")
-    try:
-        assert browser.execute_async_script(RUN_AXE, ["color-contrast"]) == [], "in the dark theme"
-    finally:
-        scheme(browser, "light")
+    assert axe(browser) == []
+    assert axe(browser, "dark", ["color-contrast"]) == [], "in the dark theme"
 
 
 @pytest.mark.slow

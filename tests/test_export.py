@@ -53,18 +53,23 @@ def loading_lines(file):
 
 
 @pytest.mark.parametrize("arch", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
-def test_torchvision_and_timm_load_every_weight_of_a_resnet(arch, tmp_path):
+def test_the_lines_of_the_card_load_every_weight_of_a_resnet_into_timm_and_torchvision(arch, tmp_path, monkeypatch):
     weights = pretraining(tmp_path / "run", arch)
     file = export(weights, tmp_path / "out")
-    theirs = torchvision.models.get_model(arch)
-    theirs.load_state_dict(load_file(file), strict=True)
-    timms = timm.create_model(arch, checkpoint_path=file)
-    images = torch.rand(1, 3, 64, 64)
+    monkeypatch.chdir(file.parent)
+    *lines, anomalibs = loading_lines(file)
+    state, models = load_file(file), []
+    for names in ({"timm": timm}, {"torchvision": torchvision, "safetensors": safetensors}):
+        exec(lines[len(models)], names)  # noqa: S102
+        models.append(names["model"].eval())
+        assert all(torch.equal(v, state[k]) for k, v in names["model"].state_dict().items())
+    timms, theirs = models
+    assert anomalibs.count("local-dir:") == 2
     ours = load_backbone(arch, weights)
-    x = normalize(images, ours)
+    x = normalize(torch.rand(1, 3, 64, 64), ours)
     with torch.no_grad():
         features = ours(x)
-        assert not theirs.eval()(x).any() and not timms.eval()(x).any(), "the untrained classifier is all zeros"
+        assert not theirs(x).any() and not timms(x).any(), "the untrained classifier is all zeros"
         theirs.fc = nn.Identity()
         assert torch.equal(theirs(x), features)
         assert torch.allclose(timms.forward_head(timms.forward_features(x), pre_logits=True), features, atol=1e-5)
@@ -94,18 +99,6 @@ def test_padim_and_patchcore_of_anomalib_have_these_weights(exported):
         assert tuple(features) == layers
         for layer, own in zip(layers, FeatureMaps(ours, layers)(images), strict=True):
             assert torch.allclose(features[layer], own, atol=1e-5)
-
-
-def test_the_loading_lines_of_the_card_load_the_file(exported, monkeypatch):
-    file, _ = exported
-    monkeypatch.chdir(file.parent)
-    state = load_file(file)
-    timms, torchvisions, anomalibs = loading_lines(file)
-    for lines in (timms, torchvisions):
-        names = {"timm": timm, "torchvision": torchvision, "safetensors": safetensors}
-        exec(lines, names)  # noqa: S102
-        assert all(torch.equal(v, state[k]) for k, v in names["model"].state_dict().items())
-    assert anomalibs.count("local-dir:") == 2
 
 
 @pytest.mark.parametrize(
@@ -157,6 +150,14 @@ def test_the_card_tells_the_datas_licence_and_whether_they_are_synthetic(tmp_pat
     header, text = header_and_text(file)
     assert header["license"] == licence and said in text
     assert ("-synthetic-" in file.name) == ("synthetic-data" in header["tags"]) == synthetic
+
+
+def test_a_network_of_torchvision_alone_goes_back_to_torchvision(tmp_path):
+    file = export(pretraining(tmp_path / "run", "mobilenet_v2"), tmp_path / "out")
+    torchvision.models.mobilenet_v2().load_state_dict(load_file(file), strict=True)
+    text = header_and_text(file)[1]
+    assert "torchvision.models.mobilenet_v2()" in text and "timm.create_model" not in text and "anomalib" not in text
+    assert sorted(f.name for f in file.parent.iterdir()) == sorted(["README.md", file.name])
 
 
 def test_no_path_of_the_machine_gets_out(tmp_path):

@@ -9,6 +9,7 @@ import nbformat
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.main import get_command
 
 from visa import cli, notebook
 from visa.backbone import create_backbone, save_weights
@@ -86,17 +87,7 @@ def test_any_value_of_a_parameter_starts_a_notebook_or_ends_in_a_sentence(path, 
     fuzz()
 
 
-OPTIONS = {
-    "verify": (1, ["--objects", "--workers"]),
-    "prepare": (0, ["--split-type", "--data-folder", "--save-folder", "--split-file", "--objects", "--workers"]),
-    "splits": (1, []),
-    "export": (2, []),
-    "pretrain": (0, ["--object", "--images", "--dataset", "--method", "--set", "--seed", "--device", "--name"]),
-    "fit": (1, ["--weights", "--out", "--object", "--detector", "--arch", "--size", "--layers", "--set"]),
-    "score": (1, ["--detector", "--out"]),
-    "run": (0, ["--objects", "--pretrainings", "--detectors", "--setups", "--seeds", "--scope", "--weights", "--name"]),
-}
-OPTIONS["run"][1].extend(["--pretrain", "--score"])
+FUZZED = ("verify", "prepare", "splits", "export", "pretrain", "fit", "score", "run")
 NASTY = (*TEXTS, "epochs=0", "epochs=nan", "epochs=1e999", "=", "seed=-1", "x=resnet18:w.pth", "0x7", "image_size=1")
 
 
@@ -118,13 +109,15 @@ def stand_in(*_: object, **__: object) -> None:
     raise VisaError("the work would begin here.")
 
 
-@pytest.mark.parametrize("command", OPTIONS)
+@pytest.mark.parametrize("command", FUZZED)
 def test_any_option_ends_in_a_sentence_or_is_accepted(command, ready, tmp_path, monkeypatch):
     """What would start work ends at a stand-in for the work itself."""
     monkeypatch.chdir(tmp_path)
     for work in ("pretrain.run.run_pretraining", "detect.deploy.score_files"):
         monkeypatch.setattr(f"visa.{work}", stand_in)
-    count, options = OPTIONS[command]
+    parameters = get_command(cli.app).commands[command].params
+    count = sum(p.param_type_name == "argument" for p in parameters)
+    options = [p.opts[0] for p in parameters if p.param_type_name == "option" and not p.is_flag]
     texts = st.sampled_from(NASTY) | st.text(st.characters(exclude_characters="/"), max_size=8)
     texts = texts.filter(lambda text: "\0" not in text)  # no shell can pass one
     chosen = st.dictionaries(st.sampled_from(options), texts, max_size=3) if options else st.just({})

@@ -28,9 +28,7 @@ def test_good_parameters_pass():
         ({"In": 1}, r"no parameter 'In'"),
         ({"epochs": "abc"}, r"'epochs' is 'abc', of type str: give int"),
         ({"epochs": True}, r"'epochs' is True, of type bool"),
-        ({"eta": "0,1"}, r"'eta' is '0,1'"),
         ({"object": 7}, r"'object' is 7, of type int: give str \(papermill -r object"),
-        ({"spd": 1}, r"'spd' is 1"),
         ({"object": "pcb9"}, r"unknown object 'pcb9': choose one of pcb1, fryum"),
     ],
 )
@@ -56,14 +54,9 @@ def test_start_opens_data_and_run(mini_root, monkeypatch, capsys):
     assert open_source().root == mini_root
 
 
-def test_start_names_what_is_wrong_with_the_object_or_the_root(mini_root, tmp_path, monkeypatch):
+def test_start_names_what_is_wrong_with_the_object_or_the_root(mini_root):
     types = {"visa_root": str, "object": str}
     with pytest.raises(VisaError, match=r"'pcb2' is not in .*; present: pcb1, fryum"):
         started(types, visa_root=str(mini_root), object="pcb2")
     with pytest.raises(VisaError, match="which is no folder"):
         started(types, visa_root="/nowhere", object="pcb1")
-    with pytest.raises(VisaError, match="no split file at"):
-        open_source(str(tmp_path))
-    monkeypatch.setenv("VISA_ROOT", "/nowhere")
-    with pytest.raises(VisaError, match="VISA_ROOT is '/nowhere'"):
-        open_source()

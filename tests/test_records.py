@@ -5,7 +5,7 @@ The fine-tuned networks' are of version 2, whose recipe is another.
 `python tests/test_records.py` writes records/NAME.json anew. QUANTITIES names each quantity's relative and absolute
 tolerance, None for equality; they hold on other processors and for other numbers of threads. Other image encoders
 change nothing: pixels are compared, not files. The real record also needs VISA_TEST_WEIGHTS=FILE, which
-`python benchmarks/end_to_end.py --lite0 FILE` writes, beside VISA_TEST_ROOT.
+`python benchmarks/weights.py lite0 FILE` writes, beside VISA_TEST_ROOT.
 """
 
 import hashlib
@@ -262,7 +262,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)  # as in the tests
     with TemporaryDirectory() as made:
         os.environ["VISA_DATA"], mini = f"{made}/data", Path(made, "VisA")
-        write_mini_visa(mini, objects=("pcb1", "fryum"), normal=24, anomaly=12, size=96, workers=1)
+        write_mini_visa(mini, objects=("pcb1", "fryum"), normal=40, anomaly=12, size=96, workers=1)
         for q in QUANTITIES:
             if q is not real_fryum or "VISA_TEST_WEIGHTS" in os.environ:
                 own = Path(made, q.__name__)

@@ -1,6 +1,7 @@
 """Backbones: torchvision ResNets and timm's convolutional models, safe loading and saving, named feature maps."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -27,18 +28,20 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def create_backbone(arch: str, seed: int = 0) -> nn.Module:
     """A backbone without its classifier and with random weights drawn from `seed`.
 
-    `arch` is one of ARCHES or `timm/NAME`. A ResNet's weights bear torchvision's names; `resnet18_half`, for small
-    machines, is a ResNet-18 with half the channels in every stage, three times as fast and known to no library.
+    `arch` is one of ARCHES, `timm/NAME`, or another network of torchvision, whose names its weights bear then;
+    `resnet18_half`, for small machines, is a ResNet-18 with half the channels in every stage, three times as fast and
+    known to no library.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if arch.startswith("timm/"):
             return _create_timm(arch.removeprefix("timm/"))
-        check_choice("arch", arch, (*ARCHES, "timm/<name>"))
         if arch == "resnet18_half":
             return _create_timm("resnet18", channels=(32, 64, 128, 256), zero_init_last=False)
+        if arch not in torchvision.models.list_models(torchvision.models):
+            check_choice("arch", arch, (*ARCHES, "timm/<name>", "<name of torchvision's>"))
         model: nn.Module = torchvision.models.get_model(arch, weights=None)
-        model.fc = nn.Identity()
+        setattr(model, "fc" if hasattr(model, "fc") else "classifier", nn.Flatten())
         return model
 
 
@@ -58,14 +61,23 @@ def feature_width(backbone: nn.Module) -> int:
     net: Any = backbone
     if hasattr(net, "num_features"):
         return int(getattr(net, "head_hidden_size", None) or net.num_features)
-    return int(net.layer4[-1].bn3.num_features if hasattr(net.layer4[-1], "bn3") else net.layer4[-1].bn2.num_features)
+    was = net.training
+    with torch.no_grad():
+        width = net.eval()(torch.zeros(1, 3, 64, 64)).shape[1]
+    net.train(was)
+    return int(width)
 
 
 def normalize(images: Tensor, backbone: nn.Module) -> Tensor:
     """Images N,3,H,W in [0,1] with the mean and deviation that the backbone expects (ImageNet's for a ResNet)."""
-    config: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", {})
-    mean, std = tuple(config.get("mean", _IMAGENET_MEAN)), tuple(config.get("std", _IMAGENET_STD))
+    mean, std = normalization(backbone)
     return (images - _channels(mean, images.device)) / _channels(std, images.device)
+
+
+def normalization(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel that the backbone expects."""
+    config: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", {})
+    return tuple(config.get("mean", _IMAGENET_MEAN)), tuple(config.get("std", _IMAGENET_STD))
 
 
 @cache  # a tensor made anew would have a GPU wait for the copy at every step
@@ -106,10 +118,18 @@ class FeatureMaps(nn.Module):
         return [stages[layer] for layer in self.layers]
 
 
+def check_stages(backbone: nn.Module) -> None:
+    """Raise VisaError for a network without stages of stride 4, 8, 16 and 32, such as a vision transformer."""
+    was = backbone.training
+    with torch.no_grad():
+        stage_maps(backbone.eval(), torch.zeros(1, 3, 64, 64), STAGES)
+    backbone.train(was)
+
+
 def stage_maps(backbone: nn.Module, x: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
     """Maps N,C,H/stride,W/stride of `layers`, of STAGES and STEM, of normalised images; a model may have no STEM.
 
-    A ResNet gives the stages before them, too. Raises VisaError for a timm model without stages of these strides.
+    A ResNet gives the stages before them, too. Raises VisaError for another network without stages of these strides.
     """
     net: Any = backbone
     if all(hasattr(net, name) for name in ("conv1", "bn1", "maxpool", *STAGES)):
@@ -120,20 +140,40 @@ def stage_maps(backbone: nn.Module, x: Tensor, layers: tuple[str, ...]) -> dict[
             stages[layer] = x = getattr(net, layer)(x)
         return stages
     strides = [stage["reduction"] for stage in getattr(net, "feature_info", [])]
-    if not {_STRIDES[name] for name in STAGES} <= set(strides) or not hasattr(net, "forward_intermediates"):
-        raise VisaError(f"{type(net).__name__} has no stages of stride 4, 8, 16 and 32: take a convolutional model.")
-    found = [name for name, stride in _STRIDES.items() if name in layers and stride in strides]
-    indices = [strides.index(_STRIDES[name]) for name in found]
-    return dict(zip(found, net.forward_intermediates(x, indices=indices, intermediates_only=True), strict=True))
+    needed = {_STRIDES[name] for name in STAGES}
+    if needed <= set(strides) and hasattr(net, "forward_intermediates"):
+        found = [name for name, stride in _STRIDES.items() if name in layers and stride in strides]
+        indices = [strides.index(_STRIDES[name]) for name in found]
+        return dict(zip(found, net.forward_intermediates(x, indices=indices, intermediates_only=True), strict=True))
+    by_stride = _last_of_each_stride(net.features, x) if hasattr(net, "features") and not strides else {}
+    if not needed <= by_stride.keys():
+        what = f"no stages of stride 4, 8, 16 and 32 are found in {type(net).__name__}"
+        raise VisaError(f"{what}: take a convolutional model, of timm for instance.")
+    return {name: by_stride[stride] for name, stride in _STRIDES.items() if stride in by_stride}
+
+
+def _last_of_each_stride(parts: nn.Module, x: Tensor) -> dict[int, Tensor]:
+    """The last map of each stride on the way through torchvision's `features`."""
+    width, maps = x.shape[-1], dict[int, Tensor]()
+    for part in parts.children():
+        x = part(x)
+        maps[2 ** round(math.log2(max(1, width / x.shape[-1])))] = x
+    return maps
+
+
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """The batch norms of a module, torch's and those derived from them."""
+    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
 @torch.no_grad()
 def calibrate_batch_norm(backbone: nn.Module, batches: list[Tensor]) -> None:
-    """Set an untrained backbone's batch-norm statistics to their cumulative mean over `batches`, N,3,H,W in [0,1].
+    """Set a backbone's batch-norm statistics to their cumulative mean over `batches`, N,3,H,W in [0,1].
 
-    With the initial statistics (mean 0, variance 1) a random ResNet's activations grow from block to block.
+    With the initial statistics (mean 0, variance 1) a random ResNet's activations grow from block to block, and trained
+    backbones that are compared must not differ in what images their statistics are of.
     """
-    norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms: list[Any] = batch_norms(backbone)
     momenta = [m.momentum for m in norms]
     for m in norms:
         m.reset_running_stats()
@@ -176,6 +216,15 @@ def load_weights(backbone: nn.Module, path: Path) -> nn.Module:
         raise VisaError(f"{path} holds NaN or infinite values in {bad[0]}: the run that wrote it diverged.")
     backbone.load_state_dict(state, strict=False)
     return backbone
+
+
+def load_classifier(classifier: nn.Linear, path: Path) -> None:
+    """Take over the classifier of a file of weights, if it has one of this shape under a usual name; else leave it."""
+    state = _read_state(path)
+    for name in ("fc", "classifier", "head", "head.fc"):
+        given = {part: state.get(f"{name}.{part}") for part in ("weight", "bias")}
+        if all(t is not None and t.shape == getattr(classifier, part).shape for part, t in given.items()):
+            classifier.load_state_dict(given)
 
 
 def weights_metadata(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import typer
 from visa.detect import DETECTORS
 from visa.errors import VisaError, check_choice
 from visa.paths import data_root, locked, runs_root
-from visa.pretrain import METHODS
+from visa.pretrain import DEFAULT, DEFAULT_ADAPTATION, METHODS
 
 if TYPE_CHECKING:
     from visa.execute import Outcome
@@ -146,7 +146,12 @@ def pretrain(
     object: Annotated[str, typer.Option(help="Train on the normal images of an object, or of all.")] = "all",
     images: Annotated[str, typer.Option(help="Train on an ImageNet-style folder of classes instead.")] = "",
     dataset: Annotated[str, typer.Option(help="What to call that folder's images; default: its name.")] = "",
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "simsiam",
+    method: Annotated[
+        str,
+        typer.Option(help=f"One of {', '.join(METHODS)}; default: {DEFAULT}, for weights {DEFAULT_ADAPTATION}."),
+    ] = "",
+    arch: Annotated[str, typer.Option(help="resnet50, another ResNet, or timm/NAME.")] = "",
+    weights: Annotated[str, typer.Option(help="Adapt the weights of this file instead of random ones.")] = "",
     spd: Annotated[bool, typer.Option(help="Add the SPD term.")] = True,
     setting: Values = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -165,7 +170,10 @@ def pretrain(
     from visa.pretrain.settings import configured
     from visa.runs import folder_scope, open_run, pretraining_name
 
-    settings = configured(method, spd, _settings(setting) | {"seed": seed})
+    given = {name: value for name, value in (("arch", arch), ("weights", weights)) if value}
+    chosen = {**_settings(setting), **given, "seed": seed}
+    method = method or (DEFAULT_ADAPTATION if chosen.get("weights") else DEFAULT)
+    settings = configured(method, spd, chosen)
     if dataset and not images:
         raise VisaError("dataset names a folder's images: give the folder with --images.")
     source = None if images else open_source("", [] if object == "all" else [object])
@@ -266,8 +274,11 @@ def run(
         str | None, typer.Option(help="Separated by commas, or all; default: all, or four of mini-VisA's objects.")
     ] = None,
     pretrainings: Annotated[
-        str, typer.Option(help=f"Of random, and {', '.join(METHODS)}, each also with +spd.")
-    ] = "random,simsiam,simsiam+spd",
+        str,
+        typer.Option(
+            help=f"Of random, given (those of --pretrain weights=FILE), {', '.join(METHODS)}, and these with +spd."
+        ),
+    ] = "",
     detectors: Annotated[str, typer.Option(help=f"Of {', '.join(DETECTORS)}.")] = DEFAULT_DETECTORS,
     setups: Annotated[
         str, typer.Option(help="Of 1cls (padim, patchcore), 2cls_highshot, 2cls_10shot, 2cls_5shot (the others).")
@@ -284,33 +295,34 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the stages and what they took, and stop.")] = False,
 ) -> None:
     """Run all notebooks in order, from images to tables; what is up to date is skipped."""
+    from visa import pipeline
     from visa.data.setups import SETUPS
     from visa.data.source import default_objects, open_source
-    from visa.pipeline import PRETRAININGS, GivenWeights, Matrix, check_parameters, listing, make_jobs, plan
     from visa.runs import open_run
 
     check_choice("scope", scope, ("object", "all"))
     names = _object_names(",".join(default_objects()) if objects is None else objects)
     source = open_source("", names or ["all"])
-    matrix = Matrix(
+    usual = pipeline.ADAPTATIONS if "weights" in _settings(pretrain) else pipeline.DEFAULT_PRETRAININGS
+    matrix = pipeline.Matrix(
         objects=[source.check_object(o) for o in names or source.objects],
-        pretrainings=_chosen("pretraining", pretrainings, PRETRAININGS),
+        pretrainings=_chosen("pretraining", pretrainings or ",".join(usual), pipeline.PRETRAININGS),
         detectors=_chosen("detector", detectors, tuple(DETECTORS)),
         setups=_chosen("setup", setups, SETUPS),
         seeds=[_number("seed", s) for s in _parts(seeds)],
         scope=scope,
-        weights=[GivenWeights.parse(text) for text in weights or ()],
+        weights=[pipeline.GivenWeights.parse(text) for text in weights or ()],
         pretrain=_settings(pretrain),
         score=_settings(score),
         ablation=ablation,
     )
     target = open_run(name, source, make=False)
-    stages = plan(source, target, matrix)
-    check_parameters(stages)
-    jobs = make_jobs(stages, source, target)
+    stages = pipeline.plan(source, target, matrix)
+    pipeline.check_parameters(stages)
+    jobs = pipeline.make_jobs(stages, source, target)
     current = {job.stage.name for job in jobs if job.is_current()}
     if dry_run:
-        typer.echo(listing(jobs, current))
+        typer.echo(pipeline.listing(jobs, current))
     typer.echo(f"plan for {target.root.name}: {len(jobs)} stages, {len(jobs) - len(current)} to run")
     if dry_run:
         return

@@ -28,8 +28,11 @@ VERSIONS: dict[str, int] = {}
 _ABLATION_TAKES = ("pretrain_root", "arch", "epochs", "batch_size", "image_size", "base_lr", "device", "precision")
 _PLANNED = ("object", "method", "spd", "seed", "run", "visa_root", "pretraining", "scope", "detectors", "setups")
 DEFAULT_DETECTORS = tuple(name for name, entry in DETECTORS.items() if entry.default)
-PRETRAININGS = ("random", *(f"{method}{spd}" for method in METHODS for spd in ("", "+spd")))
+UNTRAINED = ("random", "given")
+_TRAINED = (f"{method}{spd}" for method in METHODS for spd in ("", "+spd"))
+PRETRAININGS = (*UNTRAINED, *(name for name in _TRAINED if name != "auxiliary"))  # the auxiliary classifier is SPD's
 DEFAULT_PRETRAININGS = ("random", "simsiam", "simsiam+spd")
+ADAPTATIONS = ("given", "auxiliary+spd", "simsiam", "simsiam+spd")  # the same for given weights
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,10 @@ class Matrix:
         for setting in (*self.pretrain, *self.score):
             if setting in _PLANNED or (setting == "weights" and setting in self.score):
                 raise VisaError(f"setting {setting!r} belongs to the plan: visa run has an option of its own for it.")
+        untrained = UNTRAINED[bool(self.pretrain.get("weights"))]
+        if other := set(UNTRAINED) & set(self.pretrainings) - {untrained}:
+            what = "are given" if untrained == "given" else "are not given (--pretrain weights=FILE)"
+            raise VisaError(f"weights {what}, so that there is no pre-training {other.pop()!r}: take {untrained!r}.")
         for file in filter(None, (self.pretrain.get("weights"), self.pretrain.get("pretrain_root"))):
             if not Path(str(file)).expanduser().exists():
                 raise VisaError(f"there is no {str(file)!r}: check the path given with --pretrain.")

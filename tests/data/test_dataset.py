@@ -1,6 +1,5 @@
 """Image files as tensors, whatever their format; a file made by an enemy or by accident ends in one sentence."""
 
-import contextlib
 import io
 import struct
 import zlib
@@ -100,27 +99,19 @@ def test_a_mask_of_another_kind_is_refused(tmp_path, mode):
         read_mask(tmp_path / "a.tif")
 
 
-@pytest.mark.parametrize("kept", [0, 100, -30])
-def test_a_truncated_image_is_named(tiny_root, samples, kept):
-    file = tiny_root / samples[0].image
-    file.write_bytes(file.read_bytes()[:kept])
-    for read in (lambda: VisaDataset(tiny_root, samples)[0], lambda: load_images(tiny_root, samples, (4, 4))):
-        with pytest.raises(VisaError, match=r"000\.JPG cannot be decoded"):
-            read()
-
-
-def test_a_missing_file_and_a_mask_of_another_size_are_named(tiny_root, samples):
+def test_a_missing_or_truncated_file_and_a_mask_of_another_size_are_named(tiny_root, samples):
     dataset = VisaDataset(tiny_root, samples, size=(4, 4))
     Image.new("L", (5, 5)).save(tiny_root / samples[5].mask)
     (tiny_root / samples[0].image).unlink()
+    (tiny_root / samples[1].image).write_bytes((tiny_root / samples[1].image).read_bytes()[:-30])
     (tiny_root / samples[4].mask).unlink()
-    told = (r"no image at .*Normal/000\.JPG", r"no image at .*000\.png", r"5 x 5 but its image .* is 12 x 8")
-    for index, sentence in zip((0, 4, 5), told, strict=True):
+    told = {0: r"no image at .*Normal/000\.JPG", 1: r"Normal/001\.JPG cannot be decoded"}
+    told |= {4: r"no image at .*000\.png", 5: r"5 x 5 but its image .* is 12 x 8"}
+    for index, sentence in told.items():
         with pytest.raises(VisaError, match=sentence):
             dataset[index]
-
-
-READERS = (read_image, read_mask, upright_size)
+    with pytest.raises(VisaError, match=told[1]):
+        load_images(tiny_root, samples[1:], (4, 4))
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -160,24 +151,13 @@ def test_what_is_no_image_ends_in_one_sentence_and_starts_no_program(tmp_path, m
     file = tmp_path / f"a.{suffix}"
     file.write_bytes(data)
     monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("another program was started"))
-    for read in READERS:
+    for read in (read_image, read_mask, upright_size):
         with pytest.raises(VisaError, match=r"a\.\w+ cannot be decoded \(.*\): fetch it again\.$") as told:
             read(file)
         assert "\n" not in str(told.value) and " object at 0x" not in str(told.value)
     with pytest.raises(ValueError):
         decode(file, 16)
     assert "EPS" not in FORMATS
-
-
-def test_flipped_bytes_never_do_more_than_that(tmp_path):
-    rng = np.random.default_rng(1)
-    for sound in 60 * (JPEG, PNG):
-        data = np.frombuffer(sound, np.uint8).copy()
-        data[rng.integers(8, len(data), 5)] = rng.integers(256, size=5)
-        (tmp_path / "a").write_bytes(data.tobytes())
-        for read in READERS:
-            with contextlib.suppress(VisaError):
-                read(tmp_path / "a")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (30_000, 20), (3, 5_000)])

@@ -97,6 +97,12 @@ def test_derived_splits_have_visas_shares_and_stay_the_same(mvtec, plain, monkey
     kinds = ("train normal", "train anomaly", "test normal", "test anomaly")
     assert counts(rows["2cls_highshot"]) == dict(zip(kinds, (10, 3, 7, 2), strict=True))
     assert counts(rows["2cls_fewshot"]) == dict(zip(kinds, (8, 2, 9, 3), strict=True))
+    for root, name in ((mvtec, "bottle"), (plain, "bolt")):
+        few, high, one = (
+            {s.image for s in open_source(str(root)).samples(t, name, "train", "normal")}
+            for t in ("2cls_fewshot", "2cls_highshot", "1cls")
+        )
+        assert few < high < one, "they nest, so that images are left that no split tests"
     bolt = open_source(str(plain)).samples("2cls_highshot", "bolt", split="train")
     monkeypatch.chdir(plain / "bolt")
     assert [part.name for root in (".", "good/..") for part in find_parts(Path(root))] == ["bolt", "bolt"]
@@ -201,7 +207,7 @@ def test_an_anomaly_does_not_train_a_1_class_detector(plain):
     file.write_text(file.read_text().replace("bolt,test,", "bolt,train,"))
     (bolt,) = verify(plain, ["bolt"])
     assert not bolt.ok and "bolt/bad/00.JPG is an anomaly in 1cls training" in bolt.errors[0]
-    assert "0 normal images for 1cls test: nothing can be measured, and" in "\n".join(bolt.warnings)
+    assert "no normal image for 1cls test: nothing can be measured" in "\n".join(bolt.warnings)
 
 
 def test_prepare_makes_the_tree_of_own_folders(plain, mvtec, tmp_path):

@@ -5,10 +5,14 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from visa.data.setups import SPLIT_TYPE, Split, load_splits, obstacle, save_splits, splits
-from visa.data.source import open_source
-from visa.data.splits import Sample, select
+from visa.data.objects import OBJECTS, SPLIT_TYPES
+from visa.data.setups import SPLIT_TYPE, clean_normals, load_splits, obstacle, save_splits, splits
+from visa.data.source import Source, open_source
+from visa.data.splits import select
 from visa.errors import VisaError
+
+CLEAN_COUNTS = {"pcb1": 179, "pcb2": 178, "pcb3": 180, "pcb4": 181, "capsules": 111, "candle": 176, "macaroni1": 176}
+CLEAN_COUNTS |= {"macaroni2": 176, "cashew": 89, "chewinggum": 89, "fryum": 89, "pipe_fryum": 89}
 
 
 def row(object, split, label, number):
@@ -62,6 +66,31 @@ def test_draws_follow_from_the_seed_stay_when_more_are_asked_for_and_can_be_save
     assert load_splits(tmp_path / "new" / "splits.json") == five
 
 
+def test_clean_normals_are_training_images_of_every_setup(source, mini_root):
+    assert [len(clean_normals(source, name)) for name in source.objects] == [30, 7]
+    file = source.root / "split_csv" / "2cls_fewshot.csv"
+    file.write_text(
+        file.read_text().replace("fryum,train,normal,fryum/train/normal/3.", "fryum,test,normal,fryum/train/normal/3.")
+    )
+    assert len(clean_normals(open_source(str(source.root)), "fryum")) == 29
+    few, high, one = (
+        {s.image for s in open_source(str(mini_root)).samples(split_type, "fryum", "train", "normal")}
+        for split_type in ("2cls_fewshot", "2cls_highshot", "1cls")
+    )
+    assert few < high < one, "mini-VisA's splits nest"
+    assert {s.image for s in clean_normals(open_source(str(mini_root)), "fryum")} == few
+
+
+@pytest.mark.real
+def test_clean_normals_of_all_twelve_objects_on_the_official_split_files(real_root):
+    source = Source(real_root, "VisA", False, tuple(OBJECTS))
+    clean = {name: {s.image for s in clean_normals(source, name)} for name in OBJECTS}
+    for name, images in clean.items():
+        tested = {s.image for t in SPLIT_TYPES for s in source.samples(t, name, split="test")}
+        assert images and not images & tested
+    assert {name: len(images) for name, images in clean.items()} == CLEAN_COUNTS
+
+
 def test_an_image_in_both_parts_is_refused_also_in_a_file(source, tmp_path):
     (split,) = splits(source, "fryum", "2cls_highshot")
     with pytest.raises(VisaError, match=r"fryum/test/normal/0\.JPG is in training and in test"):
@@ -94,11 +123,7 @@ def test_an_unfit_split_is_told_before_anything_is_trained(source, setup, gone, 
     assert sentence in obstacle(open_source(str(source.root)), "fryum", setup)
 
 
-def test_other_mistakes_are_told_in_one_sentence(tmp_path):
-    alien = Sample("pcb1", "train", "normal", "a.JPG", "")
-    for setup, train, told in (("2cls", (), "unknown setup '2cls'"), ("1cls", (alien,), "images of pcb1")):
-        with pytest.raises(VisaError, match=told):
-            Split(setup, "fryum", 0, train, ())
+def test_a_file_that_holds_no_splits_is_told_in_one_sentence(tmp_path):
     with pytest.raises(VisaError, match="no splits at"):
         load_splits(tmp_path / "absent.json")
     for content in ("nothing", "[1]", '[{"setup": "1cls"}]', "{}x"):

@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from visa.data.verify import ObjectReport, verify
-from visa.errors import VisaError
 
 MASK = "fryum/Data/Masks/Anomaly/000.png"
 IMAGE = "fryum/Data/Images/Anomaly/000.JPG"
@@ -86,12 +85,6 @@ def test_splits_annotations_masks_and_files_must_agree(tiny_root):
     assert f"{MASK} marks 1 classes, but image_anno.csv says normal" in errors
     (tiny_root / "fryum/image_anno.csv").unlink()
     assert "no annotations at" in fryum(tiny_root).errors[0]
-
-
-def test_no_root_and_an_unknown_object_are_told(tiny_root, tmp_path):
-    for root, sentence in ((tmp_path, "no split file"), (tiny_root, "Did you mean 'fryum'")):
-        with pytest.raises(VisaError, match=sentence):
-            verify(root, ["fryumm"])
 
 
 @pytest.mark.real

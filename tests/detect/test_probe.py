@@ -2,15 +2,11 @@
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
-from torch.nn.functional import avg_pool2d
 
-from visa.backbone import create_backbone
 from visa.data.setups import Split
-from visa.data.splits import Sample, read_split, select, split_file
-from visa.detect import probe
-from visa.detect.probe import features_of, fit_probe, pooled_features, score_split
+from visa.data.splits import Sample, select
+from visa.detect.probe import fit_probe, score_split
 from visa.detect.shared import Context
 from visa.errors import VisaError
 from visa.metrics import image_metrics
@@ -29,31 +25,9 @@ def test_probe_finds_the_feature_that_tells_anomalies_whatever_its_scale(tmp_pat
     assert image_metrics(scores, np.array([s.label == "anomaly" for s in parts[1]]))["auroc"] > 0.95
 
 
-def test_each_image_passes_the_backbone_once_however_many_splits_hold_it(mini_root, monkeypatch):
-    monkeypatch.setattr(probe, "SIZE", (64, 64))
-    samples = select(read_split(split_file(mini_root, "2cls_highshot")), object="fryum")
-    context, seen = Context(create_backbone("resnet18_half").eval(), mini_root), []
-    batches = Context.batches
-    monkeypatch.setattr(Context, "batches", lambda self, new, size: seen.append(len(new)) or batches(self, new, size))
-    first = features_of(context, samples[:5])
-    again = features_of(context, samples[6:2:-1])
-    assert seen == [5, 2]
-    np.testing.assert_array_equal(again[-1], first[3])
-    assert first.shape == (5, 2 * (64 + 128 + 256))
-
-
 def test_classes_of_unequal_size_are_balanced():
     """Nine normal images for each anomaly move a plain classifier's boundary, not this one's."""
     x = np.r_[np.full(90, -1.0), np.full(10, 1.0)][:, None]
     assert fit_probe(x, x[:, 0] > 0).decision_function([[0.0]]) == pytest.approx(0, abs=0.05)
     with pytest.raises(VisaError, match="2-class"):
         fit_probe(x[:90], np.zeros(90))
-
-
-def test_pooled_features_are_mean_and_maximum_of_every_map():
-    images = torch.rand(5, 3, 8, 12)
-    pooled = pooled_features(lambda x: [x, avg_pool2d(x, 2)], images.split(2))
-    half = avg_pool2d(images, 2)
-    expected = [images.mean((2, 3)), half.mean((2, 3)), images.amax((2, 3)), half.amax((2, 3))]
-    np.testing.assert_allclose(pooled, torch.cat(expected, dim=1), rtol=1e-6)
-    assert pooled.dtype == np.float32

@@ -75,18 +75,3 @@ def test_files_that_hold_no_scores_are_refused_and_no_code_is_run(tmp_path, scor
         file.write_bytes(content)
         with pytest.raises(VisaError, match="holds no scores"):
             load_scores(file)
-
-
-@pytest.mark.parametrize(
-    ("factor", "paths", "sentence"),
-    [
-        (1, PATHS[:2], "one each"),
-        (1, [PATHS[0], *PATHS[:2]], "one each"),
-        (1, ["../out.JPG", *PATHS[1:]], "leaves the folder"),
-        (np.nan, PATHS, "NaN"),
-    ],
-)
-def test_unusable_full_maps_are_refused(tmp_path, scores, factor, paths, sentence):
-    with pytest.raises(VisaError, match=sentence):
-        save_full_maps(tmp_path, scores.maps * np.float32(factor), paths, SIZES)
-    assert not list(tmp_path.iterdir())

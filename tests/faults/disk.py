@@ -91,9 +91,8 @@ def main():
         folder, shared = Path(scratch), Path(scratch, "shared", ODD)
         folder.chmod(0o755)  # everybody reads what the commands read
         write_mini_visa(shared / "VisA", ("fryum",), normal=24, anomaly=12, size=64, workers=1)
-        save_weights(
-            create_backbone("resnet18_half"), shared / "w.safetensors", {"settings": {"arch": "resnet18_half"}}
-        )
+        about = {"settings": {"arch": "resnet18_half"}}
+        save_weights(create_backbone("resnet18_half"), shared / "w.safetensors", about)
         cases = [(fault, name) for fault in FAULTS for name in COMMANDS]
         rows = [attack(*case, shared, folder / f"{i} {ODD}") for i, case in enumerate(cases)]
     if options.out:

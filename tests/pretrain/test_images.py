@@ -69,10 +69,13 @@ def test_a_fingerprint_is_of_paths_and_sizes_alone(tmp_path):
 
 
 def test_in_a_flat_folder_every_image_is_its_own_class(tmp_path):
-    write_folder(tmp_path, classes=1, each=12)
+    write_folder(tmp_path, classes=1, each=20)
     data = folder_data(str(tmp_path / "class0"), 16, workers=0)
-    assert data.held_out.shape == (5, 3, 18, 18) and data.images.classes == len(data.images) == 7
-    assert only(data.images, [6, 0]).labels.tolist() == [6, 0]
+    assert data.held_out.shape == (8, 3, 18, 18) and len(data.images) == 12
+    names = sorted(f"{i}.jpg" for i in range(20))
+    trained = [data.images.files.path(i).name for i in range(12)]
+    assert data.images.classes == 20, "held-out images keep their class, as ImageNet's classes keep their numbers"
+    assert [names[label] for label in only(data.images, range(12)).labels.tolist()] == trained
 
 
 def test_images_beside_class_folders_are_refused(tmp_path):
@@ -82,11 +85,11 @@ def test_images_beside_class_folders_are_refused(tmp_path):
 
 
 def test_held_out_images_are_not_trained_on(tmp_path):
-    data = folder_data(str(write_folder(tmp_path)), 16, workers=0)
+    data = folder_data(str(write_folder(tmp_path, each=6)), 16, workers=0)
     trained = only(data.images, range(len(data.images))).images
-    assert len(trained) + len(data.held_out) == 12 and data.images.classes == 3
+    assert len(trained) + len(data.held_out) == 18 and data.images.classes == 3
     assert not any(torch.equal(image, other) for image in data.held_out for other in trained)
-    with pytest.raises(VisaError, match="4 images below pretrain_root"):
+    with pytest.raises(VisaError, match="6 images below pretrain_root"):
         folder_data(str(tmp_path / "class0"), 16)
 
 
@@ -165,7 +168,7 @@ def test_too_many_corrupt_images_stop_the_run(tmp_path, monkeypatch):
 
 
 def test_a_corrupt_held_out_image_is_left_out_and_reported(tmp_path):
-    (write_folder(tmp_path) / "class0" / "0.jpg").write_bytes(b"")
+    (write_folder(tmp_path, each=6) / "class0" / "0.jpg").write_bytes(b"")
     data = folder_data(str(tmp_path), 16, workers=0)
     (skipped,) = data.images.skipped
-    assert len(data.held_out) == 4 and "0.jpg: the file is empty" in skipped
+    assert len(data.held_out) == 7 and "0.jpg: the file is empty" in skipped

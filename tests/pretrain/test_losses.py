@@ -8,8 +8,8 @@ import torch
 
 from visa.pretrain.mocov2 import info_nce
 from visa.pretrain.simclr import nt_xent
-from visa.pretrain.simsiam import feature_std, simsiam_loss
-from visa.pretrain.spd import spd_cross_entropy, spd_loss
+from visa.pretrain.simsiam import simsiam_loss
+from visa.pretrain.spd import feature_std, spd_cross_entropy, spd_loss
 
 
 def cos(x, y):

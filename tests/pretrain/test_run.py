@@ -9,12 +9,13 @@ from safetensors.torch import load_file
 
 from visa import cli
 from visa.backbone import load_backbone
+from visa.data.objects import SPLIT_TYPES
 from visa.data.source import open_source
 from visa.errors import VisaError
 from visa.pretrain import METHODS
 from visa.pretrain.fabric import make_fabric
 from visa.pretrain.images import folder_data, training_data
-from visa.pretrain.run import is_finished, run_pretraining, run_random
+from visa.pretrain.run import is_finished, run_pretraining, run_untrained
 from visa.pretrain.settings import REFERENCE, configured, variants
 from visa.provenance import read_sidecar
 
@@ -29,19 +30,23 @@ def data(mini_root):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_leaves_weights_curves_and_diagnosis(data, tmp_path, method):
+def test_every_method_leaves_weights_curves_and_diagnosis(data, mini_root, tmp_path, method):
     settings = configured(method, True, SMALL | {"eta": 0.5})
     assert not is_finished(settings, data, tmp_path)
     run_pretraining(settings, data, tmp_path, make_fabric("cpu"))
     load_backbone("resnet18_half", tmp_path / "backbone.safetensors")
     assert ("fc.weight" in load_file(tmp_path / "backbone.safetensors")) is (method == "supervised")
     curves = pd.read_csv(tmp_path / "curves.csv")
-    assert len(curves) == len(data.images) // 8
+    assert len(curves) == len(data.images) // 8 > 0
     assert (curves["loss"] - curves["base"] - 0.5 * curves["spd"]).abs().max() < 1e-5
     diagnosis = json.loads((tmp_path / "diagnosis.json").read_text())
-    assert {"cos_weak", "cos_blend", "triplet", "probe_auroc", "probe_accuracy"} <= set(diagnosis)
+    cosines = {"cos_weak", "cos_blend", "triplet"} if method != "auxiliary" else {"spd_accuracy"}
+    assert cosines | {"probe_auroc", "probe_accuracy", "term", "learned"} <= set(diagnosis)
     facts = read_sidecar(tmp_path / "backbone.safetensors")
     assert facts["pretraining"] == f"{method}+spd" and facts["synthetic"] and facts["images_per_second"] > 0
+    source = open_source(str(mini_root))
+    tested = {s.image for t in SPLIT_TYPES for s in source.samples(t, object="fryum", split="test")}
+    assert len(facts["clean_images"]) == len(data.images) + len(data.held_out) and not tested & {*facts["clean_images"]}
     assert is_finished(settings, data, tmp_path)
     assert not is_finished(configured(method, True, SMALL | {"seed": 1}), data, tmp_path)
 
@@ -56,7 +61,7 @@ def test_the_same_training_writes_the_same_bytes(data, tmp_path):
 
 
 def test_the_random_baseline_has_calibrated_statistics(data, tmp_path):
-    run_random(configured("simsiam", False, SMALL), data, tmp_path)
+    run_untrained(configured("simsiam", False, SMALL), data, tmp_path)
     weights = load_file(tmp_path / "backbone.safetensors")
     assert weights["bn1.running_mean"].abs().sum() > 0
     assert set(json.loads((tmp_path / "diagnosis.json").read_text())) == {"probe_auroc", "probe_accuracy"}
@@ -65,11 +70,11 @@ def test_the_random_baseline_has_calibrated_statistics(data, tmp_path):
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder `imagenet/train` of two classes of eight images."""
-    for i in range(16):
+    """A folder `imagenet/train` of two classes of ten images."""
+    for i in range(20):
         file = tmp_path / "imagenet" / "train" / f"class{i % 2}" / f"{i}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (40, 40), (16 * i, 255 - 8 * i, 60)).save(file)
+        Image.new("RGB", (40, 40), (12 * i, 255 - 8 * i, 60)).save(file)
     return tmp_path / "imagenet" / "train"
 
 

@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 from visa.cli import app
 from visa.detect.scores import save_scores
 from visa.errors import VisaError
-from visa.metrics import image_metrics, pixel_metrics
-from visa.report.browser.build import LEVELS, build_browser, levels_of, read_record, scale_of
+from visa.report.browser.build import LEVELS, build_browser, levels_of, scale_of
 
 
 def value_of(file):
@@ -39,22 +38,6 @@ def test_a_level_is_a_threshold_on_the_scores_themselves():
     maps[0, 0, 0] = np.nan
     with pytest.raises(VisaError, match="NaN"):
         scale_of(maps)
-
-
-def test_a_record_has_the_counts_of_the_maps_and_the_scores_to_the_last_digit(scored, tmp_path):
-    scores = scored.scores["fryum", "random", "padim"]
-    odd = np.nextafter(np.float32(0.1), np.float32(1)) * np.arange(1, len(scores.paths) + 1, dtype=np.float32)
-    save_scores(tmp_path / "run/scores.npz", changed(scores, image_scores=odd))
-    record = read_record(tmp_path / "run/scores.npz", tmp_path / "run/browser/scored")
-    assert np.array_equal(np.float32(record["image_scores"]), odd)
-    own, truth, maps = record["maps"], scores.masks[scores.known], scores.maps[scores.known]
-    for k in range(0, LEVELS, 20):
-        called = maps >= own["low"] + k * own["step"]
-        assert sum(own["positives"][k:]) == (called & (truth == 1)).sum()
-        assert sum(own["negatives"][k:]) == (called & (truth == 0)).sum()
-    exact = pixel_metrics(levels_of(maps, own["low"], own["step"]), truth)
-    assert record["au_pr"]["pixel"] == pytest.approx(exact["au_pr"], rel=1e-9)
-    assert record["au_pr"]["image"] == image_metrics(odd, scores.labels)["au_pr"]
 
 
 @pytest.fixture

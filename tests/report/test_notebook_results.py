@@ -7,14 +7,13 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
-import pandas as pd
 import pytest
 
 import visa
 from visa.data.setups import SPLIT_TYPE
 from visa.data.source import open_source
+from visa.detect.score import score_metrics, write_metrics
 from visa.detect.scores import Scores, save_scores
-from visa.report.tables import COLUMNS
 from visa.runs import open_run
 
 NOTEBOOK = Path(visa.__file__).parents[1] / "notebooks" / "05_results.ipynb"
@@ -32,21 +31,20 @@ def make_run(root, pretrainings, scored, classes):
         setup, detector = case.split()
         test = source.samples(SPLIT_TYPE[setup], object=object, split="test")
         labels = np.array([s.label == "anomaly" for s in test], np.uint8)
-        masks, levels = np.zeros((len(test), 16, 20), np.uint8), ("image", "pixel")
+        masks = np.zeros((len(test), 16, 20), np.uint8)
         masks[labels == 1, 4:8, 5:9] = 1
         maps = (rng.normal(size=masks.shape) + masks).astype(np.float32)
         if detector == "probe":
-            maps, masks, levels = None, None, ("image",)
+            maps, masks = None, None
         for seed, draw in product(range(seeds), range(draws)):
             values, known = (rng.normal(size=len(test)) + labels).astype(np.float32), np.ones(len(test), bool)
             folder = run.score_dir(object, pretraining, object, seed)
             s = Scores([s.image for s in test], labels, values, maps, masks, known, setup, object, detector, draw)
             save_scores(folder / setup / detector / f"draw{draw}" / "scores.npz", s)
-            of = (source.name, object, setup, draw, pretraining, seed, detector)
-            measured = product(("", *classes), levels, ("auroc", "au_pr"))
-            rows[folder] += [(*of, *metric, rng.uniform()) for metric in measured]
-    for folder, own in rows.items():
-        pd.DataFrame(own, columns=list(COLUMNS)).to_csv(folder / "metrics.csv", index=False)
+            rows[folder, object, pretraining, seed] += score_metrics(s, dict.fromkeys(s.paths, classes))
+    for (folder, *of), own in rows.items():
+        about = dict(zip(("object", "pretraining", "seed"), of, strict=True))
+        write_metrics(folder / "metrics.csv", own, dataset=source.name, **about)
     return run.root / "results"
 
 

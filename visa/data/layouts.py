@@ -12,8 +12,9 @@ from visa.errors import VisaError, check_choice
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # in either case
 TRAINING_SHARES = {"1cls": 0.9, "2cls_highshot": 0.6, "2cls_fewshot": 0.2}  # as in VisA
-TEST_LEAST = 5  # normal images that 1cls keeps for test: fewer cannot judge a pre-training
+TEST_LEAST = 5  # normal images that 1cls keeps for test: fewer say little of false alarms
 FEW_SHOT_LEAST = 10  # images of each label for few-shot training, so that ten shots can be drawn
+FEW_SHOT_NORMAL = 0.5  # of the normal images train there: VisA's share would leave few that train in every set-up
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,10 @@ def find_parts(root: Path) -> list[Part]:
 def root_samples(root: Path, split_type: str) -> list[Sample]:
     """The rows of a split: of the root's own file where it has split_csv/, else made from its folders.
 
-    MVTec-AD's folders are its 1cls split. Every other split takes VisA's share of an object's images for training:
-    1cls 90 % of the normal ones (5 stay for test where there are 10), 2cls_highshot 60 % and 2cls_fewshot 20 % of
-    each label (but 10 where there are 20). Which ones follows from a hash of their names: always the same.
+    MVTec-AD's folders are its 1cls split. Every other split takes a share of an object's images for training: 1cls
+    90 % of the normal ones (5 stay for test where there are 10), 2cls_highshot 60 % of each label, as in VisA, and
+    2cls_fewshot half of the normal and 20 % of the anomalous ones (but 10 where there are 20). Which ones follows from
+    a hash of their names, always the same, and splits nest: what trains in a smaller one trains in a larger one.
     Raises VisaError as `read_split` and `find_parts`, and for a file whose name holds control characters or is no
     UTF-8.
     """
@@ -108,20 +110,21 @@ def _part_samples(root: Path, part: Part, split_type: str) -> list[Sample]:
     chosen = set(train)
     if split_type != "1cls" or not test:
         pools = {"normal": train + test, "anomaly": list(masks)}
-        chosen = {i for label, images in pools.items() for i in _training(split_type, label, images, part.name)}
+        chosen = {i for label, images in pools.items() for i in _training(split_type, label, images, part, set(test))}
     labelled = [(image, "normal", "") for image in train + test]
     labelled += [(image, "anomaly", mask) for image, mask in masks.items()]
     rows = [Sample(part.name, "train" if i in chosen else "test", label, i, mask) for i, label, mask in labelled]
     return [s for split in ("train", "test") for s in rows if s.split == split]
 
 
-def _training(split_type: str, label: str, images: Sequence[str], object: str) -> list[str]:
-    """The images that train: those whose paths below the object's folder have the lowest hashes."""
+def _training(split_type: str, label: str, images: Sequence[str], part: Part, last: set[str]) -> list[str]:
+    """The images that train: those whose paths below the object's folder have the lowest hashes, `last` after them."""
     half = len(images) // 2
-    count = round(TRAINING_SHARES[split_type] * len(images))
+    few_normal = split_type == "2cls_fewshot" and label == "normal"
+    count = round((FEW_SHOT_NORMAL if few_normal else TRAINING_SHARES[split_type]) * len(images))
     if split_type == "1cls":
         count = 0 if label == "anomaly" else min(count, len(images) - min(TEST_LEAST, half))
     if split_type == "2cls_fewshot":
         count = max(count, min(FEW_SHOT_LEAST, half))
-    hashed = {image: f"{split_type}/{image.removeprefix(f'{object}/')}" for image in images}
-    return sorted(images, key=lambda image: hashlib.sha256(hashed[image].encode()).hexdigest())[:count]
+    hashes = {i: hashlib.sha256(i.removeprefix(f"{part.name}/").encode()).hexdigest() for i in images}
+    return sorted(images, key=lambda image: (image in last, hashes[image]))[:count]

@@ -67,11 +67,13 @@ class Source:
         rows = [_rows_digests(f, f.stat().st_mtime_ns).get(name) for f in files for name in wanted]
         if all((self.root / name / "Data").is_dir() for name in wanted):
             return digest([description(self.root), rows, *(folder_fingerprint(self.root / name) for name in wanted)])
-        paths = [path for s in self.samples("1cls") if s.object in wanted for path in (s.image, s.mask) if path]
+        samples = {t: [s for s in self.samples(t) if s.object in wanted] for t in SPLIT_TYPES}
+        made = [[(s.split, s.image) for s in of_type] for of_type in samples.values() if not files]
+        paths = [path for s in samples["1cls"] for path in (s.image, s.mask) if path]
         paths += [anno for name in wanted if (self.root / (anno := f"{name}/image_anno.csv")).is_file()]
         found = [(path, self.root / path) for path in paths]
         facts = [(path, f.stat().st_size, f.stat().st_mtime_ns) if f.is_file() else path for path, f in found]
-        return digest([description(self.root), rows, facts])
+        return digest([description(self.root), rows, made, facts])
 
 
 def annotations(root: Path, name: str, columns: Sequence[str] = ("image", "label", "mask")) -> Annotated:

@@ -1,7 +1,4 @@
-"""What is no defect: the plain benches that the objects lie on, and dust, crumbs and natural blemishes.
-
-One bench is the same in every picture but for a slight shift; no mask marks what wear leaves.
-"""
+"""What is no defect: the plain benches that the objects lie on, and dust, crumbs and natural blemishes."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -10,14 +7,13 @@ import cv2
 import numpy as np
 
 from visa.mini.canvas import Canvas, Colour, FloatMap, Patch, linear, texture
-from visa.mini.defects import Body, Lay
+from visa.mini.defects import STEP, Body, Lay
 from visa.mini.shapes import Pose, blob
 
 DUST = ((226, 222, 214), (74, 68, 62))
 LOW = 0.006  # height: what is below is bench
 Normal = tuple[float, float]  # mean and standard deviation
 Drawing = Callable[[Canvas, np.random.Generator], Body]
-STEP = 4  # subpixels between the places of which one is drawn
 
 
 def mat(canvas: Canvas, rng: np.random.Generator, colour: Colour) -> None:

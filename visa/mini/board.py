@@ -1,7 +1,4 @@
-"""Circuit boards: a description (size, colours, parts, printing) becomes a board; and what goes wrong with boards.
-
-Parts are bent, molten, missing or misplaced; boards are burnt, broken and soiled.
-"""
+"""Circuit boards: a description (size, colours, parts, printing) becomes a board; and what goes wrong with boards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -181,8 +178,7 @@ def extra(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stren
     if rng.random() < 0.5:
         kind = str(rng.choice(["resistor", "capacitor", "timer"][: 2 if strength < 0.75 else 3]))
         pose = Pose(*_free(body, rng, 0.035), rng.uniform(0, 360), body.pose.scale)
-        part = mount(canvas, kind, pose)
-        canvas.mark(canvas.patch(part.on_picture()), name)
+        canvas.mark(canvas.patch(mount(canvas, kind, pose).on_picture()), name)
         return
     x, y = _free(body, rng, 0.02)
     for _ in range(rng.integers(1, 4)):

@@ -102,10 +102,8 @@ class Canvas:
     def grain(self, patch: Patch, texture: FloatMap, colour: float = 0.0, relief: float = 0.0) -> None:
         """Let a texture (as wide as the patch, about unit variance) vary the brightness and the height."""
         weighted = patch.cover * texture
-        if colour:
-            self.albedo[patch.window] *= np.clip(1 + colour * weighted, 0.05, 3)[..., None]
-        if relief:
-            self.height[patch.window] += relief * weighted
+        self.albedo[patch.window] *= np.clip(1 + colour * weighted, 0.05, 3)[..., None]
+        self.height[patch.window] += relief * weighted
 
     def level(self, patch: Patch, to: FloatMap | float | None = None) -> None:
         """Make the patch flat, or as high as `to` says: the relief below does not show through what comes on top."""

@@ -44,17 +44,17 @@ class Body:
 
 Defect = Callable[[Canvas, Body, str, np.random.Generator, float], None]
 Lay = Callable[[Canvas, Pose, np.random.Generator], Body]  # draws a piece in a pose
+STEP = 4  # subpixels between the places of which one is drawn
 
 
 def pick(body: Body, rng: np.random.Generator, least: float = 0.0, most: float = 1.0) -> tuple[float, float]:
     """A random place on the body between `least` and `most` units from its edge (the nearest there is, at worst)."""
-    step = 4
-    coarse = cv2.copyMakeBorder((body.cover[::step, ::step] > 0.5).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
-    depth = cv2.distanceTransform(coarse, cv2.DIST_L2, 3)[1:-1, 1:-1] * step / len(body.cover)
+    coarse = cv2.copyMakeBorder((body.cover[::STEP, ::STEP] > 0.5).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+    depth = cv2.distanceTransform(coarse, cv2.DIST_L2, 3)[1:-1, 1:-1] * STEP / len(body.cover)
     miss = np.where(depth > 0, np.maximum(np.maximum(least - depth, depth - most), 0), np.inf)
     rows, columns = np.nonzero(miss <= miss.min() + 1e-6)
     k = rng.integers(len(rows))
-    return float((columns[k] + 0.5) * step / len(body.cover)), float((rows[k] + 0.5) * step / len(body.cover))
+    return float((columns[k] + 0.5) * STEP / len(body.cover)), float((rows[k] + 0.5) * STEP / len(body.cover))
 
 
 def spot(colours: Sequence[Colour]) -> Defect:
@@ -64,8 +64,8 @@ def spot(colours: Sequence[Colour]) -> Defect:
         x, y = pick(body, rng, 0.012)
         radius = rng.uniform(0.012, 0.03) * (0.6 + 0.4 * strength)
         patch = canvas.patch(Pose(x, y)(blob(rng, radius)), soft=0.003).within(body.cover)
-        canvas.paint(patch, colours[int(rng.integers(len(colours)))], opacity=min(0.9, 0.25 + 0.55 * strength))
-        canvas.mark(patch, name)
+        colour = colours[int(rng.integers(len(colours)))]
+        canvas.paint(patch, colour, opacity=min(0.9, 0.25 + 0.55 * strength), mark=name)
 
     return draw
 
@@ -168,8 +168,7 @@ def fibre(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stren
     """Something foreign: a hair or a thread that lies over the body."""
     x, y = pick(body, rng, 0.02)
     path = wander(rng, rng.uniform(0.12, 0.26), bend=1.1, n=40)
-    outline = Pose(x, y, rng.uniform(0, 360))(ribbon(path, rng.uniform(0.003, 0.006)))
-    patch = canvas.patch(outline)
+    patch = canvas.patch(Pose(x, y, rng.uniform(0, 360))(ribbon(path, rng.uniform(0.003, 0.006))))
     colour = ((40, 34, 34), (150, 40, 50), (60, 80, 150))[rng.integers(3)]
     canvas.paint(patch, colour, opacity=min(0.95, 0.35 + 0.5 * strength), gloss=0.1, lift=0.004, mark=name)
 
@@ -178,8 +177,8 @@ def cracks(colour: Colour, length: tuple[float, float] = (0.07, 0.16)) -> Defect
     """A hair crack: a jagged dark line from which a shorter one or two fork."""
 
     def draw(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
-        x, y = pick(body, rng, 0.015)
-        at, whole = Pose(x, y, rng.uniform(0, 360)), rng.uniform(*length) * (0.7 + 0.3 * strength)
+        at = Pose(*pick(body, rng, 0.015), rng.uniform(0, 360))
+        whole = rng.uniform(*length) * (0.7 + 0.3 * strength)
         trunk = jagged(rng, whole, 0.06 * whole)
         lines = [trunk]
         for _ in range(rng.integers(1, 3)):
@@ -188,8 +187,8 @@ def cracks(colour: Colour, length: tuple[float, float] = (0.07, 0.16)) -> Defect
         for line in lines:
             width = rng.uniform(0.0025, 0.0042) * np.linspace(1, 0.4, len(line))
             patch = canvas.patch(at(ribbon(line, width))).within(body.cover)
-            canvas.paint(patch, colour, opacity=min(0.9, 0.3 + 0.5 * strength), gloss=0.0, lift=-0.004 * strength)
-            canvas.mark(patch, name)
+            opacity = min(0.9, 0.3 + 0.5 * strength)
+            canvas.paint(patch, colour, opacity, gloss=0.0, lift=-0.004 * strength, mark=name)
 
     return draw
 

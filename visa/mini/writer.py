@@ -29,18 +29,16 @@ DEFAULT_OBJECTS = ("pcb1", "capsules", "cashew", "fryum")
 INFO = "dataset.json"
 NOTE = "mini-VisA: a synthetic picture, rendered by a program, not a photograph"
 
-VERSION = 3  # of the generator: raise it whenever pixels, names or splits change
+VERSION = 4  # of the generator: raise it whenever pixels, names or splits change
 TRAINING_SHARES = {"1cls": 0.9, "2cls_highshot": 0.6, "2cls_fewshot": 0.2}  # of each label's images, as in VisA
-SMALL_1CLS = 2 / 3  # of the normal images, where numbers are given: VisA's share would leave too few to test on
+# Of the normal images, where numbers are given: more to test on, and more that train in every set-up (see `_split`).
+SMALL_SHARES = {"1cls": 2 / 3, "2cls_highshot": 0.6, "2cls_fewshot": 0.5}
 FEW_SHOT_LEAST = 10  # images of each label for few-shot training, so that ten shots can be drawn
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a mini-VisA is made from, beside its objects: pixels and splits depend on nothing else.
-
-    Every object has `normal` and `anomaly` images, or, with a `scale` above 0, that share of VisA's own counts.
-    """
+    """What a mini-VisA is made from, beside its objects, as `write_mini_visa` describes it."""
 
     normal: int = 90
     anomaly: int = 30
@@ -74,23 +72,19 @@ class Settings:
     def training_counts(self, split_type: str, name: str) -> tuple[int, int]:
         """How many of an object's normal and anomalous images train; the rest is for test.
 
-        VisA's own shares, but for 1cls where numbers of images are given, and at least ten for few-shot training.
+        VisA's own shares, but SMALL_SHARES where numbers of images are given, and at least ten for few-shot training.
         """
-        share = TRAINING_SHARES[split_type]
+        shares = (TRAINING_SHARES if self.scale else SMALL_SHARES)[split_type], TRAINING_SHARES[split_type]
         least = FEW_SHOT_LEAST if split_type == "2cls_fewshot" else 0
-        normal, anomaly = (max(round(share * n), min(least, n // 2)) for n in self.counts(name))
-        if split_type == "1cls":
-            return normal if self.scale else round(SMALL_1CLS * self.normal), 0
-        return normal, anomaly
+        counts = zip(shares, self.counts(name), strict=True)
+        normal, anomaly = (max(round(share * n), min(least, n // 2)) for share, n in counts)
+        return normal, 0 if split_type == "1cls" else anomaly
 
     def files(self, name: str, kind: str, index: int) -> tuple[str, str]:
         """Paths in the root of an image and of its mask, which is empty for a normal image."""
         number = f"{index:0{3 if max(self.counts(name)) < 1000 else 4}d}"  # as in VisA
         mask = f"{name}/Data/Masks/Anomaly/{number}.png" if kind == "Anomaly" else ""
         return f"{name}/Data/Images/{kind}/{number}.JPG", mask
-
-
-DEFAULTS = Settings()
 
 
 def write_mini_visa(
@@ -134,15 +128,15 @@ def write_mini_visa(
     return root
 
 
-def present(root: Path, settings: Settings = DEFAULTS) -> list[str]:
-    """Objects of a mini-VisA of these settings at `root`; ValueError if something else is there."""
+def present(root: Path, settings: Settings | None = None) -> list[str]:
+    """Objects of a mini-VisA of these settings, or the usual ones, at `root`; ValueError if something else is there."""
     try:
         info = json.loads((root / INFO).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         info = None
     if isinstance(info, dict) and info.get("name") == "mini-VisA":
         splits = root / "split_csv" / "1cls.csv"  # names the objects, in its order
-        if info != settings.info() or not splits.is_file():
+        if info != (settings or Settings()).info() or not splits.is_file():
             return []
         with splits.open(newline="", encoding="utf-8") as stream:
             return list(dict.fromkeys(row["object"] for row in csv.DictReader(stream)))
@@ -161,8 +155,6 @@ def _add(
         return
     new = scratch / "root"
     _write_images(new, settings, missing, workers, progress)
-    for name in missing:
-        write_annotations(new, settings, name)
     if there:
         for name in missing:
             if (root / name).exists():  # it was moved here, and then the process was killed
@@ -177,13 +169,11 @@ def _add(
     new.replace(root)
 
 
-Job = tuple[Path, Settings, str, str, int]
-
-
 def _write_images(root: Path, settings: Settings, names: Sequence[str], workers: int | None, progress: bool) -> None:
     for name in names:
         for folder in (*(f"Images/{kind}" for kind in KINDS), "Masks/Anomaly"):
             (root / name / "Data" / folder).mkdir(parents=True)
+        write_annotations(root, settings, name)
     jobs = [
         (root, settings, name, kind, index)
         for name in names
@@ -205,7 +195,7 @@ def _write_images(root: Path, settings: Settings, names: Sequence[str], workers:
     deque(follow(map(_write_image, jobs)), maxlen=0)
 
 
-def _write_image(job: Job) -> None:
+def _write_image(job: tuple[Path, Settings, str, str, int]) -> None:
     root, settings, name, kind, index = job
     image, mask = render(name, kind, index, settings.seed, settings.size, settings.difficulty)
     picture = PIL.Image.fromarray(image)
@@ -238,8 +228,11 @@ def write_splits(root: Path, settings: Settings, objects: Sequence[str]) -> None
 
 
 def _split(settings: Settings, split_type: str, name: str) -> list[tuple[str, ...]]:
-    """The rows of one object: training before test, normal before anomalous, in shuffled order, as in VisA."""
-    rng = np.random.default_rng([settings.seed, crc32(name.encode()), crc32(split_type.encode())])
+    """The rows of one object: training before test, normal before anomalous, in shuffled order, as in VisA.
+
+    Other than VisA's the splits nest: what trains in the smaller one trains in the larger one, too.
+    """
+    rng = np.random.default_rng([settings.seed, crc32(name.encode())])
     rows: dict[str, list[tuple[str, ...]]] = {"train": [], "test": []}
     training = settings.training_counts(split_type, name)
     for kind, total, first in zip(KINDS, settings.counts(name), training, strict=True):

@@ -5,7 +5,10 @@ METHODS = {
     "mocov2": "visa.pretrain.mocov2.MoCoV2",
     "simclr": "visa.pretrain.simclr.SimCLR",
     "supervised": "visa.pretrain.supervised.Supervised",
+    "auxiliary": "visa.pretrain.auxiliary.Auxiliary",
 }
 
-VERSION = 2
+DEFAULT, DEFAULT_ADAPTATION = "simsiam", "auxiliary"  # from random weights, and for given ones
+
+VERSION = 3
 """Raise it when the same settings and images give other weights; what an earlier version trained is made anew."""

@@ -5,7 +5,7 @@ predictor or the batch statistics of training can bring it down alone.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,27 +19,41 @@ from torch import Tensor, nn
 
 from visa.backbone import normalize
 from visa.pretrain.augment import Draws, random_view
-from visa.pretrain.simsiam import feature_std
 from visa.pretrain.smoothblend import draw_patches, smooth_blend
-from visa.pretrain.spd import SpdSettings, cosine
+from visa.pretrain.spd import SpdSettings, cosine, feature_std
 
 VIEWS = 200  # of each kind that are judged
+
+BASE_LEARNED = 0.25
+"""Share of the way from chance to its best value that the base loss has to come, for a training to count as learned."""
+
+TERM_LEARNED = 0.75
+"""Least accuracy of the SPD term on held-out images, where chance is .5."""
+
+SPREAD_LEARNED = 0.5
+"""Least standard deviation of the embeddings (see `feature_std`), over images in the base loss's passes and over the
+anchors in the SPD term's."""
 
 
 @torch.no_grad()
 def diagnose(method: Any, images: Tensor, side: int, spd: SpdSettings, seed: int = 0) -> dict[str, float]:
-    """Measure a linear probe on a method's `backbone`, and the cosines of its `embed` where it has one.
+    """Measure a linear probe on a method's `backbone`, the cosines of its `embed` and its SPD classifier's accuracy.
 
     `images` are held-out normal ones, uint8 N,3,H,W; few are drawn several times, to VIEWS of each kind.
     `cos_weak`: mean cos z(w), z(w2) of two weak views; `cos_blend`: of w and SmoothBlend(w); `triplet`: share of images
     with cos(w, w2) > cos(w, SmoothBlend(w)), near 0 where only global change is seen and 1 at best; `triplet_own`: the
     same against the blend of a third weak view, as in training, where chance is .5; `feature_std` of z over images: 1
     spread, 0 collapsed. `probe_auroc`, `probe_accuracy`: how well the probe tells SmoothBlend-ed views from clean by
-    their pooled features, in five folds, with both views of an image in one; chance is .5 for both.
+    their pooled features, in five folds, with both views of an image in one; chance is .5 for both. `spd_accuracy`: the
+    auxiliary classifier's. A method has what of these it has parts for.
     """
     method.eval()
     views = _views(images, side, spd, seed)
     found = _probe(method.backbone, views[1], views[2], len(images), seed)
+    if getattr(getattr(method, "spd", None), "head", None):
+        pairs = zip(torch.split(views[0], 50), torch.split(views[3], 50), strict=True)
+        right = [method.spd.classified(method.backbone, *pair)["spd_accuracy"] for pair in pairs]
+        found["spd_accuracy"] = float(torch.stack(right).mean())
     if not hasattr(method, "embed"):
         return found
     z, z2, z_blend, z_own = (_batched(method.embed, view) for view in views)
@@ -52,6 +66,27 @@ def diagnose(method: Any, images: Tensor, side: int, spd: SpdSettings, seed: int
         "feature_std": float(feature_std(z)),
         **found,
     }
+
+
+def judge(method: Any, curves: Sequence[Mapping[str, float]], diagnosis: Mapping[str, float]) -> dict[str, float]:
+    """Say whether a training learned, by gates that were fixed before: BASE_LEARNED, TERM_LEARNED, SPREAD_LEARNED.
+
+    `curves`: rows of loss terms, of which the last tenth, at least ten, count; `diagnosis`: see `diagnose`.
+    `base_gain`: the share of the way from chance (all classes alike, cosine 0) to its best
+    value that the base loss has come; `spread`: the least standard deviation of embeddings; `term`: accuracy of the
+    SPD term on held-out images. `learned` is 1 where all that the method has pass their gates, else 0.
+    """
+    last = curves[-max(10, len(curves) // 10) :]
+    means = {name: sum(row[name] for row in last) / len(last) for name in last[0]}
+    found = {}
+    if (chance := getattr(method, "chance", None)) is not None:
+        found["base_gain"] = (chance - means["base"]) / (chance - getattr(method, "best", 0.0))
+    if spreads := [means[name] for name in ("feature_std", "spd_std") if name in means]:
+        found["spread"] = min(spreads)
+    if "spd" in means:
+        found["term"] = diagnosis["spd_accuracy" if "spd_accuracy" in diagnosis else "triplet_own"]
+    gates = {"base_gain": BASE_LEARNED, "spread": SPREAD_LEARNED, "term": TERM_LEARNED}
+    return found | {"learned": float(all(value >= gates[name] for name, value in found.items()))}
 
 
 def _views(images: Tensor, side: int, spd: SpdSettings, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -19,12 +19,12 @@ from tqdm import tqdm
 
 from visa.data.dataset import load_images
 from visa.data.images import UNREADABLE, open_image
+from visa.data.setups import clean_normals
 from visa.data.source import Source
-from visa.data.splits import select
 from visa.errors import VisaError
 from visa.runs import folder_scope
 
-HELD_OUT = 100  # images kept from training to judge what was learned
+HELD_OUT_LEAST, HELD_OUT_MOST = 8, 100  # images kept from training to judge what was learned: a tenth, within these
 BUDGET = 0.001  # share of images that may be corrupt
 BUDGET_LEAST = 10  # that many may be corrupt however few the images are
 
@@ -71,9 +71,7 @@ class Files(NamedTuple):
         return Path(self.root, os.fsdecode(self.names[index]))
 
     def some(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> "Files":
-        """Return some of the files; where every image is its own class, they are numbered anew."""
-        if self.classes == len(self.names):
-            return Files(self.root, self.names[indices], torch.arange(len(indices)), len(indices))
+        """Return some of the files, with their labels among all classes."""
         return Files(self.root, self.names[indices], self.labels[torch.as_tensor(indices)], self.classes)
 
     def fingerprint(self) -> str:
@@ -186,7 +184,8 @@ Images = ImagesInMemory | FolderImages
 class TrainingData:
     """Images to train on, some held out (uint8 N,3,S,S), and what names them.
 
-    `scope`: the object, `all`, or the folder's name.
+    `scope`: the object, `all`, or the folder's name. `seen`: paths of all these images below the data set's root, which
+    no test of any set-up holds; empty for a folder.
     """
 
     images: Images
@@ -195,49 +194,62 @@ class TrainingData:
     dataset: str
     synthetic: bool
     fingerprint: str
+    seen: tuple[str, ...] = ()
 
 
 def training_data(source: Source, object: str, folder: str, view_side: int) -> TrainingData:
     """Load the normal images of an object (or `all`), or find every image below `folder` where one is given.
 
-    Those of 1cls training are trained on, some of 1cls test held out, an eighth larger than the views that are cut from
-    them. Labels: of `all` the object, of one object every image its own.
-    Raises VisaError as `folder_data`, and for fewer than five images to hold out.
+    They are the clean ones (see `clean_normals`), no test image among them: some are held out, the others trained on,
+    an eighth larger than the views that are cut from them. Labels: of `all` the object, of one object every image its
+    own.
+    Raises VisaError as `folder_data`, and for too few clean images.
     """
     if folder:
         return folder_data(folder, view_side)
     whole, side = object == "all", (view_side * 9 // 8,) * 2
-    normal = source.samples("1cls", object="" if whole else object, label="normal")
-    train, held_out = (select(normal, split=part) for part in ("train", "test"))
-    if len(held_out) < 5:
-        raise VisaError(f"{object} has {len(held_out)} normal test images: 5 are needed to judge what was learned.")
-    spread = held_out[:: max(1, len(held_out) // HELD_OUT)][:HELD_OUT]
+    objects = source.objects if whole else (object,)
+    clean = [sample for name in objects for sample in clean_normals(source, name)]
+    if len(clean) < 2 * HELD_OUT_LEAST:
+        raise VisaError(
+            f"{object} has {len(clean)} normal images that train in every set-up, and {2 * HELD_OUT_LEAST} are needed: "
+            "give more images, or the folder of good ones with --images (notebook 03: pretrain_root)."
+        )
+    chosen = _held_out(len(clean))
+    held_out, train = [clean[i] for i in chosen], [s for i, s in enumerate(clean) if i not in chosen]
     labels = torch.tensor([source.objects.index(s.object) for s in train]) if whole else None
     images = ImagesInMemory(load_images(source.root, train, side), labels)
-    judged = load_images(source.root, spread, side)
-    fingerprint = source.fingerprint(*(source.objects if whole else [object]))
-    return TrainingData(images, judged, object, source.name, source.synthetic, fingerprint)
+    judged = load_images(source.root, held_out, side)
+    seen = tuple(sample.image for sample in clean)
+    return TrainingData(images, judged, object, source.name, source.synthetic, source.fingerprint(*objects), seen)
 
 
 def folder_data(folder: str, view_side: int, dataset: str = "", workers: int | None = None) -> TrainingData:
     """Find every image below an ImageNet-style `folder`, called `dataset` or by the folder's name.
 
-    One in twenty is held out, 5 to HELD_OUT: spread evenly over the sorted paths, and so over the classes; corrupt ones
-    are left out. `workers` decode the others (see `FolderImages`).
+    Some are held out, spread evenly over the sorted paths, and so over the classes; corrupt ones are left out.
+    `workers` decode the others (see `FolderImages`).
     Raises VisaError for an absent folder, a name that is taken (see `folder_scope`), images both in class folders and
     beside them, fewer than ten images, and too many corrupt ones.
     """
     scope, side = folder_scope(folder, dataset), view_side * 9 // 8
     files = find_files(Path(folder).expanduser().resolve())
-    if (n := len(files.names)) < 10:
-        raise VisaError(f"{n} images below pretrain_root {files.root!r}: give a folder with ten or more.")
-    count = min(HELD_OUT, max(5, n // 20))
-    chosen = np.arange(count) * n // count
+    if (n := len(files.names)) < 2 * HELD_OUT_LEAST:
+        raise VisaError(
+            f"{n} images below pretrain_root {files.root!r}: give a folder with {2 * HELD_OUT_LEAST} or more."
+        )
+    chosen = np.array(_held_out(n))
     held_out = FolderImages(files.some(chosen), side)
     train = FolderImages(files.some(np.setdiff1d(np.arange(n), chosen)), side, workers)
     images = held_out.readable()
     train.skipped += held_out.skipped
     return TrainingData(train, images, scope, scope, False, files.fingerprint())
+
+
+def _held_out(n: int) -> list[int]:
+    """Indices of the images that are held out of n, spread evenly."""
+    count = min(HELD_OUT_MOST, max(HELD_OUT_LEAST, n // 10))
+    return [k * n // count for k in range(count)]
 
 
 def decode(file: Path, side: int) -> Tensor:

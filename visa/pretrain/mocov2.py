@@ -1,6 +1,7 @@
 """MoCo v2 (He et al. 2020; Chen et al. 2020b): a view is told from a queue of the keys of other images."""
 
 import copy
+import math
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +12,7 @@ from visa.backbone import feature_width, normalize
 from visa.pretrain.augment import Views
 from visa.pretrain.fabric import gathered, own_rows
 from visa.pretrain.settings import PretrainSettings
-from visa.pretrain.simsiam import feature_std
-from visa.pretrain.spd import SpdTerm, Terms
+from visa.pretrain.spd import SpdTerm, Terms, feature_std
 
 PUBLISHED = {"epochs": 200, "batch_size": 256, "base_lr": 0.03, "weight_decay": 1e-4, "temperature": 0.2}
 """On ImageNet: He et al. 2020, sections 3.3 and 4 (queue, momentum, eight GPUs of 32 images with batch norms of their
@@ -48,6 +48,7 @@ class MoCoV2(nn.Module):
     def __init__(self, backbone: nn.Module, settings: PretrainSettings, classes: int = 0, dim: int = 128) -> None:
         super().__init__()
         self.temperature, self.momentum = settings.temperature, settings.key_momentum
+        self.chance = math.log(settings.queue + 1)
         width = feature_width(backbone)
         self.backbone = split_batch_norm(backbone, settings.bn_group)
         self.projector = nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, dim))

@@ -13,7 +13,7 @@ from visa.backbone import calibrate_batch_norm, create_backbone, load_weights, s
 from visa.errors import check_choice
 from visa.paths import locked
 from visa.pretrain.checkpoint import training_key
-from visa.pretrain.diagnose import diagnose
+from visa.pretrain.diagnose import diagnose, judge
 from visa.pretrain.fabric import from_first
 from visa.pretrain.images import TrainingData
 from visa.pretrain.settings import PretrainSettings
@@ -29,12 +29,14 @@ def run_pretraining(
     folder: Path,
     fabric: Fabric,
     precision: str = "auto",
-    judge: SpdSettings | None = None,
+    views: SpdSettings | None = None,
 ) -> None:
     """Train, judge and write `backbone.safetensors`, `curves.csv` and `diagnosis.json` to `folder`.
 
     Interrupted or killed, the same call goes on from its last checkpoint; the first process alone judges and writes.
-    `precision`: 32-true, bf16-mixed, or auto: what is fast on the device. `judge`: the SPD views to judge with, by
+    A backbone from random weights gets its batch-norm statistics from clean images as they are, as `run_untrained` does
+    it: so the statistics of compared ones are of the same images.
+    `precision`: 32-true, bf16-mixed, or auto: what is fast on the device. `views`: the SPD views to judge with, by
     default those of the settings. Raises VisaError as `pretrain`, and if another process trains in that folder.
     """
     check_choice("precision", precision, ("auto", *PRECISIONS))
@@ -43,27 +45,36 @@ def run_pretraining(
         from_first(lambda: stack.enter_context(locked(folder)), fabric)
         result = pretrain(data.images, settings, checkpoint, fabric, None if precision == "auto" else precision)
         if fabric.is_global_zero:
-            judge = judge or settings.spd or SpdSettings()
+            views = views or settings.spd or SpdSettings()
             device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")
             method, held_out = result.method.to(device), data.held_out.to(device)
-            diagnosis = diagnose(method, held_out, settings.image_size, judge, settings.seed)
+            if not settings.weights:
+                _calibrate(method.get_submodule("backbone"), data, device)
+            diagnosis = diagnose(method, held_out, settings.image_size, views, settings.seed)
+            diagnosis |= judge(method, result.curves, diagnosis)
             name = pretraining_name(settings.method, settings.spd is not None)
             _write(folder, name, settings, data, result, diagnosis)
         fabric.barrier()
 
 
-def run_random(settings: PretrainSettings, data: TrainingData, folder: Path) -> None:
-    """Write the untrained backbone of the same seed, its batch statistics calibrated: the paired baseline."""
+def run_untrained(settings: PretrainSettings, data: TrainingData, folder: Path) -> None:
+    """Write the given weights, or the random ones of the seed, calibrated: the paired baseline."""
     backbone = create_backbone(settings.arch, settings.seed)
     if settings.weights:
         load_weights(backbone, Path(settings.weights))
     else:
-        spread = torch.linspace(0, len(data.images) - 1, min(len(data.images), 64)).long().tolist()
-        (batch,) = data.images.batches([spread])
-        calibrate_batch_norm(backbone, [batch.images.float() / 255])
+        _calibrate(backbone, data, torch.device("cpu"))
     untrained = nn.ModuleDict({"backbone": backbone})
     diagnosis = diagnose(untrained, data.held_out, settings.image_size, SpdSettings(), settings.seed)
-    _write(folder, "random", settings, data, Result(untrained, [], 0.0, 0.0, [], {}), diagnosis)
+    name, result = "given" if settings.weights else "random", Result(untrained, [], 0.0, 0.0, [], {})
+    _write(folder, name, settings, data, result, diagnosis)
+
+
+def _calibrate(backbone: nn.Module, data: TrainingData, device: torch.device) -> None:
+    """Set batch-norm statistics by 64 of the training images, whole and unchanged."""
+    spread = torch.linspace(0, len(data.images) - 1, min(len(data.images), 64)).long().tolist()
+    (batch,) = data.images.batches([spread])
+    calibrate_batch_norm(backbone, [batch.images.to(device).float() / 255])
 
 
 def is_finished(settings: PretrainSettings, data: TrainingData, folder: Path) -> bool:
@@ -95,4 +106,5 @@ def _write(
     metadata = {"settings": asdict(settings), **named}
     save_weights(method.get_submodule("backbone"), weights, metadata, getattr(method, "classifier", None))
     key = training_key(settings, data.fingerprint)
-    write_sidecar(weights, key, asdict(settings), diagnosis=diagnosis, **named, **times)
+    seen = {"clean_images": data.seen} if data.seen else {}
+    write_sidecar(weights, key, asdict(settings), diagnosis=diagnosis, **named, **times, **seen)

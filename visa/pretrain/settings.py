@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from visa.backbone import create_backbone, load_weights
+from visa.backbone import check_stages, create_backbone, load_weights
 from visa.errors import VisaError, check_choice
 from visa.pretrain import METHODS
 from visa.pretrain.augment import STRONG, View
@@ -18,6 +18,18 @@ from visa.pretrain.smoothblend import BLEND, CUTPASTE
 from visa.pretrain.spd import SpdSettings
 
 REFERENCE = "reference"
+
+SMALL: dict[str, Any] = {
+    **{"epochs": 30, "batch_size": 16, "image_size": 64, "base_lr": 0.5, "warmup_epochs": 2.0, "schedule": "cosine"},
+    **{"queue": 1024, "key_momentum": 0.99},
+}
+"""For random weights on a small machine, as notebook 03 has them: one or two minutes on two cores."""
+
+ADAPTATION: dict[str, Any] = {
+    **{"steps": 120, "epochs": 60, "batch_size": 32, "image_size": 128, "base_lr": 0.16, "warmup_epochs": 5.0},
+    **{"optimizer": "sgd", "schedule": "cosine", "freeze_norms": True, "clip": 1.0, "heads_lr": 10.0},
+}
+"""For given weights (see `adaptation`): the peak rate is .02, and 5 of 60 epochs of warm-up are 10 of 120 steps."""
 
 _BOUNDS = {
     "epochs": (1, 100_000),
@@ -32,6 +44,9 @@ _BOUNDS = {
     "queue": (1, 2**24),
     "key_momentum": (0, 1),
     "bn_group": (2, 2**20),
+    "steps": (0, 10**9),
+    "clip": (0, 1e30),
+    "heads_lr": (1e-6, 1e6),
 }
 
 
@@ -44,6 +59,9 @@ class PretrainSettings:
     epochs ("steps"). `image_size`: side S of the views, in pixels. `spd` None: the base method alone. `strong`: views
     of the base loss. `temperature` is MoCo v2's and SimCLR's; `queue` (keys), `key_momentum` and `bn_group` (images
     that share batch-norm statistics) are MoCo v2's. `weights`: a file to start from.
+    For given weights: `steps`, if above 0, is the training's length, through the images over and over, and `epochs` the
+    unit of its schedule alone; `freeze_norms` leaves the backbone's batch-norm statistics as they are, and trains their
+    scales; `clip` bounds the norm of the gradient, if above 0; `heads_lr` multiplies the learning rate of new layers.
     Raises VisaError for a value that makes no sense.
     """
 
@@ -66,9 +84,13 @@ class PretrainSettings:
     key_momentum: float = 0.999
     bn_group: int = 32
     weights: str = ""
+    steps: int = 0
+    freeze_norms: bool = False
+    clip: float = 0.0
+    heads_lr: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.method == "supervised" and self.spd:  # labels come with a classifier, not with embeddings to compare
+        if self.spd and self.method in ("supervised", "auxiliary"):  # they have no embeddings to compare
             object.__setattr__(self, "spd", replace(self.spd, form="cross-entropy"))
         check_choice("method", self.method, METHODS)
         check_choice("optimizer", self.optimizer, ("sgd", "lars"))
@@ -97,9 +119,21 @@ def published(method: str, **changes: Any) -> PretrainSettings:
     return replace(PretrainSettings(method=method, **module.PUBLISHED), **changes)
 
 
+def adaptation(method: str, weights: str, **changes: Any) -> PretrainSettings:
+    """Return the settings with which `method` goes on from a file of `weights`, with `changes`.
+
+    The auxiliary classifier alone has eta 1. The gradient is bounded: without a bound, training EfficientNet-Lite0 from
+    ImageNet weights diverged. The backbone's batch-norm statistics stay frozen, so that small batches do no harm and
+    compared trainings differ in their loss alone.
+    Raises VisaError as `published`.
+    """
+    return replace(published(method), **{**ADAPTATION, "weights": weights, **changes})
+
+
 def configured(method: str, spd: bool, values: Mapping[str, object]) -> PretrainSettings:
     """Return the published settings with `values`, plain scalars by name: of `PretrainSettings`, or of `SpdSettings`.
 
+    With `weights` among them the settings are those of `adaptation`.
     Raises VisaError for an unknown name, one that needs more than a scalar, or a value of another type.
     """
     own, term = _scalars(PretrainSettings()), _scalars(SpdSettings())
@@ -110,8 +144,10 @@ def configured(method: str, spd: bool, values: Mapping[str, object]) -> Pretrain
             kind is bool
         ):
             raise VisaError(f"setting {name!r} is {value!r}, of type {type(value).__name__}: give {kind.__name__}.")
-    chosen = SpdSettings(**{k: v for k, v in values.items() if k in term})  # type: ignore[arg-type]
-    return published(method, spd=chosen if spd else None, **{k: v for k, v in values.items() if k in own})
+    alone: dict[str, Any] = {"eta": 1.0} if method == "auxiliary" else {}
+    chosen = SpdSettings(**{**alone, **{k: v for k, v in values.items() if k in term}})
+    changes: dict[str, Any] = {"spd": chosen if spd else None, **{k: v for k, v in values.items() if k in own}}
+    return adaptation(method, **changes) if values.get("weights") else published(method, **changes)
 
 
 def build(settings: PretrainSettings, classes: int) -> nn.Module:
@@ -123,7 +159,7 @@ def build(settings: PretrainSettings, classes: int) -> nn.Module:
     """
     backbone = create_backbone(settings.arch, settings.seed)
     if settings.weights:
-        load_weights(backbone, Path(settings.weights))
+        check_stages(load_weights(backbone, Path(settings.weights)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         method: nn.Module = resolve_name(METHODS[settings.method])(backbone, settings, classes)

@@ -1,5 +1,7 @@
 """SimCLR (Chen et al. 2020): an image's two strong views are told from the views of all other images of the batch."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,8 +10,7 @@ from visa.backbone import feature_width, normalize, zero_init_residual
 from visa.pretrain.augment import View, Views
 from visa.pretrain.fabric import gathered
 from visa.pretrain.settings import PretrainSettings
-from visa.pretrain.simsiam import feature_std
-from visa.pretrain.spd import SpdTerm, Terms
+from visa.pretrain.spd import SpdTerm, Terms, feature_std
 
 SIMCLR_STRONG = View((0.08, 1.0), (0.8, 0.8, 0.8, 0.2), jitter_p=0.8, grey_p=0.2, blur_p=0.5, blur_sigma=(0.1, 2.0))
 """SimCLR's view: a stronger crop and twice the colour jitter (appendix A)."""
@@ -42,7 +43,7 @@ class SimCLR(nn.Module):
         super().__init__()
         if not settings.weights:
             zero_init_residual(backbone)
-        self.temperature = settings.temperature
+        self.temperature, self.chance = settings.temperature, math.log(2 * settings.batch_size - 1)
         width = feature_width(backbone)
         self.backbone = backbone
         hidden = nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True)

@@ -1,12 +1,11 @@
 """SimSiam (Chen & He 2021): two strong views of an image predict each other, and gradients stop at the predicted."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visa.backbone import feature_width, normalize, zero_init_residual
 from visa.pretrain.augment import Views
 from visa.pretrain.settings import PretrainSettings
-from visa.pretrain.spd import SpdTerm, Terms, cosine
+from visa.pretrain.spd import SpdTerm, Terms, cosine, feature_std
 
 PUBLISHED = {"epochs": 100, "batch_size": 512, "base_lr": 0.05, "weight_decay": 1e-4}
 """On ImageNet (Chen & He 2021, section 4: batch 512, no warm-up)."""
@@ -28,6 +27,8 @@ class SimSiam(nn.Module):
     Projector: three layers of 2048 with batch norm, the last without affine parameters. Predictor: 2048-512-2048
     (section 3). Residual branches of random weights begin at zero (appendix A).
     """
+
+    chance, best = 0.0, -1.0
 
     def __init__(
         self, backbone: nn.Module, settings: PretrainSettings, classes: int = 0, width: int = 2048, hidden: int = 512
@@ -56,16 +57,6 @@ class SimSiam(nn.Module):
         z1, z2 = self.embed(views.first), self.embed(views.second)
         base = simsiam_loss(self.predictor(z1).float(), self.predictor(z2).float(), z1, z2)
         return self.spd.add({"base": base, "feature_std": feature_std(z1)}, self, views)
-
-
-def feature_std(z: Tensor) -> Tensor:
-    """Collapse monitor: mean standard deviation of unit-length embeddings N,D, times sqrt(D).
-
-    Near 1 for embeddings spread over the sphere, 0 where all are equal (Chen & He 2021, section 4.1).
-    """
-    unit = F.normalize(z.detach(), dim=1)
-    spread: Tensor = unit.std(0).mean() * z.shape[1] ** 0.5
-    return spread
 
 
 def _layer(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

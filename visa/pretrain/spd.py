@@ -4,7 +4,8 @@ L = L_base + eta * L_SPD (paper, section 3.2). A positive differs from its ancho
 by a small local one (SmoothBlend); the term draws the positive's embedding near and pushes the negative's away.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visa.backbone import STAGES, normalize, stage_maps
+from visa.backbone import STAGES, batch_norms, normalize, stage_maps
 from visa.errors import VisaError, check_choice
 from visa.pretrain.augment import WEAK, Draws, View, Views, random_view
 from visa.pretrain.smoothblend import BLEND, SmoothBlend, draw_patches, smooth_blend
@@ -103,18 +104,20 @@ class SpdTerm(nn.Module):
         """
         if not (self.settings and views.spd):
             return {"loss": terms["base"], **terms}
-        spd = self._classified(method.backbone, views.spd) if self.head else self._compared(method, views.spd)
+        spd = self.classified(method.backbone, *views.spd[1:]) if self.head else self._compared(method, views.spd)
         return {"loss": terms["base"] + self.settings.eta * spd["spd"], **terms, **spd}
 
     def _compared(self, method: Any, images: tuple[Tensor, Tensor, Tensor]) -> Terms:
         assert self.settings
-        z_anchor, z_positive, z_negative = _passed(method.embed, images, self.settings.joint_pass)
+        with running_statistics(method.projector):
+            z_anchor, z_positive, z_negative = _passed(method.embed, images, self.settings.joint_pass)
         gap = (cosine(z_anchor, z_negative) - cosine(z_anchor, z_positive)).detach()
-        return {"spd": spd_loss(z_anchor, z_negative, z_positive), "spd_triplet": (gap < 0).float().mean()}
+        spd = {"spd": spd_loss(z_anchor, z_negative, z_positive), "spd_std": feature_std(z_anchor)}
+        return {**spd, "spd_triplet": (gap < 0).float().mean()}
 
-    def _classified(self, backbone: nn.Module, images: tuple[Tensor, Tensor, Tensor]) -> Terms:
+    def classified(self, backbone: nn.Module, positive: Tensor, negative: Tensor) -> Terms:
+        """Return the auxiliary classifier's cross-entropy and accuracy on positives and negatives N,3,S,S in [0,1]."""
         assert self.settings and self.head
-        _, positive, negative = images
         layer, head = self.settings.head_layer, self.head
 
         def logits(x: Tensor) -> Tensor:
@@ -125,6 +128,32 @@ class SpdTerm(nn.Module):
         clean, blended = _passed(logits, (positive, negative), self.settings.joint_pass)
         right = torch.cat([clean.argmax(1) == 0, blended.argmax(1) == 1]).float().mean()
         return {"spd": spd_cross_entropy(clean, blended), "spd_accuracy": right.detach()}
+
+
+def feature_std(z: Tensor) -> Tensor:
+    """Collapse monitor: mean standard deviation of unit-length embeddings N,D, times sqrt(D).
+
+    Near 1 for embeddings spread over the sphere, 0 where all are equal (Chen & He 2021, section 4.1).
+    """
+    unit = F.normalize(z.detach(), dim=1)
+    spread: Tensor = unit.std(0).mean() * z.shape[1] ** 0.5
+    return spread
+
+
+@contextmanager
+def running_statistics(head: nn.Module) -> Iterator[None]:
+    """Have a head's batch norms use their running statistics, which the base loss's passes set.
+
+    By its own statistics a batch of clean and blended images would be moved so that they lie on opposite sides of the
+    origin, which the loss rewards. It cannot rule out L_SPD's degenerate optimum of -2, all clean images at one point
+    and all blended ones opposite: `spd_std`, the spread of the anchors, shows that.
+    """
+    norms = [norm for norm in batch_norms(head) if norm.training]
+    for norm in norms:
+        norm.eval()
+    yield
+    for norm in norms:
+        norm.train()
 
 
 def _passed(network: Callable[[Tensor], Tensor], views: tuple[Tensor, ...], joint: bool) -> tuple[Tensor, ...]:

@@ -1,9 +1,12 @@
 """Supervised pre-training (He et al. 2016): classification of single views by cross-entropy."""
 
+import math
+from pathlib import Path
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visa.backbone import feature_width, normalize
+from visa.backbone import feature_width, load_classifier, normalize
 from visa.errors import VisaError
 from visa.pretrain.augment import View, Views
 from visa.pretrain.settings import PretrainSettings
@@ -20,6 +23,7 @@ PUBLISHED |= {"strong": CROP_AND_FLIP}
 class Supervised(nn.Module):
     """Classification by cross-entropy, with SPD's auxiliary classifier beside it with SPD (paper, section 3.2).
 
+    It goes on with the classifier of given weights, where that has as many classes.
     Raises VisaError for fewer than two classes.
     """
 
@@ -31,6 +35,9 @@ class Supervised(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.classifier = nn.Linear(feature_width(backbone), classes)
+        if settings.weights:
+            load_classifier(self.classifier, Path(settings.weights))
+        self.chance = math.log(classes)
         self.spd = SpdTerm(settings.spd, backbone)
 
     def embed(self, images: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from timm.optim.lars import Lars
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
+from visa.backbone import batch_norms
 from visa.errors import VisaError
 from visa.pretrain.augment import Draws, View, Views, random_view
 from visa.pretrain.checkpoint import load, save
@@ -73,7 +74,7 @@ def pretrain(
     Raises VisaError if there are too few images, processes cannot share a batch equally, no checkpoint can be read, or
     the loss is not finite or the embeddings collapse, with what was seen and what to try.
     """
-    if len(images) < settings.batch_size:
+    if len(images) < settings.batch_size and not settings.steps:
         raise VisaError(f"{len(images)} images make no batch of {settings.batch_size}: set a smaller batch_size.")
     if settings.batch_size % (n := fabric.world_size):
         raise VisaError(
@@ -106,6 +107,9 @@ class Step:
         if cuda:
             method = method.to(memory_format=torch.channels_last)
         self.method, self.settings, self.fabric = method.train(), settings, fabric
+        if settings.freeze_norms:
+            for norm in batch_norms(method.get_submodule("backbone")):
+                norm.eval()
         self.optimizer = build_optimizer(method, settings)
         self.model = fabric.setup_module(method)
 
@@ -117,6 +121,8 @@ class Step:
             terms = self.model(views)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(terms["loss"])
+        if clip := self.settings.clip:
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=clip, error_if_nonfinite=False)
         self.optimizer.step()
         return rate, {name: value.detach() for name, value in terms.items()}
 
@@ -135,8 +141,8 @@ class _Run:
 
     def __init__(self, step: Step, images: Images, checkpoint: Path) -> None:
         self.step, self.images, self.checkpoint = step, images, checkpoint
-        self.per_epoch = len(images) // step.settings.batch_size
-        self.steps = step.settings.epochs * self.per_epoch
+        self.steps = step.settings.steps or step.settings.epochs * (len(images) // step.settings.batch_size)
+        self.per_epoch = self.steps / step.settings.epochs
         self.at, self.seconds, self.rate = 0, 0.0, 0.0
         self.rows: list[dict[str, float]] = []  # of each step done
         fabric = step.fabric
@@ -260,15 +266,24 @@ def draw_views(
 def batch_indices(images: int, settings: PretrainSettings, first: int, part: int, parts: int) -> Iterator[list[int]]:
     """Yield this process's part of each global batch from step `first` on, in every epoch's own order of the images.
 
-    An epoch's incomplete last batch is left out.
+    An epoch's incomplete last batch is left out; where `steps` is set, the next epoch fills it.
     """
     size = settings.batch_size
-    per_epoch, own = images // size, size // parts
-    for epoch in range(first // per_epoch, settings.epochs):
-        order = torch.randperm(images, generator=seeded(settings.seed, "order", epoch)).tolist()
-        for batch in range(max(0, first - epoch * per_epoch), per_epoch):
-            start = batch * size + part * own
-            yield order[start : start + own]
+    whole, own = images // size * size, size // parts
+    period = images if settings.steps else whole  # images that an epoch gives
+
+    def order(epoch: int) -> list[int]:
+        generator = seeded(settings.seed, "order", epoch)
+        return torch.randperm(images, generator=generator)[:period].tolist()
+
+    at = first * size // period
+    ready = order(at)[first * size - at * period :]
+    for _ in range(first, settings.steps or settings.epochs * (whole // size)):
+        while len(ready) < size:
+            at += 1
+            ready += order(at)
+        yield ready[part * own : (part + 1) * own]
+        ready = ready[size:]
 
 
 def seeded(seed: int, use: str, count: int, device: torch.device | str = "cpu") -> Generator:
@@ -281,16 +296,17 @@ def build_optimizer(method: nn.Module, settings: PretrainSettings) -> torch.opti
 
     LARS leaves biases and the scales of norms without weight decay and without its layer-wise rate, as SimCLR's
     released code does (Chen et al. 2020). The groups of a `predictor` bear the flag `constant_lr`: SimSiam's keeps the
-    peak rate (Chen & He 2021, section 4.2).
+    peak rate (Chen & He 2021, section 4.2). Those of new layers have `heads_lr` as `scale` of their rate.
     """
-    lars, kinds = settings.optimizer == "lars", dict[tuple[bool, bool], list[nn.Parameter]]()
+    lars, kinds = settings.optimizer == "lars", dict[tuple[bool, bool, bool], list[nn.Parameter]]()
     for name, weight in method.named_parameters():
         if weight.requires_grad:
-            kinds.setdefault((name.startswith("predictor."), weight.ndim < 2), []).append(weight)
+            kind = name.startswith("predictor."), not name.startswith("backbone."), weight.ndim < 2
+            kinds.setdefault(kind, []).append(weight)
     groups: list[dict[str, Any]] = []
-    for (constant, plain), weights in sorted(kinds.items()):
+    for (constant, new, plain), weights in sorted(kinds.items()):
         own = {"weight_decay": 0.0 if plain else settings.weight_decay, "always_adapt": not plain} if lars else {}
-        groups.append({"params": weights, "constant_lr": constant, **own})
+        groups.append({"params": weights, "constant_lr": constant, "scale": settings.heads_lr if new else 1.0, **own})
     optimizer: torch.optim.Optimizer = (Lars if lars else torch.optim.SGD)(
         groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
     )
@@ -317,5 +333,5 @@ def set_lr(optimizer: torch.optim.Optimizer, settings: PretrainSettings, epoch: 
     rate = learning_rate(settings, epoch)
     for group in optimizer.param_groups:
         constant = group["constant_lr"] and epoch >= settings.warmup_epochs
-        group["lr"] = settings.lr if constant else rate
+        group["lr"] = group["scale"] * (settings.lr if constant else rate)
     return rate

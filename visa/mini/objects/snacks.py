@@ -104,8 +104,7 @@ def closed_window(canvas: Canvas, body: Body, name: str, rng: np.random.Generato
 
 def bitten(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
     """A piece bitten out of the top: a rough hollow where the gum under the coating shows."""
-    x, y = pick(body, rng, 0.03, 0.12)
-    at = Pose(x, y, rng.uniform(0, 180))
+    at = Pose(*pick(body, rng, 0.03, 0.12), rng.uniform(0, 180))
     patch = canvas.patch(at(blob(rng, rng.uniform(0.03, 0.06) * (0.6 + 0.4 * strength), 0.28))).within(body.cover)
     canvas.raise_round(patch, -0.020 - 0.020 * strength, edge=0.020, smooth=0.002)
     canvas.paint(patch, GUM, opacity=min(1, 0.5 + 0.5 * strength), gloss=0.02, mark=name)

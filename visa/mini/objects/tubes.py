@@ -1,6 +1,7 @@
 """Bent tubes, their ends open: four elbow macaroni (1: in rows, 2: each turned its own way), one pipe fryum."""
 
 from dataclasses import dataclass, replace
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -119,8 +120,7 @@ def draw_rows(canvas: Canvas, rng: np.random.Generator) -> Body:
     frame = Pose(0.5 + rng.normal(0, 0.004), 0.5 + rng.normal(0, 0.004), rng.normal(0, 1))
     poses = [
         frame.at(x + rng.normal(0, 0.005), y + rng.normal(0, 0.006), rng.normal(0, 3), rng.normal(1.07, 0.012))
-        for y in (-0.20, 0.20)
-        for x in (-0.238, 0.238)
+        for y, x in product((-0.20, 0.20), (-0.238, 0.238))
     ]
     return _lay(canvas, rng, (40, 66, 84), poses)
 
@@ -130,8 +130,7 @@ def draw_loose(canvas: Canvas, rng: np.random.Generator) -> Body:
     frame, near, turn = Pose(0.5, 0.5, rng.normal(0, 3)), (-0.025, 0.025), (-40, 40)
     poses = [
         frame.at(x + rng.uniform(*near), y + rng.uniform(*near), rng.uniform(*turn), rng.normal(0.9, 0.012))
-        for y in (-0.25, 0.25)
-        for x in (-0.25, 0.25)
+        for y, x in product((-0.25, 0.25), repeat=2)
     ]
     return _lay(canvas, rng, (58, 96, 66), poses)
 
@@ -146,8 +145,7 @@ def _lay(canvas: Canvas, rng: np.random.Generator, bench_colour: Colour, poses: 
         start, end = rng.uniform(0.34, 0.48, 2).tolist()
         tube = Tube(length, width, 0.095, bend, (start, end))
         patch = tube.draw(canvas, pose, shift_colour(colour, rng, 0.015), CUT, RIDGES, gloss=0.16, relief=0.0016)
-        dx, dy, turn = rng.uniform((-0.2, -0.2, 0), (0.2, 0.2, 360)).tolist()
-        own = pose.at(dx, dy, turn)  # no two pieces are mottled alike
+        own = pose.at(*rng.uniform((-0.2, -0.2, 0), (0.2, 0.2, 360)).tolist())  # no two pieces are mottled alike
         canvas.grain(patch, textured(canvas, patch, own, "macaroni", 26, 4), colour=0.04, relief=0.0003)
         np.maximum(cover, canvas.full(patch), out=cover)
         parts += [Part(tube.outline(), pose), *tube.holes(pose)]
@@ -160,8 +158,7 @@ def pipe(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> Body:
     tip = rng.uniform(0.42, 0.56)
     tube = Tube(rng.normal(0.50, 0.015), rng.normal(0.27, 0.006), 0.10, rng.uniform(0.05, 0.25), (tip, -tip))
     patch = tube.draw(canvas, pose, colour, PIPE, ridges=17, gloss=0.30, relief=0.0035)
-    dx, dy, turn = rng.uniform((-0.2, -0.2, 0), (0.2, 0.2, 360)).tolist()
-    own = pose.at(dx, dy, turn)  # no two pipes are fried alike
+    own = pose.at(*rng.uniform((-0.2, -0.2, 0), (0.2, 0.2, 360)).tolist())  # no two pipes are fried alike
     canvas.grain(patch, textured(canvas, patch, own, "pipe", 26, 4), colour=0.06, relief=0.0012)
     brown = np.clip(0.22 * textured(canvas, patch, own, "toast", 5, 4), 0, 1)
     canvas.stain(Patch(patch.window, patch.cover * brown), (0.55, 0.36, 0.22))

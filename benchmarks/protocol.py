@@ -1,0 +1,248 @@
+"""The protocol of book/protocol.md on any object: adapt given weights in every arm, score them, compare them in pairs.
+
+    python benchmarks/protocol.py --root /data/VisA --objects fryum macaroni1 --arch timm/tf_efficientnet_lite0 \
+        --weights lite0.safetensors --out book/results/protocol/lite0
+
+Each object has a run of its own below runs/; interrupted, the same command goes on. Arms take turns within a seed, so
+that what is done so far is paired. `--photographs FOLDER` adds the arms that see no image of the object. `--report`
+prints the tables of what is there without training.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from visa.backbone import load_backbone
+from visa.data.source import Source, open_source
+from visa.detect.score import score_metrics, score_setups
+from visa.detect.scores import COLUMNS, Scores
+from visa.detect.shared import Context, ScoreSettings
+from visa.errors import VisaError
+from visa.paths import runs_root
+from visa.pretrain.fabric import make_fabric
+from visa.pretrain.images import TrainingData, folder_data, training_data
+from visa.pretrain.run import is_finished, run_pretraining
+from visa.pretrain.settings import configured
+from visa.pretrain.smoothblend import CUTPASTE
+from visa.provenance import file_digest, machine, read_sidecar, write_rows, write_text
+from visa.report.tables import load_metrics, paired_difference, to_markdown
+
+DETECTORS, DRAWS = ("probe", "patchcore", "padim"), 20
+OUTCOMES = {  # set-up, detector and level: all are of AU-PR, the paper's primary metric
+    "probe, 5-shot": ("2cls_5shot", "probe", "image"),
+    "probe, 10-shot": ("2cls_10shot", "probe", "image"),
+    "probe, high-shot": ("2cls_highshot", "probe", "image"),
+    "PatchCore, image": ("1cls", "patchcore", "image"),
+    "PatchCore, pixel": ("1cls", "patchcore", "pixel"),
+    "PaDiM, image": ("1cls", "padim", "image"),
+    "PaDiM, pixel": ("1cls", "padim", "pixel"),
+}
+
+
+class Arm(NamedTuple):
+    """A training: its name, the arm that differs from it in one thing alone, method, settings, images, most seeds."""
+
+    name: str
+    control: str
+    method: str = ""
+    spd: bool = False
+    settings: Mapping[str, Any] = MappingProxyType({})
+    photographs: bool = False
+    seeds: int = 7
+
+
+SUPERVISED = {"steps": 504, "epochs": 504, "warmup_epochs": 50.0}
+ARMS = (
+    Arm("given", ""),
+    Arm("SPD classifier", "given", "auxiliary", True),
+    Arm("hard edge", "SPD classifier", "auxiliary", True, seeds=3),
+    Arm("SimSiam", "given", "simsiam"),
+    Arm("SimSiam + SPD", "SimSiam", "simsiam", True),
+    Arm("supervised", "given", "supervised", False, SUPERVISED, True, seeds=3),
+    Arm("supervised + SPD", "supervised", "supervised", True, {**SUPERVISED, "eta": 1.0}, True, seeds=3),
+)
+PRIMARY = (("SPD classifier", "given", "probe, 10-shot"), ("SimSiam + SPD", "SimSiam", "probe, 10-shot"))
+
+
+def train(
+    arm: Arm, seed: int, data: TrainingData, options: argparse.Namespace, folder: Path
+) -> tuple[Path, dict[str, Any]]:
+    """Train an arm, or find it trained; returns its weights and what its diagnosis, curves' end and sidecar say."""
+    if not arm.method:
+        return options.weights, {}
+    chosen = {"arch": options.arch, "weights": str(options.weights), "seed": seed, **arm.settings, **options.smaller}
+    settings = configured(arm.method, arm.spd, chosen)
+    if arm.name == "hard edge" and settings.spd:
+        settings = replace(settings, spd=replace(settings.spd, blend=CUTPASTE))
+    if not is_finished(settings, data, folder):
+        run_pretraining(settings, data, folder, make_fabric(options.device))
+    weights = folder / "backbone.safetensors"
+    record = read_sidecar(weights) or {}
+    return weights, {**record["diagnosis"], "seconds": record["seconds"], "commit": record["machine"]["commit"]}
+
+
+def defect_rows(scores: Scores) -> Iterator[dict[str, object]]:
+    """How a detector's map tells a defect from the rest of its image: AU-ROC of the pixels, and the defect's area."""
+    assert scores.maps is not None and scores.masks is not None
+    for path, amap, mask, known in zip(scores.paths, scores.maps, scores.masks, scores.known, strict=True):
+        if known and 0 < (inside := int(mask.sum())) < mask.size:
+            ranks = stats.rankdata(amap.ravel())[mask.ravel() > 0].sum()
+            value = (ranks - inside * (inside + 1) / 2) / (inside * (mask.size - inside))
+            yield {"detector": scores.detector, "image": path, "area": inside / mask.size, "auroc": round(value, 5)}
+
+
+def measure(source: Source, object: str, options: argparse.Namespace, folder: Path) -> None:
+    """Train and score every arm and seed of an object; each result is a folder of rows below `folder`."""
+    side = configured("simsiam", False, {"weights": str(options.weights), **options.smaller}).image_size
+    own = training_data(source, object, "", side)
+    photographs = folder_data(str(options.photographs), side, "photographs") if options.photographs else None
+    for seed in range(options.seeds):
+        for arm in ARMS:
+            data = photographs if arm.photographs else own
+            if data is None or seed >= (arm.seeds if arm.method else 1) or arm.name not in options.arms:
+                continue
+            shared = runs_root() / f"protocol-photographs-{file_digest(options.weights)}" if arm.photographs else folder
+            weights, facts = train(arm, seed, data, options, shared / "pretrain" / arm.name / f"seed{seed}")
+            target = folder / "arms" / arm.name / f"seed{seed}"
+            print(f"{object}, {arm.name}, seed {seed}: scoring", flush=True)
+            backbone = load_backbone(options.arch, weights).to(options.device)
+            context = Context(backbone, source.root, ScoreSettings(0))  # one seed: only the training differs
+            rows: list[dict[str, object]] = []
+            defects: list[dict[str, object]] = []
+            for scores in score_setups(context, source, object, target / "scores", DETECTORS, draws=options.draws):
+                rows += score_metrics(scores)
+                defects += [] if scores.maps is None else defect_rows(scores)
+            named = {"dataset": source.name, "object": object, "pretraining": arm.name, "seed": seed}
+            write_rows(target / "metrics.csv", COLUMNS, [named | row for row in rows])
+            write_rows(
+                target / "defects.csv", [*named, "detector", "image", "area", "auroc"], [named | row for row in defects]
+            )
+            write_text(target / "facts.json", json.dumps(named | facts | {"machine": machine()}, indent=1) + "\n")
+
+
+def gather(folders: Sequence[Path], options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Metrics and facts of every arm and seed; written to `--out` with the defects and the provenance."""
+    found = [
+        place for folder in folders for place in sorted(folder.glob("arms/*/seed*")) if (place / "facts.json").is_file()
+    ]
+    if not found:
+        raise VisaError("nothing is measured yet: leave --report.")
+    metrics = load_metrics(place / "metrics.csv" for place in found)
+    defects = pd.concat(pd.read_csv(place / "defects.csv") for place in found)
+    facts = pd.DataFrame([json.loads((place / "facts.json").read_text()) for place in found])
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        wanted = metrics["metric"].isin(["au_pr", "auroc"])
+        write_text(options.out / "metrics.csv", metrics[wanted].round({"value": 5}).to_csv(index=False))
+        write_text(options.out / "defects.csv", defects.drop(columns="dataset").round(5).to_csv(index=False))
+        write_text(options.out / "arms.csv", facts.drop(columns="machine").round(4).to_csv(index=False))
+        commits = {str(about["commit"]) for about in facts["machine"]} | set(facts.get("commit", pd.Series()).dropna())
+        about = {"script": "benchmarks/protocol.py", "dataset": metrics["dataset"].iloc[0], "commits": sorted(commits)}
+        about |= {"settings": {"arch": options.arch, "weights": file_digest(options.weights), **options.smaller}}
+        write_text(
+            options.out / "provenance.json", json.dumps(about | {"machine": facts["machine"].iloc[-1]}, indent=1) + "\n"
+        )
+    return metrics, facts
+
+
+def differences(metrics: pd.DataFrame) -> pd.DataFrame:
+    """AU-PR of each arm minus its control's, paired by seed and draw: mean, 95 % interval and p-value over seeds."""
+    metrics = metrics[metrics["metric"] == "au_pr"]
+    given = metrics[metrics["pretraining"] == "given"]
+    seeds = sorted(set(metrics["seed"]))
+    metrics = pd.concat([metrics[metrics["pretraining"] != "given"], *(given.assign(seed=seed) for seed in seeds)])
+    parts = []
+    for arm in ARMS:
+        if {arm.name, arm.control} <= set(metrics["pretraining"]):
+            found = paired_difference(metrics, arm.name, arm.control)
+            parts.append(found.assign(arm=arm.name, control=arm.control))
+    table = pd.concat(parts)
+    error = table["sd"] / table["n"] ** 0.5
+    names = {key: name for name, key in OUTCOMES.items()}
+    outcome = [names[key] for key in zip(table["setup"], table["detector"], table["level"], strict=True)]
+    p = 2 * stats.t.sf((table["mean"] / error).abs(), table["n"] - 1)
+    return table.assign(outcome=outcome, p=np.where(table["n"] > 1, p, np.nan))
+
+
+def sentences(table: pd.DataFrame, facts: pd.DataFrame) -> Iterator[str]:
+    """One sentence a primary comparison of an object: supported, refuted or not decided, by Holm's correction."""
+    for object, of_object in table.groupby("object", sort=False):
+        lines = []
+        for arm, control, outcome in PRIMARY:
+            line = of_object[(of_object["arm"] == arm) & (of_object["outcome"] == outcome)]
+            lines += [(arm, control, outcome, line.iloc[0])] if len(line) else []
+        ordered = sorted(line["p"] for *_, line in lines)
+        for arm, control, outcome, line in lines:
+            rank = ordered.index(line["p"])
+            held = all(p * (len(ordered) - i) < 0.05 for i, p in enumerate(ordered[: rank + 1]))
+            verdict = "not decided" if not held else "supported" if line["mean"] > 0 else "refuted"
+            interval = f"{100 * line['mean']:+.1f} points [{100 * line['low']:+.1f}, {100 * line['high']:+.1f}]"
+            learned = facts[(facts["object"] == object) & (facts["pretraining"] == arm)]["learned"]
+            told = f"{int(learned.sum())} of {len(learned)} trainings learned"
+            if learned.mean() < 0.5:
+                told += ", so that this says nothing of SPD"
+            yield f"{object}: {arm} helps against {control} ({outcome}, AU-PR): {verdict}; {interval}, {told}."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--root", default="", help="VisA, or a root in another of the book's layouts; default: VISA_ROOT"
+    )
+    parser.add_argument("--objects", nargs="+", required=True)
+    parser.add_argument("--arch", required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--name", help="of the runs; default: the weights file's")
+    parser.add_argument("--photographs", type=Path, help="a folder of one image a class of ImageNet")
+    parser.add_argument("--arms", nargs="+", default=[arm.name for arm in ARMS])
+    parser.add_argument("--seeds", type=int, default=7)
+    parser.add_argument("--draws", type=int, default=DRAWS)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--smaller", type=json.loads, default={}, metavar="JSON", help="settings of a trial, as a JSON object"
+    )
+    parser.add_argument("--report", action="store_true", help="print what is there, train nothing")
+    parser.add_argument("--out", type=Path, help="a folder for the tables")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    source = open_source(options.root, options.objects)
+    name = options.name or options.weights.stem
+    folders = [
+        runs_root() / f"protocol-{source.name}-{name}-{source.check_object(object)}" for object in options.objects
+    ]
+    for object, folder in zip(options.objects, folders, strict=True):
+        if not options.report:
+            measure(source, object, options, folder)
+    metrics, facts = gather(folders, options)
+    table = differences(metrics)
+    shown = table.assign(
+        difference=[
+            f"{100 * m:+.1f} [{100 * a:+.1f}, {100 * b:+.1f}]"
+            for m, a, b in zip(table["mean"], table["low"], table["high"], strict=True)
+        ]
+    )
+    for object, part in shown.groupby("object", sort=False):
+        wide = part.pivot_table(
+            index=["arm", "control"], columns="outcome", values="difference", aggfunc="first", sort=False
+        )
+        print(f"\n## {object}: AU-PR minus the control's, in points, 95 % interval over seeds\n")
+        print(to_markdown(wide.reset_index()))
+    print("", *sentences(table, facts), sep="\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except VisaError as error:
+        raise SystemExit(f"protocol: {error}") from error
