@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
@@ -61,11 +61,7 @@ def feature_width(backbone: nn.Module) -> int:
     net: Any = backbone
     if hasattr(net, "num_features"):
         return int(getattr(net, "head_hidden_size", None) or net.num_features)
-    was = net.training
-    with torch.no_grad():
-        width = net.eval()(torch.zeros(1, 3, 64, 64)).shape[1]
-    net.train(was)
-    return int(width)
+    return int(looked_at(net, net).shape[1])
 
 
 def normalize(images: Tensor, backbone: nn.Module) -> Tensor:
@@ -120,10 +116,17 @@ class FeatureMaps(nn.Module):
 
 def check_stages(backbone: nn.Module) -> None:
     """Raise VisaError for a network without stages of stride 4, 8, 16 and 32, such as a vision transformer."""
+    looked_at(backbone, lambda x: stage_maps(backbone, x, STAGES))
+
+
+def looked_at(backbone: nn.Module, function: Callable[[Tensor], Any]) -> Any:
+    """What a function of the backbone makes of an empty image of 64 x 64, in evaluation mode."""
     was = backbone.training
+    backbone.eval()
     with torch.no_grad():
-        stage_maps(backbone.eval(), torch.zeros(1, 3, 64, 64), STAGES)
+        found = function(torch.zeros(1, 3, 64, 64, device=next(backbone.parameters()).device))
     backbone.train(was)
+    return found
 
 
 def stage_maps(backbone: nn.Module, x: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:

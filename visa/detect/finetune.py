@@ -46,7 +46,7 @@ class TwoClass:
     batch_size: int = 8
     flip: float = 0.5
     epochs: int = 10
-    min_steps: int = 48
+    min_steps: int = 64
     lr: float = 1e-3
     weight_decay: float = 0.01
     focal_alpha: float = 0.25

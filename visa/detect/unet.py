@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.ops import sigmoid_focal_loss
 
-from visa.backbone import STAGES, STEM, normalize, stage_maps
+from visa.backbone import STAGES, STEM, looked_at, normalize, stage_maps
 from visa.data.dataset import is_known, load_masks
 from visa.data.setups import Split
 from visa.detect.finetune import TwoClass, fine_tune, predict, training_facts
@@ -50,15 +50,13 @@ class UNet(nn.Module):
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone.eval()
-        device = next(backbone.parameters()).device
-        with torch.no_grad():
-            channels = [x.shape[1] for x in self._pyramid(torch.zeros(1, 3, 64, 64, device=device))]
+        channels = [x.shape[1] for x in looked_at(backbone, self._pyramid)]
         self.decoder = UnetDecoder(channels, _CHANNELS)
         self.head = SegmentationHead(_CHANNELS[-1], 1)
         initialize_decoder(self.decoder)
         initialize_head(self.head)
         nn.init.constant_(self.head[0].bias, -math.log((1 - _RARE) / _RARE))
-        self.to(device)
+        self.to(next(backbone.parameters()).device)
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visa.backbone import STAGES, batch_norms, normalize, stage_maps
+from visa.backbone import STAGES, batch_norms, looked_at, normalize, stage_maps
 from visa.errors import VisaError, check_choice
 from visa.pretrain.augment import WEAK, Draws, View, Views, random_view
 from visa.pretrain.smoothblend import BLEND, SmoothBlend, draw_patches, smooth_blend
@@ -90,10 +90,8 @@ class SpdTerm(nn.Module):
         self.settings = spd
         self.head = None
         if spd and spd.form == "cross-entropy":
-            was, layer = backbone.training, spd.head_layer
-            with torch.no_grad():
-                maps = stage_maps(backbone.eval(), torch.zeros(1, 3, 64, 64), (layer,))
-            backbone.train(was)
+            layer = spd.head_layer
+            maps = looked_at(backbone, lambda x: stage_maps(backbone, x, (layer,)))
             self.head = nn.Linear(maps[layer].shape[1], 2)
 
     def add(self, terms: Terms, method: Any, views: Views) -> Terms:
