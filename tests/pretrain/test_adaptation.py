@@ -116,7 +116,7 @@ def test_the_classifier_s_accuracy_is_of_views_that_it_was_not_trained_on(given,
 
 def test_settings_of_an_adaptation_are_its_own_and_can_be_changed(given):
     settings = adaptation("simsiam", str(given), arch=LITE0)
-    assert (settings.steps, settings.freeze_norms, settings.clip, settings.lr) == (120, True, 1.0, 0.02)
+    assert (settings.steps, settings.freeze_norms, settings.clip, settings.lr) == (60, True, 1.0, 0.02)
     assert configured("auxiliary", True, {"weights": str(given)}).spd.eta == 1.0
     assert configured("simsiam", True, {"weights": str(given), "steps": 7, "eta": 0.3}).steps == 7
     with pytest.raises(VisaError, match="unknown setting 'step'"):
