@@ -68,7 +68,7 @@ ARMS = (
     Arm("SimSiam", "given", "simsiam"),
     Arm("SimSiam + SPD", "SimSiam", "simsiam", True),
     Arm("supervised", "given", "supervised", False, SUPERVISED, True, seeds=3),
-    Arm("supervised + SPD", "supervised", "supervised", True, {**SUPERVISED, "eta": 1.0}, True, seeds=3),
+    Arm("supervised + SPD", "supervised", "supervised", True, SUPERVISED, True, seeds=3),
 )
 PRIMARY = (("SPD classifier", "given", "probe, 10-shot"), ("SimSiam + SPD", "SimSiam", "probe, 10-shot"))
 

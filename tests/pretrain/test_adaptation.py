@@ -10,7 +10,7 @@ from visa.backbone import create_backbone, save_weights
 from visa.errors import VisaError
 from visa.pretrain.augment import Draws
 from visa.pretrain.diagnose import diagnose, judge
-from visa.pretrain.settings import adaptation, build, configured
+from visa.pretrain.settings import build, configured
 from visa.pretrain.spd import SpdSettings, spd_views
 from visa.pretrain.train import batch_indices, build_optimizer, pretrain, set_lr
 
@@ -115,9 +115,10 @@ def test_the_classifier_s_accuracy_is_of_views_that_it_was_not_trained_on(given,
 
 
 def test_settings_of_an_adaptation_are_its_own_and_can_be_changed(given):
-    settings = adaptation("simsiam", str(given), arch=LITE0)
+    settings = configured("simsiam", True, {"weights": str(given)})
     assert (settings.steps, settings.freeze_norms, settings.clip, settings.lr) == (60, True, 1.0, 0.02)
-    assert configured("auxiliary", True, {"weights": str(given)}).spd.eta == 1.0
+    assert settings.spd.eta == 0.02 and configured("supervised", True, {"weights": str(given)}).spd.eta == 1.0
+    assert configured("auxiliary", True, {"weights": str(given)}).heads_lr == 3.0
     assert configured("simsiam", True, {"weights": str(given), "steps": 7, "eta": 0.3}).steps == 7
     with pytest.raises(VisaError, match="unknown setting 'step'"):
         configured("simsiam", True, {"weights": str(given), "step": 7})

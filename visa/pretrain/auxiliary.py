@@ -30,6 +30,7 @@ class Auxiliary(nn.Module):
         self.spd = SpdTerm(settings.spd, backbone)
 
     def forward(self, views: Views) -> Terms:
-        """Return the loss terms; there is no base loss."""
+        """Return the loss terms; there is no base loss, and eta has no part."""
         base: Tensor = views.first.new_zeros(())
-        return self.spd.add({"base": base}, self, views)
+        terms = self.spd.add({"base": base}, self, views)
+        return {**terms, "loss": terms["spd"]}

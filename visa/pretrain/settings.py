@@ -27,10 +27,10 @@ SMALL: dict[str, Any] = {
 
 ADAPTATION: dict[str, Any] = {
     **{"steps": 60, "epochs": 60, "batch_size": 32, "image_size": 128, "base_lr": 0.16, "warmup_epochs": 5.0},
-    **{"optimizer": "sgd", "schedule": "cosine", "freeze_norms": True, "clip": 1.0, "heads_lr": 10.0},
+    **{"optimizer": "sgd", "schedule": "cosine", "freeze_norms": True, "clip": 1.0, "heads_lr": 10.0, "eta": 0.02},
 }
-"""For given weights (see `adaptation`): a peak rate of .02, and 5 steps of warm-up. Chosen on fryum's clean images
-(book/results/protocol/tuning.csv): without a higher rate for its heads SimSiam learned nothing in as many steps."""
+"""For given weights (see `adaptation`): a peak rate of 0.02, and 5 steps of warm-up. Chosen on fryum's clean images
+(book/results/protocol/tuning.csv): with the paper's eta of 0.1 L_SPD ran into its degenerate optimum, see `spd_std`."""
 
 _BOUNDS = {
     "epochs": (1, 100_000),
@@ -120,25 +120,25 @@ def published(method: str, **changes: Any) -> PretrainSettings:
     return replace(PretrainSettings(method=method, **module.PUBLISHED), **changes)
 
 
-def adaptation(method: str, weights: str, **changes: Any) -> PretrainSettings:
-    """Return the settings with which `method` goes on from a file of `weights`, with `changes`.
+def adaptation(method: str) -> dict[str, Any]:
+    """Return the settings, by name, with which `method` goes on from given weights: ADAPTATION, and its module's own.
 
-    The auxiliary classifier alone has eta 1, and its module a rate for its head. The gradient is bounded: without a
-    bound, training EfficientNet-Lite0 from ImageNet weights diverged. The backbone's batch-norm statistics stay frozen,
-    so that small batches do no harm and compared trainings differ in their loss alone.
-    Raises VisaError as `published`.
+    The gradient is bounded: without a bound, training EfficientNet-Lite0 from ImageNet weights diverged. The backbone's
+    batch-norm statistics stay frozen, so that small batches do no harm and compared trainings differ in their loss
+    alone. Raises VisaError for an unknown method.
     """
-    own = getattr(import_module(METHODS[method].rpartition(".")[0]), "ADAPTATION", {}) if method in METHODS else {}
-    return replace(published(method), **{**ADAPTATION, **own, "weights": weights, **changes})
+    check_choice("method", method, METHODS)
+    return {**ADAPTATION, **getattr(import_module(METHODS[method].rpartition(".")[0]), "ADAPTATION", {})}
 
 
 def configured(method: str, spd: bool, values: Mapping[str, object]) -> PretrainSettings:
     """Return the published settings with `values`, plain scalars by name: of `PretrainSettings`, or of `SpdSettings`.
 
-    With `weights` among them the settings are those of `adaptation`.
+    With `weights` among them the others are those of `adaptation`.
     Raises VisaError for an unknown name, one that needs more than a scalar, or a value of another type.
     """
     own, term = _scalars(PretrainSettings()), _scalars(SpdSettings())
+    values = {**adaptation(method), **values} if values.get("weights") else values
     for name, value in values.items():
         check_choice("setting", name, {**own, **term})
         kind = type({**own, **term}[name])
@@ -146,10 +146,8 @@ def configured(method: str, spd: bool, values: Mapping[str, object]) -> Pretrain
             kind is bool
         ):
             raise VisaError(f"setting {name!r} is {value!r}, of type {type(value).__name__}: give {kind.__name__}.")
-    alone: dict[str, Any] = {"eta": 1.0} if method == "auxiliary" else {}
-    chosen = SpdSettings(**{**alone, **{k: v for k, v in values.items() if k in term}})
-    changes: dict[str, Any] = {"spd": chosen if spd else None, **{k: v for k, v in values.items() if k in own}}
-    return adaptation(method, **changes) if values.get("weights") else published(method, **changes)
+    chosen = SpdSettings(**{k: v for k, v in values.items() if k in term})  # type: ignore[arg-type]
+    return published(method, spd=chosen if spd else None, **{k: v for k, v in values.items() if k in own})
 
 
 def build(settings: PretrainSettings, classes: int) -> nn.Module:

@@ -19,6 +19,8 @@ PUBLISHED = {"epochs": 90, "batch_size": 256, "base_lr": 0.1, "schedule": "steps
 PUBLISHED |= {"strong": CROP_AND_FLIP}
 """On ImageNet (section 3.4: a tenth of the rate when the error plateaus, here at 30 and 60 of 90 epochs)."""
 
+ADAPTATION = {"eta": 1.0}
+
 
 class Supervised(nn.Module):
     """Classification by cross-entropy, with SPD's auxiliary classifier beside it with SPD (paper, section 3.2).
