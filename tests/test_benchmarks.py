@@ -21,7 +21,7 @@ def run(script, *arguments):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("script", ["difficulty.py", "end_to_end.py", "similarity.py"])
+@pytest.mark.parametrize("script", ["difficulty.py", "end_to_end.py", "protocol.py"])
 def test_a_script_says_what_it_takes(script):
     assert "--out" in run(script, "--help")
 
