@@ -18,7 +18,7 @@ import pandas as pd
 
 from visa.provenance import machine, write_text
 
-_UNSAID = ("out", "anomalib_python", "part", "lite0")
+_UNSAID = ("out", "anomalib_python", "part")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 
 

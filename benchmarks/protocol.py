@@ -40,24 +40,25 @@ DETECTORS, DRAWS = ("probe", "patchcore", "padim"), 20
 
 
 class Arm(NamedTuple):
-    """A training: its name (its control: visa.report.protocol.CONTROLS), method, settings, and on photographs."""
+    """A training: its name (its control: visa.report.protocol.CONTROLS), method, settings, images, most seeds."""
 
     name: str
     method: str = ""
     spd: bool = False
     settings: Mapping[str, Any] = MappingProxyType({})
     photographs: bool = False
+    seeds: int = 7
 
 
 SUPERVISED = {"steps": 504, "epochs": 504, "warmup_epochs": 50.0}
 ARMS = (
     Arm("given"),
     Arm("SPD classifier", "auxiliary", True),
-    Arm("hard edge", "auxiliary", True),
+    Arm("hard edge", "auxiliary", True, seeds=3),
     Arm("SimSiam", "simsiam"),
     Arm("SimSiam + SPD", "simsiam", True),
-    Arm("supervised", "supervised", False, SUPERVISED, True),
-    Arm("supervised + SPD", "supervised", True, {**SUPERVISED, "eta": 1.0}, True),
+    Arm("supervised", "supervised", False, SUPERVISED, True, seeds=3),
+    Arm("supervised + SPD", "supervised", True, {**SUPERVISED, "eta": 1.0}, True, seeds=3),
 )
 
 
@@ -96,7 +97,7 @@ def measure(source: Source, object: str, options: argparse.Namespace, folder: Pa
     for seed in range(options.seeds):
         for arm in ARMS:
             data = photographs if arm.photographs else own
-            if data is None or (seed and not arm.method) or arm.name not in options.arms:
+            if data is None or seed >= (arm.seeds if arm.method else 1) or arm.name not in options.arms:
                 continue
             shared = runs_root() / f"protocol-photographs-{file_digest(options.weights)}" if arm.photographs else folder
             weights, facts = train(arm, seed, data, options, shared / "pretrain" / arm.name / f"seed{seed}")

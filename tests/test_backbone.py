@@ -36,7 +36,8 @@ def test_weights_come_from_and_go_to_torchvision(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arch", "width"), [("resnet18", 512), ("resnet50", 2048), ("timm/tf_efficientnet_lite0", 1280)]
+    ("arch", "width"),
+    [("resnet18", 512), ("resnet50", 2048), ("mobilenet_v2", 1280), ("timm/tf_efficientnet_lite0", 1280)],
 )
 def test_feature_maps_have_the_strides_of_a_resnet(arch, width):
     backbone = create_backbone(arch)

@@ -152,6 +152,14 @@ def test_the_card_tells_the_datas_licence_and_whether_they_are_synthetic(tmp_pat
     assert ("-synthetic-" in file.name) == ("synthetic-data" in header["tags"]) == synthetic
 
 
+def test_a_network_of_torchvision_alone_goes_back_to_torchvision(tmp_path):
+    file = export(pretraining(tmp_path / "run", "mobilenet_v2"), tmp_path / "out")
+    torchvision.models.mobilenet_v2().load_state_dict(load_file(file), strict=True)
+    text = header_and_text(file)[1]
+    assert "torchvision.models.mobilenet_v2()" in text and "timm.create_model" not in text and "anomalib" not in text
+    assert sorted(f.name for f in file.parent.iterdir()) == sorted(["README.md", file.name])
+
+
 def test_no_path_of_the_machine_gets_out(tmp_path):
     settings = {"weights": str(tmp_path / "theirs.pth"), "cache": "C:\\Users\\me\\cache"}
     file = export(pretraining(tmp_path / "run", settings=settings, root=str(tmp_path)), tmp_path / "out")

@@ -119,6 +119,8 @@ def called(mini_root, tmp_path, monkeypatch, capsys):
         (["run", "--pretrain", "seed=7"], "belongs to the plan"),
         (["run", "--pretrain", "weights=/absent.pth"], "check the path given with --pretrain"),
         (["run", "--pretrain", "pretrain_root=/absent"], "check the path given with --pretrain"),
+        (["run", "--pretrainings", "given"], "weights are not given (--pretrain weights=FILE)"),
+        (["run", "--pretrainings", "random", "--pretrain", "weights=/dev/null"], "take 'given'"),
         (["run", "--weights", "..=resnet18:w.pth"], "NAME=ARCH:FILE"),
         (["run", "--weights", "simsiam=resnet18:w.pth"], "weights"),
         (["run", "--weights", "x=resnet18:/absent.pth"], "weights"),
@@ -145,6 +147,9 @@ def test_a_plan_that_is_only_shown_makes_no_run_and_tells_what_stages_took(calle
     stamp.write_text(json.dumps({"key": "of other settings", "seconds": 41.7}))
     (line,) = (line for line in called("run", "--dry-run")[1].splitlines() if line.startswith(stamp.stem))
     assert line.split() == [stamp.stem, "to", "run,", "took", "42", "s"]
+    _, adapted, _ = called("run", "--dry-run", "--objects", "fryum", "--pretrain", "weights=/dev/null")
+    names = [line.split()[0] for line in adapted.splitlines() if line.startswith("pretrain-")]
+    assert names == [f"pretrain-{arm}-fryum-seed0" for arm in pipeline.ADAPTATIONS]
 
 
 def test_runs_of_the_first_version_of_other_data_and_on_object_storage_are_refused(called, tmp_path, monkeypatch):

@@ -1,9 +1,11 @@
 """What version 1 computed, in numbers: a change of the code that moves one of them is no mere tidying.
 
+The fine-tuned networks' are of version 2, whose recipe is another.
+
 `python tests/test_records.py` writes records/NAME.json anew. QUANTITIES names each quantity's relative and absolute
 tolerance, None for equality; they hold on other processors and for other numbers of threads. Other image encoders
 change nothing: pixels are compared, not files. The real record also needs VISA_TEST_WEIGHTS=FILE, which
-`python benchmarks/end_to_end.py --lite0 FILE` writes, beside VISA_TEST_ROOT.
+`python benchmarks/weights.py lite0 FILE` writes, beside VISA_TEST_ROOT.
 """
 
 import hashlib
@@ -92,15 +94,13 @@ def detectors(root, folder):
 def fine_tuning(root, folder):
     """Test scores of a classifier and a U-Net after six steps."""
     from visa.detect import classifier, finetune, unet
-    from visa.detect.finetune import TwoClass
 
     train, test, masks, labels = split_images(root, "2cls_highshot")
-    few = {"epochs": 1, "min_steps": 6, "judged_from": 0, "backbone_lr": 1e-5, "head_lr": 1e-4}
-    settings = TwoClass(size=(64, 96), decoder_width=8, precision="32-true", **few)
-    classified = classifier.fit_classifier(random_backbone(train), train, labels, settings)
-    segmented = unet.fit_unet(random_backbone(train), finetune.Labelled(train, masks, labels), settings)
+    settings = finetune.TwoClass(size=(64, 96), epochs=1, min_steps=6, lr=1e-4, precision="32-true")
+    classified, curve = classifier.fit_classifier(random_backbone(train), train, labels, settings)
+    segmented, others = unet.fit_unet(random_backbone(train), train, masks, settings)
     scores, maps = unet.score_unet(segmented, test, (64, 96))
-    return [finetune.predict(classified, test, "32-true").tolist(), scores.tolist(), summary(maps)]
+    return [curve, others, finetune.predict(classified, test, "32-true").tolist(), scores.tolist(), summary(maps)]
 
 
 def losses(root, folder, eta=0.1):

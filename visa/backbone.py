@@ -1,8 +1,9 @@
 """Backbones: torchvision ResNets and timm's convolutional models, safe loading and saving, named feature maps."""
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
@@ -18,26 +19,29 @@ from visa.errors import VisaError, check_choice
 from visa.paths import written_whole
 
 ARCHES = ("resnet18", "resnet50", "wide_resnet50_2", "resnet18_half")
+STEM = "stem"  # the map before the stages, of stride 2
 STAGES = ("layer1", "layer2", "layer3", "layer4")
-_STRIDES = (4, 8, 16, 32)
+_STRIDES = {STEM: 2, "layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def create_backbone(arch: str, seed: int = 0) -> nn.Module:
     """A backbone without its classifier and with random weights drawn from `seed`.
 
-    `arch` is one of ARCHES or `timm/NAME`. A ResNet's weights bear torchvision's names; `resnet18_half`, for small
-    machines, is a ResNet-18 with half the channels in every stage, three times as fast and known to no library.
+    `arch` is one of ARCHES, `timm/NAME`, or another network of torchvision, whose names its weights bear then;
+    `resnet18_half`, for small machines, is a ResNet-18 with half the channels in every stage, three times as fast and
+    known to no library.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if arch.startswith("timm/"):
             return _create_timm(arch.removeprefix("timm/"))
-        check_choice("arch", arch, (*ARCHES, "timm/<name>"))
         if arch == "resnet18_half":
             return _create_timm("resnet18", channels=(32, 64, 128, 256), zero_init_last=False)
+        if arch not in torchvision.models.list_models(torchvision.models):
+            check_choice("arch", arch, (*ARCHES, "timm/<name>", "<name of torchvision's>"))
         model: nn.Module = torchvision.models.get_model(arch, weights=None)
-        model.fc = nn.Identity()
+        setattr(model, "fc" if hasattr(model, "fc") else "classifier", nn.Flatten())
         return model
 
 
@@ -57,14 +61,19 @@ def feature_width(backbone: nn.Module) -> int:
     net: Any = backbone
     if hasattr(net, "num_features"):
         return int(getattr(net, "head_hidden_size", None) or net.num_features)
-    return int(net.layer4[-1].bn3.num_features if hasattr(net.layer4[-1], "bn3") else net.layer4[-1].bn2.num_features)
+    return int(looked_at(net, net).shape[1])
 
 
 def normalize(images: Tensor, backbone: nn.Module) -> Tensor:
     """Images N,3,H,W in [0,1] with the mean and deviation that the backbone expects (ImageNet's for a ResNet)."""
-    config: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", {})
-    mean, std = tuple(config.get("mean", _IMAGENET_MEAN)), tuple(config.get("std", _IMAGENET_STD))
+    mean, std = normalization(backbone)
     return (images - _channels(mean, images.device)) / _channels(std, images.device)
+
+
+def normalization(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel that the backbone expects."""
+    config: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", {})
+    return tuple(config.get("mean", _IMAGENET_MEAN)), tuple(config.get("std", _IMAGENET_STD))
 
 
 @cache  # a tensor made anew would have a GPU wait for the copy at every step
@@ -105,31 +114,54 @@ class FeatureMaps(nn.Module):
         return [stages[layer] for layer in self.layers]
 
 
-def check_stages(backbone: nn.Module) -> list[int]:
-    """The strides of a timm model's stages, none of a ResNet; VisaError if 4, 8, 16 and 32 are not among them."""
-    net: Any = backbone
-    if all(hasattr(net, name) for name in ("conv1", "bn1", "maxpool", *STAGES)):
-        return []
-    strides = [stage["reduction"] for stage in getattr(net, "feature_info", [])]
-    if not set(_STRIDES) <= set(strides) or not hasattr(net, "forward_intermediates"):
-        raise VisaError(f"{type(net).__name__} has no stages of stride 4, 8, 16 and 32: take a convolutional model.")
-    return strides
+def check_stages(backbone: nn.Module) -> None:
+    """Raise VisaError for a network without stages of stride 4, 8, 16 and 32, such as a vision transformer."""
+    looked_at(backbone, lambda x: stage_maps(backbone, x, STAGES))
+
+
+def looked_at(backbone: nn.Module, function: Callable[[Tensor], Any]) -> Any:
+    """What a function of the backbone makes of an empty image of 64 x 64, in evaluation mode."""
+    was = backbone.training
+    backbone.eval()
+    with torch.no_grad():
+        found = function(torch.zeros(1, 3, 64, 64, device=next(backbone.parameters()).device))
+    backbone.train(was)
+    return found
 
 
 def stage_maps(backbone: nn.Module, x: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
-    """Maps N,C,H/stride,W/stride of `layers` (of STAGES), and for a ResNet of those before them, of normalised images.
+    """Maps N,C,H/stride,W/stride of `layers`, of STAGES and STEM, of normalised images; a model may have no STEM.
 
-    Raises VisaError for a timm model without stages of these strides.
+    A ResNet gives the stages before them, too. Raises VisaError for another network without stages of these strides.
     """
     net: Any = backbone
-    if not (strides := check_stages(net)):
-        x = net.maxpool((net.act1 if hasattr(net, "act1") else net.relu)(net.bn1(net.conv1(x))))
-        stages = {}
-        for layer in STAGES[: 1 + max(STAGES.index(name) for name in layers)]:
+    if all(hasattr(net, name) for name in ("conv1", "bn1", "maxpool", *STAGES)):
+        x = (net.act1 if hasattr(net, "act1") else net.relu)(net.bn1(net.conv1(x)))
+        stages = {STEM: x} if STEM in layers else {}
+        x = net.maxpool(x)
+        for layer in STAGES[: 1 + max(STAGES.index(name) for name in layers if name != STEM)]:
             stages[layer] = x = getattr(net, layer)(x)
         return stages
-    maps = net.forward_intermediates(x, indices=[strides.index(s) for s in _STRIDES], intermediates_only=True)
-    return dict(zip(STAGES, maps, strict=True))
+    strides = [stage["reduction"] for stage in getattr(net, "feature_info", [])]
+    needed = {_STRIDES[name] for name in STAGES}
+    if needed <= set(strides) and hasattr(net, "forward_intermediates"):
+        found = [name for name, stride in _STRIDES.items() if name in layers and stride in strides]
+        indices = [strides.index(_STRIDES[name]) for name in found]
+        return dict(zip(found, net.forward_intermediates(x, indices=indices, intermediates_only=True), strict=True))
+    by_stride = _last_of_each_stride(net.features, x) if hasattr(net, "features") and not strides else {}
+    if not needed <= by_stride.keys():
+        what = f"no stages of stride 4, 8, 16 and 32 are found in {type(net).__name__}"
+        raise VisaError(f"{what}: take a convolutional model, of timm for instance.")
+    return {name: by_stride[stride] for name, stride in _STRIDES.items() if stride in by_stride}
+
+
+def _last_of_each_stride(parts: nn.Module, x: Tensor) -> dict[int, Tensor]:
+    """The last map of each stride on the way through torchvision's `features`."""
+    width, maps = x.shape[-1], dict[int, Tensor]()
+    for part in parts.children():
+        x = part(x)
+        maps[2 ** round(math.log2(max(1, width / x.shape[-1])))] = x
+    return maps
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:

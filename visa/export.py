@@ -7,12 +7,13 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
+import torchvision
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 import visa
-from visa.backbone import create_backbone, load_weights, weights_metadata
+from visa.backbone import create_backbone, load_weights, normalization, weights_metadata
 from visa.errors import VisaError
 from visa.paths import scratch_folder
 from visa.provenance import read_sidecar
@@ -52,7 +53,7 @@ def export(weights: Path, out: Path, overwrite: bool = False) -> Path:
         f"{name}.safetensors": save(tensors, about),
         "README.md": _card(record, name, classifier, expected).encode(),
     }
-    if not arch.startswith("timm/"):
+    if "first_conv" in expected:
         config = {"architecture": arch, "num_classes": 1000, "pretrained_cfg": expected}
         files["config.json"] = (json.dumps(config, indent=1) + "\n").encode()
     out = out.expanduser().resolve()
@@ -95,15 +96,18 @@ def _whole_model(arch: str, weights: Path) -> tuple[dict[str, Tensor], str, dict
     if arch == "resnet18_half":
         raise VisaError(f"{weights} is of {arch}, which neither torchvision nor timm knows: pre-train another `arch`.")
     own = load_weights(backbone, weights).state_dict()
-    model: Any = timm.create_model(arch.removeprefix("timm/"), pretrained=False)
+    resnet = hasattr(backbone, "layer4")
+    of_timm = resnet or arch.startswith("timm/")
+    create: Any = timm.create_model if of_timm else torchvision.models.get_model
+    model = create(arch.removeprefix("timm/"), **({"pretrained": False} if of_timm else {"weights": None}))
     reference = model.state_dict()
     if unknown := sorted(own.keys() - reference.keys()):
         raise VisaError(f"{arch} has {unknown[0]} only without a classifier: it cannot be exported.")
     head = {k: torch.zeros_like(v) for k, v in reference.items() if k not in own}
     trained = _trained_head(weights, head)
     whole = {**own, **(trained or head)}
-    expected: dict[str, Any] = {name: list(model.pretrained_cfg[name]) for name in ("mean", "std")}
-    if not arch.startswith("timm/"):
+    expected: dict[str, Any] = dict(zip(("mean", "std"), map(list, normalization(backbone)), strict=True))
+    if resnet and not arch.startswith("timm/"):
         expected |= {"num_classes": 1000, "classifier": "fc", "first_conv": "conv1"}
     return {k: whole[k].contiguous() for k in reference}, _TRAINED if trained else _UNTRAINED, expected
 
@@ -175,7 +179,7 @@ def _card(record: Mapping[str, Any], name: str, classifier: str, expected: Mappi
     tables = {"overview": overview, "settings": settings, "diagnosis": record["diagnosis"]}
     fields: dict[str, Any] = {title: list(_cells(values)) for title, values in tables.items()}
     fields |= {"name": name, "record": record, "method": method, "spd": bool(plus), "terms": terms}
-    fields |= {"expected": expected, "classifier": classifier}
+    fields |= {"expected": expected, "classifier": classifier, "config": "first_conv" in expected}
     template = str(Path(__file__).with_name("model_card.md"))
     card = ModelCard.from_template(ModelCardData(**header, tags=tags), template, **fields)
     return f"{str(card).rstrip()}\n"

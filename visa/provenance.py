@@ -16,7 +16,10 @@ from typing import Any
 import visa
 from visa.paths import CHECKOUT, written_whole
 
-_LIBRARIES = ("torch", "torchvision", "numpy", "scikit-learn", "scipy", "pillow", "opencv-python-headless", "timm")
+_LIBRARIES = (
+    *("torch", "torchvision", "timm", "segmentation-models-pytorch"),
+    *("numpy", "scikit-learn", "scipy", "pillow", "opencv-python-headless"),
+)
 
 
 def digest(value: Any) -> str:

@@ -14,8 +14,9 @@ from visa.detect.score import score_metrics, score_setups, score_split, write_me
 from visa.detect.scores import Scores, load_scores
 from visa.detect.shared import Context, ScoreSettings
 from visa.errors import VisaError
+from visa.provenance import read_sidecar
 
-TINY = TwoClass(size=(32, 32), batch_size=4, epochs=1, min_steps=2, checks=1, decoder_width=8, precision="32-true")
+TINY = TwoClass(size=(32, 32), batch_size=4, epochs=1, min_steps=2, precision="32-true")
 
 
 @pytest.fixture
@@ -49,6 +50,11 @@ def test_every_detector_scores_the_test_part_of_each_setup_it_belongs_to(source,
             assert scores.masks.any(axis=(1, 2)).tolist() == scores.labels.astype(bool).tolist()
         file = tmp_path / scores.setup / scores.detector / f"draw{scores.draw}" / "scores.npz"
         np.testing.assert_array_equal(load_scores(file).image_scores, scores.image_scores)
+        training = read_sidecar(file).get("training")
+        assert (training is None) == (scores.detector not in ("classifier", "unet"))
+        assert not training or (
+            len(training["losses"]) >= 2 and training["failed"] == (training["ap"] < training["fitted"])
+        )
     assert "2cls_10shot is left out: fryum has 20 normal and 6 anomalous" in capsys.readouterr().out
     assert load_splits(tmp_path / "2cls_highshot" / "splits.json") == splits(source, "fryum", "2cls_highshot")
     assert not ours.backbone.training
@@ -83,11 +89,11 @@ def test_an_interrupted_run_goes_on_and_scores_anew_only_what_changed(source, tm
     assert trained() == ["classifier"]
     assert trained() == []
     np.testing.assert_array_equal(next(scored()).image_scores, first.image_scores)
-    assert trained(zoom=0.2) == ["classifier"], "the probe reads no such setting"
+    assert trained(flip=0.2) == ["classifier"], "the probe reads no such setting"
     (tmp_path / "2cls_highshot" / "probe" / "draw0" / "scores.npz.json").unlink()
-    assert trained(zoom=0.2) == ["probe"], "scores without their sidecar are unfinished"
+    assert trained(flip=0.2) == ["probe"], "scores without their sidecar are unfinished"
     monkeypatch.setitem(DETECTORS, "probe", replace(DETECTORS["probe"], version=99))
-    assert trained(zoom=0.2) == ["probe"], "scores of another version are made anew"
+    assert trained(flip=0.2) == ["probe"], "scores of another version are made anew"
 
 
 def test_anomalies_without_masks_train_the_classifier_but_not_the_u_net(source, capsys):

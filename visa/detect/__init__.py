@@ -29,9 +29,9 @@ DETECTORS = {
     ),
     "probe": DetectorEntry("visa.detect.probe", one_class=False, settings=(), version=2, default=True),
     "classifier": DetectorEntry(
-        "visa.detect.classifier", one_class=False, settings=("seed", "two_class"), version=2, default=False
+        "visa.detect.classifier", one_class=False, settings=("seed", "two_class"), version=3, default=False
     ),
     "unet": DetectorEntry(
-        "visa.detect.unet", one_class=False, settings=("seed", "two_class"), version=2, default=False
+        "visa.detect.unet", one_class=False, settings=("seed", "two_class"), version=3, default=False
     ),
 }

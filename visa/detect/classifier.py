@@ -10,16 +10,19 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from visa.backbone import feature_width, normalize
 from visa.data.setups import Split
-from visa.detect.finetune import Labelled, TwoClass, fine_tune, predict
+from visa.detect.finetune import TwoClass, fine_tune, predict, training_facts
 from visa.detect.shared import Context, is_anomaly
+
+_FITTED = 0.9  # AP on the training images below which a training has failed
 
 
 def score_split(context: Context, split: Split) -> tuple[NDArray[np.float32], None]:
     """Fine-tune on a split's training images and score its test images: logits (N,)."""
-    chosen, labels = context.settings.two_class, torch.from_numpy(is_anomaly(split.train)).long()
+    chosen, labels = context.settings.two_class, torch.from_numpy(is_anomaly(split.train))
     images = context.images(split.train, chosen.size)
     backbone = copy.deepcopy(context.backbone)
-    model = fit_classifier(backbone, images, labels, chosen, context.settings.seed, context.progress)
+    model, losses = fit_classifier(backbone, images, labels, chosen, context.settings.seed, context.progress)
+    context.facts["training"] = training_facts(losses, predict(model, images, chosen.precision), labels, _FITTED)
     test = context.images(split.test, chosen.size)
     return predict(model, test, chosen.precision, context.progress).numpy(), None
 
@@ -41,18 +44,12 @@ class Classifier(nn.Module):
 
 def fit_classifier(
     backbone: nn.Module, images: Tensor, labels: Tensor, settings: TwoClass, seed: int = 0, progress: bool = False
-) -> Classifier:
-    """Train a classifier on `backbone`, which it changes, from images uint8 N,3,H,W and labels (N,), 1 for an anomaly.
+) -> tuple[Classifier, list[float]]:
+    """A classifier on `backbone`, which it changes, trained with binary cross-entropy; its losses.
 
-    Raises VisaError as `fine_tune`.
+    images: uint8 N,3,H,W; labels: (N,), 1 for an anomaly. Raises VisaError as `fine_tune`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Classifier(backbone).to(memory_format=torch.channels_last)
-    whole = labels[:, None, None].expand(-1, *images.shape[2:])  # an image is defective everywhere, or nowhere
-    fine_tune(model, _binary_cross_entropy, Labelled(images, whole, labels), settings, seed, progress)
-    return model
-
-
-def _binary_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
-    return binary_cross_entropy_with_logits(logits, masks[:, 0, 0], reduction="none")
+    return model, fine_tune(model, binary_cross_entropy_with_logits, images, labels, settings, seed, progress)

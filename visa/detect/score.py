@@ -61,6 +61,7 @@ def score_split(context: Context, detector: str, split: Split) -> Scores:
     Raises VisaError for a detector that does not belong to the split's setup.
     """
     check_choice(f"detector for {split.setup}", detector, detectors_of(split.setup))
+    context.facts.clear()
     scores, maps = import_module(DETECTORS[detector].module).score_split(context, split)
     masks = None if maps is None else load_masks(context.root, split.test, context.size)[0].numpy()
     paths, labels = [s.image for s in split.test], is_anomaly(split.test)
@@ -86,7 +87,7 @@ def _resumed(context: Context, detector: str, split: Split, folder: Path, common
     scores = score_split(context, detector, split)
     sidecar_of(file).unlink(missing_ok=True)  # scores without a sidecar are unfinished
     save_scores(file, scores)
-    write_sidecar(file, key, settings, cpu_seconds=time.process_time() - started)
+    write_sidecar(file, key, settings, cpu_seconds=time.process_time() - started, **context.facts)
     return scores
 
 

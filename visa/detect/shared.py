@@ -58,7 +58,8 @@ class ScoreSettings:
 class Context:
     """What a detector scores with: a backbone, which stays as it is, images below `root`, and settings.
 
-    Maps and masks have `size` = (height, width). `kept` is for what a detector computes once for several splits.
+    Maps and masks have `size` = (height, width). `kept` is for what a detector computes once for several splits,
+    `facts` for what it found out about the latest one; they go into its scores' sidecar.
     """
 
     backbone: nn.Module
@@ -67,6 +68,7 @@ class Context:
     progress: bool = False
     size: tuple[int, int] = EVALUATION_SIZE
     kept: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def images(self, samples: Sequence[Sample], size: tuple[int, int]) -> Tensor:
         """Read the samples' images, resized to `size` = (height, width): uint8 N,3,H,W."""

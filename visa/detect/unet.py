@@ -1,21 +1,26 @@
-"""Segmentation with a U-Net (Ronneberger et al. 2015) whose encoder is a pre-trained backbone."""
+"""Segmentation with segmentation_models_pytorch's U-Net, whose encoder is a pre-trained backbone."""
 
 import copy
 import math
+from typing import Any
 
 import torch
+from segmentation_models_pytorch.base import SegmentationHead
+from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
+from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.ops import sigmoid_focal_loss
 
-from visa.backbone import STAGES, normalize, stage_maps
+from visa.backbone import STAGES, STEM, looked_at, normalize, stage_maps
 from visa.data.dataset import is_known, load_masks
 from visa.data.setups import Split
-from visa.detect.finetune import Labelled, TwoClass, fine_tune, predict
-from visa.detect.shared import Context, Scored, is_anomaly
+from visa.detect.finetune import TwoClass, fine_tune, predict, training_facts
+from visa.detect.shared import Context, Scored
 
+_CHANNELS = (256, 128, 64, 32, 16)  # of the decoder's levels: the library's default
 _RARE = 0.01  # probability of a defect that the last layer starts from (Lin et al. 2017, section 3.3)
-_GROUPS = 8
+_FITTED = 0.5  # pixel AP on the training anomalies below which a training has failed
 
 
 def score_split(context: Context, split: Split) -> Scored:
@@ -24,69 +29,62 @@ def score_split(context: Context, split: Split) -> Scored:
     train = [sample for sample in split.train if is_known(sample)]
     if unusable := len(split.train) - len(train):
         print(f"{split.object}, {split.setup}: {unusable} anomalies without a mask do not train the U-Net.")
-    masks, _ = load_masks(context.root, train, chosen.size)
-    data = Labelled(context.images(train, chosen.size), masks, torch.from_numpy(is_anomaly(train)).long())
-    model = fit_unet(copy.deepcopy(context.backbone), data, chosen, context.settings.seed, context.progress)
+    images, masks = context.images(train, chosen.size), load_masks(context.root, train, chosen.size)[0]
+    backbone = copy.deepcopy(context.backbone)
+    model, losses = fit_unet(backbone, images, masks, chosen, context.settings.seed, context.progress)
+    shown = masks.amax((1, 2)) > 0
+    logits = predict(model, images[shown], chosen.precision)
+    context.facts["training"] = training_facts(losses, logits, masks[shown], _FITTED)
     images = context.images(split.test, chosen.size)
     return score_unet(model, images, context.size, chosen.precision, context.progress)
 
 
 class UNet(nn.Module):
-    """Images N,3,H,W in [0,1] to a logit a pixel, N,H,W.
+    """Images N,3,H,W in [0,1] to a logit a pixel, N,H,W: `segmentation_models_pytorch.Unet` on a backbone of ours.
 
-    From the backbone's coarsest stage up to its finest, of a quarter of the size: at each level the map is enlarged,
-    joined with the stage of that size and passed through two convolutions; the last level's logits are enlarged to the
-    image's size. `width`: channels of the finest level, twice as many at each coarser one. The new layers normalise in
-    groups (Wu & He 2018), which no batch is too small for.
+    The library's decoder and head with their default settings stand on the backbone itself and its maps of stride 2
+    to 32, so that no weights are copied, renamed or left out. A model without a map of stride 2 has no skip there, as
+    in the library's own encoders.
     """
 
-    def __init__(self, backbone: nn.Module, width: int = 32) -> None:
+    def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
-        self.backbone = backbone
-        device = next(backbone.parameters()).device
-        with torch.no_grad():
-            maps = stage_maps(backbone.eval(), torch.zeros(1, 3, 64, 64, device=device), STAGES)
-        *skips, channels = (maps[stage].shape[1] for stage in STAGES)
-        self.levels = nn.ModuleList()
-        for i, skip in reversed(list(enumerate(skips))):
-            out = width << i
-            self.levels.append(nn.Sequential(*_convolution(channels + skip, out), *_convolution(out, out)))
-            channels = out
-        self.logits = nn.Conv2d(channels, 1, 1)
-        self.logits.bias = nn.Parameter(torch.full((1,), -math.log((1 - _RARE) / _RARE)))
-        self.to(device)
+        self.backbone = backbone.eval()
+        channels = [x.shape[1] for x in looked_at(backbone, self._pyramid)]
+        self.decoder = UnetDecoder(channels, _CHANNELS)
+        self.head = SegmentationHead(_CHANNELS[-1], 1)
+        initialize_decoder(self.decoder)
+        initialize_head(self.head)
+        nn.init.constant_(self.head[0].bias, -math.log((1 - _RARE) / _RARE))
+        self.to(next(backbone.parameters()).device)
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
-        stages = stage_maps(self.backbone, normalize(images, self.backbone), STAGES)
-        x = stages[STAGES[-1]]
-        for level, stage in zip(self.levels, STAGES[-2::-1], strict=True):
-            skip = stages[stage]
-            x = level(torch.cat([interpolate(x, size=skip.shape[2:]), skip], dim=1))
-        return interpolate(self.logits(x).float(), size=images.shape[2:], mode="bilinear")[:, 0]
+        logits: Tensor = self.head(self.decoder(self._pyramid(normalize(images, self.backbone))))
+        return logits[:, 0]
+
+    def _pyramid(self, x: Tensor) -> list[Tensor]:
+        """Normalised images and their maps of stride 2, 4, 8, 16 and 32."""
+        maps = stage_maps(self.backbone, x, (STEM, *STAGES))
+        height, width = (side // 2 for side in x.shape[2:])
+        return [x, maps.get(STEM, x.new_empty(len(x), 0, height, width)), *(maps[stage] for stage in STAGES)]
 
 
-def _convolution(channels: int, out: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.GroupNorm(_GROUPS, out), nn.ReLU(inplace=True)
+def fit_unet(
+    backbone: nn.Module, images: Tensor, masks: Tensor, settings: TwoClass, seed: int = 0, progress: bool = False
+) -> tuple[UNet, list[float]]:
+    """A U-Net on `backbone`, which it changes, trained with focal loss (Lin et al. 2017, equation 5); its losses.
 
-
-def focal_loss(logits: Tensor, masks: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Focal loss (Lin et al. 2017, equation 5) of logits and masks N,H,W, its mean over each image's pixels: (N,)."""
-    loss: Tensor = sigmoid_focal_loss(logits, masks, alpha, gamma)
-    return loss.mean((1, 2))
-
-
-def fit_unet(backbone: nn.Module, data: Labelled, settings: TwoClass, seed: int = 0, progress: bool = False) -> UNet:
-    """A U-Net on `backbone`, which it changes, trained with focal loss; raises VisaError as `fine_tune`."""
+    images: uint8 N,3,H,W; masks: (N, H, W) in {0, 1}. Raises VisaError as `fine_tune`.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = UNet(backbone, settings.decoder_width).to(memory_format=torch.channels_last)
+        model = UNet(backbone).to(memory_format=torch.channels_last)
 
-    def loss(logits: Tensor, masks: Tensor) -> Tensor:
-        return focal_loss(logits, masks, settings.focal_alpha, settings.focal_gamma)
+    def loss(logits: Tensor, masks: Tensor) -> Any:
+        return sigmoid_focal_loss(logits, masks, settings.focal_alpha, settings.focal_gamma, reduction="mean")
 
-    fine_tune(model, loss, data, settings, seed, progress)
-    return model
+    return model, fine_tune(model, loss, images, masks, settings, seed, progress)
 
 
 def score_unet(

@@ -228,10 +228,7 @@ def write_splits(root: Path, settings: Settings, objects: Sequence[str]) -> None
 
 
 def _split(settings: Settings, split_type: str, name: str) -> list[tuple[str, ...]]:
-    """The rows of one object: training before test, normal before anomalous, in shuffled order, as in VisA.
-
-    Other than VisA's the splits nest: what trains in the smaller one trains in the larger one, too.
-    """
+    """An object's rows: training before test, normal before anomalous, shuffled as in VisA; but these splits nest."""
     rng = np.random.default_rng([settings.seed, crc32(name.encode())])
     rows: dict[str, list[tuple[str, ...]]] = {"train": [], "test": []}
     training = settings.training_counts(split_type, name)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visa.backbone import STAGES, batch_norms, normalize, stage_maps
+from visa.backbone import STAGES, batch_norms, looked_at, normalize, stage_maps
 from visa.errors import VisaError, check_choice
 from visa.pretrain.augment import WEAK, Draws, View, Views, random_view
 from visa.pretrain.smoothblend import BLEND, SmoothBlend, draw_patches, smooth_blend
@@ -90,10 +90,8 @@ class SpdTerm(nn.Module):
         self.settings = spd
         self.head = None
         if spd and spd.form == "cross-entropy":
-            was, layer = backbone.training, spd.head_layer
-            with torch.no_grad():
-                maps = stage_maps(backbone.eval(), torch.zeros(1, 3, 64, 64), (layer,))
-            backbone.train(was)
+            layer = spd.head_layer
+            maps = looked_at(backbone, lambda x: stage_maps(backbone, x, (layer,)))
             self.head = nn.Linear(maps[layer].shape[1], 2)
 
     def add(self, terms: Terms, method: Any, views: Views) -> Terms:
@@ -144,8 +142,9 @@ def feature_std(z: Tensor) -> Tensor:
 def running_statistics(head: nn.Module) -> Iterator[None]:
     """Have a head's batch norms use their running statistics, which the base loss's passes set.
 
-    With a batch's own, L_SPD has a degenerate optimum of -2: all clean images at one point, all blended ones at
-    another, which normalisation moves to opposite sides of the origin.
+    By its own statistics a batch of clean and blended images would be moved so that they lie on opposite sides of the
+    origin, which the loss rewards. It cannot rule out L_SPD's degenerate optimum of -2, all clean images at one point
+    and all blended ones opposite: `spd_std`, the spread of the anchors, shows that.
     """
     norms = [norm for norm in batch_norms(head) if norm.training]
     for norm in norms:
