@@ -220,7 +220,7 @@ def save_protocol(folder, dataset="VisA"):
         lost = (0.11 + 0.1 * seed) * (arm == "SPD classifier")
         metrics.append((dataset, "fryum", "2cls_10shot", 0, arm, seed, "probe", "", "image", "au_pr", value))
         metrics.append((dataset, "fryum", "1cls", 0, arm, seed, "padim", "", "pixel", "au_pr", value - lost))
-        defects += [("fryum", arm, seed, "padim", f"{i}.JPG", a, 0.5 + 0.08 * i) for i, a in enumerate(AREAS)]
+        defects += [("fryum", arm, seed, "patchcore", f"{i}.JPG", a, 0.5 + 0.08 * i) for i, a in enumerate(AREAS)]
         arms.append((dataset, "fryum", arm, seed, "" if arm == "given" else float(arm != "SimSiam + SPD"), 100 + seed))
     save(folder / "metrics.csv", COLUMNS, metrics)
     save(folder / "defects.csv", ["object", "pretraining", "seed", "detector", "image", "area", "auroc"], defects)
@@ -252,7 +252,7 @@ def test_the_results_page_says_what_the_files_hold(tmp_path):
     assert re.search(r"\| probe, 10-shot \| \*\*\+10\.1 \[[^]]+\]\*\* \|", text), "an interval without 0 is bold"
     assert re.search(r"\| PaDiM, pixel \| −\d+\.\d \[−[^]]+, \+[^]]+\] \|", text), "one that contains it is not"
     assert "small up to 0.73 %, middle up to 4.7 %, large up to 30 %" in plain(text)
-    assert "| arm | learned | seconds | PaDiM, small | PaDiM, middle | PaDiM, large |" in text
+    assert "| arm | learned | seconds | small | middle | large |" in text
     assert "| given | – | – | 0.540 | 0.700 | 0.860 |" in text
     assert "| SimSiam + SPD | 0 of 3 | 101 | 0.540 ± 0.000 |" in plain(text) and "commits `0123456`" in text
     assert (tmp_path / "generated" / "results-lite0-fryum.svg").stat().st_size > 5000

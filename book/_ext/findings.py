@@ -34,7 +34,7 @@ Mean difference in AU-PR and its 95 % interval over seeds; commits {commits}.
 :::
 
 {differences}
-Thirds by size: {sizes} of the image.
+Thirds of the defects by size: {sizes} of the image.
 
 {arms}
 """
@@ -128,14 +128,11 @@ def training(facts: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_size(defects: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Inside-outside AU-ROC of each arm by detector and third of the defects' sizes, and a sentence's part on these."""
+    """Inside-outside AU-ROC of PatchCore's maps by arm and third of the defects' sizes, and where the thirds end."""
     areas = defects.drop_duplicates("image")["area"]
     low, high = (float(areas.quantile(share)) for share in (1 / 3, 2 / 3))
     sizes = pd.cut(defects["area"], [0, low, high, 1], labels=SIZES).astype(str)
-    sized = defects.assign(size=sizes, detector=defects["detector"].map(tables.title_of)).sort_values(
-        ["detector", "size"], key=lambda column: column.map(lambda name: SIZES.index(name) if name in SIZES else name)
-    )
-    keys = ["pretraining", "detector", "size", "seed"]
-    means = sized.groupby(keys, sort=False)["auroc"].mean().rename("value").reset_index()
+    sized = defects.assign(size=sizes)[defects["detector"] == "patchcore"].sort_values("area")
+    means = sized.groupby(["pretraining", "size", "seed"], sort=False)["auroc"].mean().rename("value").reset_index()
     bounds = f"small up to {100 * low:.2g} %, middle up to {100 * high:.2g} %, large up to {100 * areas.max():.2g} %"
-    return pivot(means, ["pretraining"], ["detector", "size"]), bounds
+    return pivot(means, ["pretraining"], ["size"]), bounds
