@@ -16,7 +16,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
@@ -34,25 +33,16 @@ from visa.pretrain.run import is_finished, run_pretraining
 from visa.pretrain.settings import configured
 from visa.pretrain.smoothblend import CUTPASTE
 from visa.provenance import file_digest, machine, read_sidecar, write_rows, write_text
-from visa.report.tables import load_metrics, paired_difference, to_markdown
+from visa.report.protocol import differences, differences_table, sentences
+from visa.report.tables import load_metrics, to_markdown
 
 DETECTORS, DRAWS = ("probe", "patchcore", "padim"), 20
-OUTCOMES = {  # set-up, detector and level: all are of AU-PR, the paper's primary metric
-    "probe, 5-shot": ("2cls_5shot", "probe", "image"),
-    "probe, 10-shot": ("2cls_10shot", "probe", "image"),
-    "probe, high-shot": ("2cls_highshot", "probe", "image"),
-    "PatchCore, image": ("1cls", "patchcore", "image"),
-    "PatchCore, pixel": ("1cls", "patchcore", "pixel"),
-    "PaDiM, image": ("1cls", "padim", "image"),
-    "PaDiM, pixel": ("1cls", "padim", "pixel"),
-}
 
 
 class Arm(NamedTuple):
-    """A training: its name, the arm that differs from it in one thing alone, method, settings, images, most seeds."""
+    """A training: its name (its control: visa.report.protocol.CONTROLS), method, settings, images, most seeds."""
 
     name: str
-    control: str
     method: str = ""
     spd: bool = False
     settings: Mapping[str, Any] = MappingProxyType({})
@@ -62,15 +52,14 @@ class Arm(NamedTuple):
 
 SUPERVISED = {"steps": 504, "epochs": 504, "warmup_epochs": 50.0}
 ARMS = (
-    Arm("given", ""),
-    Arm("SPD classifier", "given", "auxiliary", True),
-    Arm("hard edge", "SPD classifier", "auxiliary", True, seeds=3),
-    Arm("SimSiam", "given", "simsiam"),
-    Arm("SimSiam + SPD", "SimSiam", "simsiam", True),
-    Arm("supervised", "given", "supervised", False, SUPERVISED, True, seeds=3),
-    Arm("supervised + SPD", "supervised", "supervised", True, SUPERVISED, True, seeds=3),
+    Arm("given"),
+    Arm("SPD classifier", "auxiliary", True),
+    Arm("hard edge", "auxiliary", True, seeds=3),
+    Arm("SimSiam", "simsiam"),
+    Arm("SimSiam + SPD", "simsiam", True),
+    Arm("supervised", "supervised", False, SUPERVISED, True, seeds=3),
+    Arm("supervised + SPD", "supervised", True, SUPERVISED, True, seeds=3),
 )
-PRIMARY = (("SPD classifier", "given", "probe, 10-shot"), ("SimSiam + SPD", "SimSiam", "probe, 10-shot"))
 
 
 def train(
@@ -154,45 +143,6 @@ def gather(folders: Sequence[Path], options: argparse.Namespace) -> tuple[pd.Dat
     return metrics, facts
 
 
-def differences(metrics: pd.DataFrame) -> pd.DataFrame:
-    """AU-PR of each arm minus its control's, paired by seed and draw: mean, 95 % interval and p-value over seeds."""
-    metrics = metrics[metrics["metric"] == "au_pr"]
-    given = metrics[metrics["pretraining"] == "given"]
-    seeds = sorted(set(metrics["seed"]))
-    metrics = pd.concat([metrics[metrics["pretraining"] != "given"], *(given.assign(seed=seed) for seed in seeds)])
-    parts = []
-    for arm in ARMS:
-        if {arm.name, arm.control} <= set(metrics["pretraining"]):
-            found = paired_difference(metrics, arm.name, arm.control)
-            parts.append(found.assign(arm=arm.name, control=arm.control))
-    table = pd.concat(parts)
-    error = table["sd"] / table["n"] ** 0.5
-    names = {key: name for name, key in OUTCOMES.items()}
-    outcome = [names[key] for key in zip(table["setup"], table["detector"], table["level"], strict=True)]
-    p = 2 * stats.t.sf((table["mean"] / error).abs(), table["n"] - 1)
-    return table.assign(outcome=outcome, p=np.where(table["n"] > 1, p, np.nan))
-
-
-def sentences(table: pd.DataFrame, facts: pd.DataFrame) -> Iterator[str]:
-    """One sentence a primary comparison of an object: supported, refuted or not decided, by Holm's correction."""
-    for object, of_object in table.groupby("object", sort=False):
-        lines = []
-        for arm, control, outcome in PRIMARY:
-            line = of_object[(of_object["arm"] == arm) & (of_object["outcome"] == outcome)]
-            lines += [(arm, control, outcome, line.iloc[0])] if len(line) else []
-        ordered = sorted(line["p"] for *_, line in lines)
-        for arm, control, outcome, line in lines:
-            rank = ordered.index(line["p"])
-            held = all(p * (len(ordered) - i) < 0.05 for i, p in enumerate(ordered[: rank + 1]))
-            verdict = "not decided" if not held else "supported" if line["mean"] > 0 else "refuted"
-            interval = f"{100 * line['mean']:+.1f} points [{100 * line['low']:+.1f}, {100 * line['high']:+.1f}]"
-            learned = facts[(facts["object"] == object) & (facts["pretraining"] == arm)]["learned"]
-            told = f"{int(learned.sum())} of {len(learned)} trainings learned"
-            if learned.mean() < 0.5:
-                told += ", so that this says nothing of SPD"
-            yield f"{object}: {arm} helps against {control} ({outcome}, AU-PR): {verdict}; {interval}, {told}."
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -226,18 +176,9 @@ def main() -> None:
             measure(source, object, options, folder)
     metrics, facts = gather(folders, options)
     table = differences(metrics)
-    shown = table.assign(
-        difference=[
-            f"{100 * m:+.1f} [{100 * a:+.1f}, {100 * b:+.1f}]"
-            for m, a, b in zip(table["mean"], table["low"], table["high"], strict=True)
-        ]
-    )
-    for object, part in shown.groupby("object", sort=False):
-        wide = part.pivot_table(
-            index=["arm", "control"], columns="outcome", values="difference", aggfunc="first", sort=False
-        )
+    for object, part in table.groupby("object", sort=False):
         print(f"\n## {object}: AU-PR minus the control's, in points, 95 % interval over seeds\n")
-        print(to_markdown(wide.reset_index()))
+        print(to_markdown(differences_table(part)))
     print("", *sentences(table, facts), sep="\n")
 
 

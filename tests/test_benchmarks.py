@@ -21,7 +21,7 @@ def run(script, *arguments):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("script", ["difficulty.py", "end_to_end.py", "similarity.py"])
+@pytest.mark.parametrize("script", ["difficulty.py", "end_to_end.py", "protocol.py"])
 def test_a_script_says_what_it_takes(script):
     assert "--out" in run(script, "--help")
 
@@ -67,8 +67,8 @@ def test_the_gpu_benchmark_runs_on_a_cpu(tmp_path):
 def test_counts_are_those_of_the_split_files_and_of_what_was_verified(mini_root, tmp_path):
     run("count_visa.py", "--root", mini_root, "--objects", "fryum", "--out", tmp_path)
     value = pd.read_csv(tmp_path / "counts.csv", index_col="measure")["value"]
-    assert value[["objects", "images", "normal", "anomaly"]].tolist() == [2, 72, 48, 24]
-    assert value[["verified", "errors"]].tolist() == [36, 0]
+    assert value[["objects", "images", "normal", "anomaly"]].tolist() == [2, 104, 80, 24]
+    assert value[["verified", "errors"]].tolist() == [52, 0]
 
 
 def test_conventions_are_measured_on_scores_and_full_masks(mini_root, tmp_path):

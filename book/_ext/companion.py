@@ -25,7 +25,8 @@ from visa.provenance import folder_fingerprint
 UNFINISHED = ".unfinished"  # in the built book, while it is being built
 BROWSER = "_static/browser"  # below the built book
 MAKERS = {  # module: its functions, each the Markdown of the directive of its name
-    "results": ("results", "plot", "run"),
+    "results": ("results", "run"),
+    "findings": ("findings",),
     "ledger": ("ledger",),
     "package": ("objects", "classes", "api", "mini_sheets"),
 }
@@ -46,7 +47,7 @@ class FromFiles(SphinxDirective):
     maker: tuple[str, str]
 
     optional_arguments, final_argument_whitespace, has_content = 1, True, True
-    option_spec = dict.fromkeys(("where", "show", "rows", "columns", "value", "minus", "digits", "alt"), str)
+    option_spec = dict.fromkeys(("where", "show", "rows", "columns", "value", "digits"), str)
 
     def run(self) -> list[nodes.Node]:
         """The nodes of the Markdown that the function makes; raises ExtensionError for a file that does not fit."""

@@ -1,56 +1,51 @@
-"""The ledger of claims: what the paper says, what this companion measured, and how to measure it again."""
+"""The ledger of claims: what the paper says, what was checked here and on what, and what a test would take."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from results import commands, commits, long_table
+from results import commands, commits
 
 from visa.errors import check_choice
 from visa.report import tables
 
-SPACED = ",\N{NO-BREAK SPACE}"
-HOW = "\n::::{{dropdown}} Sources, commands and runs of these claims\n{table}::::\n"
-
-
-class Ours(NamedTuple):
-    """What was measured for a claim: a cell of the table, whether the claim holds in it, and the seeds behind it."""
-
-    cell: str = ""
-    holds: str = ""
-    seeds: str = ""
+PROTOCOL = "protocol"  # the run whose results decide between the two statuses below
+NOT_TESTED, TESTED = "not tested", "tested on two objects"
+HOW = "\n::::{{dropdown}} Sources, what is missing, and commands of these claims\n{table}::::\n"
 
 
 def ledger(page: Any) -> str:
     """The claims of one part of the paper (`{ledger} The data`), or how many have each status (`{ledger} statuses`)."""
     book, part = Path(page.env.srcdir), page.arguments[0]
-    for file in [*book.glob("reference/*.csv"), *book.glob("results/*/*")]:
+    for file in [book / "results" / PROTOCOL, *book.glob("reference/*.csv"), *book.glob("results/data/*")]:
         page.file(str(file.relative_to(book)))
     claims = load_claims(book)
-    if part == "statuses":  # a claim that needs two things counts in both
-        counts = claims["status"].str.split("; ").explode().value_counts()
-        table = read(book, "statuses")
+    if part == "statuses":
+        counts, table = claims["status"].value_counts(), read(book, "statuses")
         return tables.to_markdown(table.assign(claims=table["status"].map(counts).fillna(0).astype(int)))
     check_choice("part of the ledger", part, claims["part"].unique())
     return section(book, claims[claims["part"] == part])
 
 
 def load_claims(book: Path) -> pd.DataFrame:
-    """The rows of reference/claims.csv, numbered, with the paper's values filled in from published.csv.
+    """The rows of reference/claims.csv, numbered, with published values, and in `here` what was seen of each.
 
-    Raises VisaError for a status that statuses.csv lacks, and for a published value that published.csv lacks.
+    A claim whose run is the protocol's counts as tested where results/protocol/ holds results. Raises VisaError for a
+    status that statuses.csv lacks, for a published value that published.csv lacks, and for an unknown measure.
     """
     claims, published = (read(book, name) for name in ("claims", "published"))
     values = {"; ".join(row[:4]): row[4:6] for row in published.itertuples(index=False, name=None)}
+    if any(book.glob(f"results/{PROTOCOL}/*/metrics.csv")):
+        tested = claims["run"] == PROTOCOL
+        claims.loc[tested, ["status", "seen"]] = TESTED, "[](results.md)"
     for claim in claims.itertuples():
-        for status in claim.status.split("; "):
-            check_choice(f"status of {claim.claim!r}", status, read(book, "statuses")["status"])
+        check_choice(f"status of {claim.claim!r}", claim.status, read(book, "statuses")["status"])
         if claim.published:
             check_choice(f"published value of {claim.claim!r}", claim.published, values)
             without, with_spd = values[claim.published]
             claims.loc[claim.Index, "paper"] = f"{without} → {with_spd}, {float(with_spd) - float(without):+.1f}"
-    return claims.assign(number=range(1, len(claims) + 1))
+    here = [", ".join(filter(None, (counted(book, claim), claim["seen"]))) for _, claim in claims.iterrows()]
+    return claims.assign(here=here, number=range(1, len(claims) + 1))
 
 
 def read(book: Path, name: str) -> pd.DataFrame:
@@ -58,63 +53,38 @@ def read(book: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(book / "reference" / f"{name}.csv", dtype=str, keep_default_na=False)
 
 
+def counted(book: Path, claim: "pd.Series[str]") -> str:
+    """The numbers of a claim's measures, from the counts of its run; empty for a claim without any."""
+    file = book / "results" / claim["run"] / "counts.csv"
+    if not claim["measure"] or not file.is_file():
+        return ""
+    counts = pd.read_csv(file, index_col="measure")["value"]
+    for name in claim["measure"].split(" / "):
+        check_choice(f"measure of {claim['claim']!r}", name, counts.index)
+    return " / ".join(f"{counts[name]:,}" for name in claim["measure"].split(" / "))
+
+
 def section(book: Path, claims: pd.DataFrame) -> str:
-    """The tables of some claims: what was measured is read from the files in results/."""
-    longs = {run: long_table(book / "results" / run) for run in claims["run"].unique()}
-    ours = [measured(claim, longs[claim["run"]]) for _, claim in claims.iterrows()]
+    """The table of some claims and, folded, where they are from and what tests them."""
+    shown = {"number": "nr", "claim": "claim", "paper": "paper", "here": "here", "status": "status"}
     made_by = claims["run"].map(commands(book / "reference" / "runs.csv")).fillna("")
-    claims = claims.assign(
-        ours=[f"{o.cell} {claim.label}" if o.cell else "" for o, claim in zip(ours, claims.itertuples(), strict=True)],
-        holds=[o.holds for o in ours],
-        made=[_made(book, run, o) for run, o in zip(claims["run"], ours, strict=True)],
-        command=claims["command"].where(claims["command"] != "", made_by),
-    )
-    shown = {"number": "nr", "claim": "claim", "paper": "paper", "ours": "here", "holds": "holds", "status": "status"}
-    return tables.to_markdown(claims[list(shown)].rename(columns=shown)) + _how(claims)
-
-
-def measured(claim: "pd.Series[str]", long: pd.DataFrame) -> Ours:
-    """Our number of a claim from the long table of its run; empty where the run or the measure is absent.
-
-    Of two variants it is their difference paired by seed, in hundredths, with its 95 % interval; of one, its values.
-    """
-    if claim["run"].startswith("tests/"):
-        return Ours("a test compares", "yes")
-    names = claim["measure"].split(" / ")
-    found = long[long["measure"].isin(names)]
-    if not claim["without"]:
-        if found.empty:
-            return Ours()
-        cell = " / ".join(f"{found.loc[found['measure'] == name, 'value'].sum():,.0f}" for name in names)
-        return Ours(cell, "" if not claim["wants"] else "yes" if cell == claim["wants"] else "no")
-    found = found[found["variant"].isin([claim["with"], claim["without"]])]
-    if found["variant"].nunique() < 2:
-        return Ours()
-    line = tables.differences_to(found, claim["without"]).iloc[0]
-    sign = -1 if claim["wants"] == "-" else 1
-    low, high = sorted((sign * line["low"], sign * line["high"]))
-    holds = "yes" if low > 0 else "no" if high < 0 else "open"
-    mean, *ends = (f"{100 * line[c]:+.1f}".replace("-", "−") for c in ("mean", "low", "high"))
-    cell = mean if np.isnan(low) else f"{mean} [{SPACED.join(ends)}]"
-    return Ours(cell, holds, f"{line['n']} seeds" if line["n"] > 1 else f"{line['draws']} draws")
-
-
-def _made(book: Path, run: str, ours: Ours) -> str:
-    """The run behind a number: its folder or test, commit and seeds; empty where there is no number."""
-    named = ", ".join(f"`{c}`" for c in commits(book / "results" / run))
-    parts = [f"`{run}`", f"commit {named}" if named else "", ours.seeds]
-    return ", ".join(filter(None, parts)) if ours.cell else ""
-
-
-def _how(claims: pd.DataFrame) -> str:
-    """Claims that share a source, a command and a run share a line."""
+    command = claims["command"].where(claims["command"] != "", made_by)
+    seen = claims["status"] != NOT_TESTED
     columns = {
         "nr": claims["number"].astype(str),
-        "source and check": claims["source"] + "; " + claims["checked"],
-        "command": ("`" + claims["command"] + "`").where(claims["command"] != "", ""),
-        "made by": claims["made"],
+        "source": claims["source"] + "; " + claims["sure"],
+        "missing": claims["missing"].mask(seen, ""),
+        "command": ("`" + command + "`").where(command != "", ""),
+        "made by": [_made(book, run) for run in claims["run"].where(seen, "")],
         "note": claims["note"],
     }
-    table = pd.DataFrame(columns)
-    grouped = table.groupby(list(columns)[1:], sort=False)["nr"].agg(", ".join).reset_index()
-    return HOW.format(table=tables.to_markdown(grouped[list(columns)]))
+    grouped = pd.DataFrame(columns).groupby(list(columns)[1:], sort=False)["nr"].agg(", ".join).reset_index()
+    return tables.to_markdown(claims[list(shown)].rename(columns=shown)) + HOW.format(
+        table=tables.to_markdown(grouped[list(columns)])
+    )
+
+
+def _made(book: Path, run: str) -> str:
+    """The folder or test behind what was seen, and its commit."""
+    named = ", ".join(f"`{commit}`" for commit in commits(book / "results" / run)) if run else ""
+    return ", ".join(filter(None, [f"`{run}`" if run else "", f"commit {named}" if named else ""]))
