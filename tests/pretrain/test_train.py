@@ -13,12 +13,11 @@ import visa
 from visa.errors import VisaError
 from visa.pretrain import METHODS, simsiam, train
 from visa.pretrain import settings as settings_module
-from visa.pretrain.checkpoint import load
 from visa.pretrain.diagnose import diagnose
 from visa.pretrain.settings import PretrainSettings
 from visa.pretrain.simsiam import SimSiam
 from visa.pretrain.spd import SpdSettings
-from visa.pretrain.train import batch_indices, pretrain
+from visa.pretrain.train import batch_indices, load_checkpoint, pretrain
 
 SCRIPT = Path(__file__).parent / "conftest.py"
 
@@ -43,7 +42,7 @@ def test_killed_at_any_point_a_run_ends_with_the_same_bits(tiny, images, cpu, tm
         errors = process.communicate(timeout=120)[1]
         assert process.returncode == -9, errors
         checkpoint = tmp_path / f"{where}.pt"
-        assert load(checkpoint)["step"] == 5
+        assert load_checkpoint(checkpoint)["step"] == 5
         resumed = pretrain(images, tiny, checkpoint, cpu)
         assert same_bits(resumed, whole) and resumed.curves == whole.curves and len(whole.curves) == 8
 
@@ -76,7 +75,7 @@ def test_a_finished_run_is_not_trained_again_and_no_corrupt_image_is_forgotten(
 
 def test_checkpoints_that_take_long_are_written_rarely(tiny, images, cpu, tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(train, "save", lambda path, content: written.append(content["step"]))
+    monkeypatch.setattr(train, "save_checkpoint", lambda path, content: written.append(content["step"]))
     monkeypatch.setattr(train, "PAUSE", 1e12)
     pretrain(images, tiny, tmp_path / "c.pt", cpu, save_every=1e-9)
     assert written == [1, 8], "the first, and the finished one"
@@ -114,7 +113,7 @@ def test_the_term_that_is_not_finite_is_named_and_the_last_good_checkpoint_stays
     monkeypatch.setattr("visa.pretrain.spd.spd_loss", breaking)
     with pytest.raises(VisaError, match=r"'spd' of the loss is -?inf at step 5 of 8"):
         pretrain(images, tiny, tmp_path / "c.pt", cpu, save_every=0.0)
-    good = load(tmp_path / "c.pt")
+    good = load_checkpoint(tmp_path / "c.pt")
     assert good["step"] == 5 and all(t.isfinite().all() for t in good["method"].values())
 
 

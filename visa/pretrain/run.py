@@ -12,13 +12,12 @@ from torch import nn
 from visa.backbone import calibrate_batch_norm, create_backbone, load_weights, save_weights
 from visa.errors import check_choice
 from visa.paths import locked
-from visa.pretrain.checkpoint import training_key
 from visa.pretrain.diagnose import diagnose, judge
 from visa.pretrain.fabric import from_first
 from visa.pretrain.images import TrainingData
 from visa.pretrain.settings import PretrainSettings
 from visa.pretrain.spd import SpdSettings
-from visa.pretrain.train import PRECISIONS, Result, pretrain
+from visa.pretrain.train import PRECISIONS, Result, pretrain, training_key
 from visa.provenance import read_sidecar, write_rows, write_sidecar, write_text
 from visa.runs import pretraining_name
 

@@ -1,9 +1,11 @@
-"""The training loop, from top to bottom: a run with its curves and checkpoints, a step, its views, the optimiser."""
+"""The training loop, from top to bottom: a run with its curves, a step, its views, the optimiser, checkpoints."""
 
+import io
 import math
+import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,14 @@ from tqdm import tqdm
 
 from visa.backbone import batch_norms
 from visa.errors import VisaError
+from visa.paths import written_whole
+from visa.pretrain import VERSION
 from visa.pretrain.augment import Draws, View, Views, random_view
-from visa.pretrain.checkpoint import load, save
 from visa.pretrain.fabric import all_strings, from_first
 from visa.pretrain.images import Batch, Images
 from visa.pretrain.settings import PretrainSettings, build
 from visa.pretrain.spd import SpdSettings, spd_views
-from visa.provenance import digest
+from visa.provenance import digest, file_digest
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -82,7 +85,7 @@ def pretrain(
         )
     step = Step(build(settings, images.classes), settings, fabric, precision)
     run = _Run(step, images, checkpoint)
-    if content := from_first(lambda: load(checkpoint), fabric):
+    if content := from_first(lambda: load_checkpoint(checkpoint), fabric):
         run.restore(content)
     with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # all batches have one shape
         run.train(save_every)
@@ -193,7 +196,7 @@ class _Run:
         """Write a checkpoint if all weights are finite; if not, the next step's loss says so to every process."""
         started = time.monotonic()
         if self.step.fabric.global_rank == 0 and self._is_finite():
-            save(self.checkpoint, self.content() | {"optimizer": self.step.optimizer.state_dict()})
+            save_checkpoint(self.checkpoint, self.content() | {"optimizer": self.step.optimizer.state_dict()})
         self.saved = time.monotonic()
         self.saving = self.saved - started
 
@@ -202,7 +205,7 @@ class _Run:
             raise VisaError(self._diverged("a weight", self.at - 1))
         self.skipped.update(all_strings(self.images.skipped, self.step.fabric))
         if self.step.fabric.global_rank == 0:
-            save(self.checkpoint, self.content())
+            save_checkpoint(self.checkpoint, self.content())
         self.step.fabric.barrier()
 
     def content(self) -> dict[str, Any]:
@@ -335,3 +338,33 @@ def set_lr(optimizer: torch.optim.Optimizer, settings: PretrainSettings, epoch: 
         constant = group["constant_lr"] and epoch >= settings.warmup_epochs
         group["lr"] = group["scale"] * (settings.lr if constant else rate)
     return rate
+
+
+def training_key(settings: PretrainSettings, data: str) -> str:
+    """Digest settings, data (its fingerprint), the file of weights to start from, and VERSION: the name of a training.
+
+    An edit of code that does not change training keeps the name, and with it checkpoint and result.
+    """
+    weights = file_digest(Path(settings.weights)) if settings.weights else ""
+    return digest([asdict(settings), weights, data, VERSION])
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint, whole or not at all, in the place of the last one."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with written_whole(path) as partial, partial.open("wb") as stream:
+        stream.write(buffer.getbuffer())
+        stream.flush()
+        os.fsync(stream.fileno())  # a name must not outlive a power cut that its bytes do not
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Read a checkpoint on the CPU, or None where there is none; raises VisaError if it cannot be read."""
+    if not path.is_file():
+        return None
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a broken file
+        raise VisaError(f"the checkpoint {path} cannot be read: delete it to start anew.") from error
+    return content
