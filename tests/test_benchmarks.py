@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from visa.backbone import create_backbone, save_weights
 from visa.data.dataset import load_masks
 from visa.data.source import open_source
 from visa.detect.scores import Scores, save_scores
@@ -21,9 +22,8 @@ def run(script, *arguments):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("script", ["difficulty.py", "end_to_end.py", "protocol.py"])
-def test_a_script_says_what_it_takes(script):
-    assert "--out" in run(script, "--help")
+def test_a_script_that_needs_real_data_says_what_it_takes():
+    assert "--out" in run("end_to_end.py", "--help")
 
 
 def test_metrics_agree_with_sweep_and_scikit_learn(tmp_path):
@@ -43,6 +43,26 @@ def test_detectors_are_measured_without_anomalib_too(script, mini_root, monkeypa
     record = json.loads((tmp_path / "d.json").read_text())
     rows = record["rows"] if script == "padim.py" else record["coreset"]
     assert [value > 0 for row in rows for key, value in row.items() if key.startswith("ours_")] == [True, True]
+
+
+def test_the_protocol_ends_in_tables_and_a_sentence_that_says_what_was_not_learned(mini_root, monkeypatch, tmp_path):
+    monkeypatch.setenv("VISA_RUNS", str(tmp_path / "runs"))
+    save_weights(create_backbone("resnet18_half"), tmp_path / "w.safetensors", {})
+    small = ("--smaller", '{"steps": 2, "batch_size": 8, "image_size": 32}', "--draws", 1, "--threads", 1)
+    given = ("--root", mini_root, "--objects", "fryum", "--arch", "resnet18_half")
+    given += ("--weights", tmp_path / "w.safetensors")
+    arms = ("--arms", "given", "SPD classifier", "hard edge")
+    told = run("protocol.py", *given, *small, *arms, "--seeds", 2, "--out", tmp_path / "out")
+    assert "fryum: SPD classifier helps against given" in told and "0 of 2 trainings learned" in told
+    assert told.endswith(run("protocol.py", *given, *small, "--report")), "it is all there"
+    table = pd.read_csv(tmp_path / "out/arms.csv")
+    assert table["pretraining"].value_counts().to_dict() == {"SPD classifier": 2, "hard edge": 2, "given": 1}
+    folder = next((tmp_path / "runs").glob("*/pretrain"))
+    blends = [
+        json.loads((folder / arm / "seed1/backbone.safetensors.json").read_text())["settings"]["spd"]["blend"]
+        for arm in ("SPD classifier", "hard edge")
+    ]
+    assert blends[0]["sigma"] == [0.01, 0.03] and blends[1] == blends[0] | {"sigma": [0.0, 0.0]}
 
 
 def test_steps_are_measured_with_and_without_spd(tmp_path):

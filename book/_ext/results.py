@@ -2,7 +2,7 @@
 
 A page says what it shows: the file, counted from `book/`, which of its rows, and how they are laid out.
 
-    ```{results} results/mini_visa/difficulty.csv
+    ```{results} results/benchmarks/metrics.csv
     :where: weights=imagenet
     :rows: object
     :columns: detector, weights
