@@ -4,8 +4,9 @@
         --weights lite0.safetensors --out book/results/protocol/lite0
 
 Each object has a run of its own below runs/; interrupted, the same command goes on. Arms take turns within a seed, so
-that what is done so far is paired. `--photographs FOLDER` adds the arms that see no image of the object. `--report`
-prints the tables of what is there without training.
+that what is done so far is paired. `--photographs FOLDER` adds the arms that see no image of the object,
+`--detectors classifier unet` scores with the fine-tuned networks, whose failed trainings are counted. `--report` prints
+the tables of what is there without training.
 """
 
 import argparse
@@ -107,9 +108,13 @@ def measure(source: Source, object: str, options: argparse.Namespace, folder: Pa
             context = Context(backbone, source.root, ScoreSettings(0))  # one seed: only the training differs
             rows: list[dict[str, object]] = []
             defects: list[dict[str, object]] = []
-            for scores in score_setups(context, source, object, target / "scores", DETECTORS, draws=options.draws):
+            for scores in score_setups(
+                context, source, object, target / "scores", options.detectors, draws=options.draws
+            ):
                 rows += score_metrics(scores)
-                defects += [] if scores.maps is None else defect_rows(scores)
+                defects += defect_rows(scores) if scores.detector == "patchcore" else []
+            records = [json.loads(file.read_text()) for file in target.glob("scores/*/*/*/scores.npz.json")]
+            facts["failed"] = sum(record.get("training", {}).get("failed", False) for record in records)
             named = {"dataset": source.name, "object": object, "pretraining": arm.name, "seed": seed}
             write_rows(target / "metrics.csv", COLUMNS, [named | row for row in rows])
             write_rows(
@@ -130,7 +135,7 @@ def gather(folders: Sequence[Path], options: argparse.Namespace) -> tuple[pd.Dat
     facts = pd.DataFrame([json.loads((place / "facts.json").read_text()) for place in found])
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        wanted = metrics["metric"].isin(["au_pr", "auroc"])
+        wanted = metrics["metric"].isin(["au_pr", "auroc"]) & (metrics["defect"] == "")
         write_text(options.out / "metrics.csv", metrics[wanted].round({"value": 5}).to_csv(index=False))
         write_text(options.out / "defects.csv", defects.drop(columns="dataset").round(5).to_csv(index=False))
         write_text(options.out / "arms.csv", facts.drop(columns="machine").round(4).to_csv(index=False))
@@ -154,6 +159,7 @@ def main() -> None:
     parser.add_argument("--name", help="of the runs; default: the weights file's")
     parser.add_argument("--photographs", type=Path, help="a folder of one image a class of ImageNet")
     parser.add_argument("--arms", nargs="+", default=[arm.name for arm in ARMS])
+    parser.add_argument("--detectors", nargs="+", default=DETECTORS)
     parser.add_argument("--seeds", type=int, default=7)
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--threads", type=int)

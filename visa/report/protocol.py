@@ -17,6 +17,10 @@ OUTCOMES = {  # set-up, detector and level: all are of AU-PR, the paper's primar
     "PatchCore, pixel": ("1cls", "patchcore", "pixel"),
     "PaDiM, image": ("1cls", "padim", "image"),
     "PaDiM, pixel": ("1cls", "padim", "pixel"),
+    "classifier, 10-shot": ("2cls_10shot", "classifier", "image"),
+    "classifier, high-shot": ("2cls_highshot", "classifier", "image"),
+    "U-Net, 10-shot": ("2cls_10shot", "unet", "pixel"),
+    "U-Net, high-shot": ("2cls_highshot", "unet", "pixel"),
 }
 CONTROLS = {  # an arm to the one that differs from it in one thing alone
     "SPD classifier": "given",
@@ -35,7 +39,8 @@ def differences(metrics: pd.DataFrame) -> pd.DataFrame:
     Columns are those of `paired_difference`, with the 95 % interval, and `arm`, `control`, `outcome`, and `p` over
     seeds. The given weights, measured once, are the control of every seed. Raises VisaError if no arm has its control.
     """
-    metrics = metrics[metrics["metric"] == "au_pr"]
+    chosen = pd.MultiIndex.from_frame(metrics[["setup", "detector", "level"]]).isin(list(OUTCOMES.values()))
+    metrics = metrics[chosen & (metrics["metric"] == "au_pr")]
     given, seeds = metrics[metrics["pretraining"] == "given"], sorted(set(metrics["seed"]))
     metrics = pd.concat([metrics[metrics["pretraining"] != "given"], *(given.assign(seed=seed) for seed in seeds)])
     measured = set(metrics["pretraining"])
