@@ -27,6 +27,7 @@ SIZES = ((112, 112), (224, 224), (500, 750), (1000, 1500))  # maps and masks; th
 LIMITS = (0.05, 0.1, 0.3, 1.0)
 SIGMAS = (0, 2, 4, 8)
 HALVES = 20
+FEWER, SUBSETS = (50, 20, 10, 5), 200  # anomalies that are left, and how often they are drawn
 Row = tuple[str, str, str, float]  # topic, convention, figure, value
 
 
@@ -44,6 +45,7 @@ def topics(scores: dict[str, Any], root: Path) -> Iterator[Row]:
         for figure in ("auroc", "ap", "au_pro"):
             yield "smoothing", f"sigma {sigma} px", figure, pixel_metrics(smooth, masks)[figure]
     yield from thresholds(scores)
+    yield from imbalances(scores["image_scores"], scores["labels"])
 
 
 def areas(scores: dict[str, Any], exact: dict[str, float]) -> Iterator[Row]:
@@ -130,6 +132,18 @@ def thresholds(scores: dict[str, Any]) -> Iterator[Row]:
             found.setdefault((level, "on other images"), []).append(float(f1))
     for (level, where), values in found.items():
         yield "F1, threshold chosen", f"{level}: {where}", "f1", float(np.mean(values))
+
+
+def imbalances(scores: np.ndarray, labels: np.ndarray) -> Iterator[Row]:
+    """Image metrics of all normal images and fewer and fewer anomalies: means over SUBSETS random subsets."""
+    normal, anomalous = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
+    for count in (len(anomalous), *(n for n in FEWER if n < len(anomalous))):
+        drawn = (np.random.default_rng(seed).choice(anomalous, count, replace=False) for seed in range(SUBSETS))
+        kept = [np.concatenate([normal, some]) for some in drawn]
+        found = [image_metrics(scores[images], labels[images]) for images in kept]
+        for figure in ("auroc", "au_pr", "ap"):
+            values = [metrics[figure] for metrics in found]
+            yield "imbalance", f"{count} anomalies to {len(normal)} normal images", figure, float(np.mean(values))
 
 
 def main() -> None:
