@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--scores", nargs="+", required=True, metavar="LABEL=FILE")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    rows, inputs = [], {}
+    rows, inputs, made_by = [], {}, machine()  # asked before results change the work tree
     for named in options.scores:
         label, file = named.split("=", 1)
         scores = load_scores(Path(file))
@@ -167,7 +167,7 @@ def main() -> None:
         print(f"{label}: done", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     write_rows(options.out / "conventions.csv", COLUMNS, rows)
-    record = {"script": "benchmarks/metric_conventions.py", "inputs": inputs, "machine": machine()}
+    record = {"script": "benchmarks/metric_conventions.py", "inputs": inputs, "machine": made_by}
     write_text(options.out / "provenance.json", json.dumps(record, indent=1) + "\n")
 
 

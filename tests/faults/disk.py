@@ -90,14 +90,18 @@ def main():
     with tempfile.TemporaryDirectory(prefix="visa-disk-") as scratch:
         folder, shared = Path(scratch), Path(scratch, "shared", ODD)
         folder.chmod(0o755)  # everybody reads what the commands read
-        write_mini_visa(shared / "VisA", ("fryum",), normal=24, anomaly=12, size=64, workers=1)
+        write_mini_visa(shared / "VisA", ("fryum",), normal=40, anomaly=12, size=64, workers=1)
         about = {"settings": {"arch": "resnet18_half"}}
         save_weights(create_backbone("resnet18_half"), shared / "w.safetensors", about)
         cases = [(fault, name) for fault in FAULTS for name in COMMANDS]
         rows = [attack(*case, shared, folder / f"{i} {ODD}") for i, case in enumerate(cases)]
     if options.out:
+        record = {
+            "script": "tests/faults/disk.py",
+            "rows": rows,
+            "machine": machine(),
+        }  # before results change the tree
         write_rows(options.out / "disk.csv", COLUMNS, rows)
-        record = {"script": "tests/faults/disk.py", "rows": rows, "machine": machine()}
         write_text(options.out / "disk.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     sys.exit(not all(row["whole_afterwards"] and not row["left_over"] for row in rows))
 

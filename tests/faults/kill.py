@@ -179,8 +179,8 @@ def main():
             rows += attack(make("whole"), make, share * options.kills, rng)
     print(f"{sum(row['kills'] for row in rows)} kills")
     if options.out:
-        write_rows(options.out / "kills.csv", COLUMNS, rows)
         about = {"script": "tests/faults/kill.py", "seed": options.seed, "rows": rows, "machine": machine()}
+        write_rows(options.out / "kills.csv", COLUMNS, rows)
         write_text(options.out / "kills.json", json.dumps(about, indent=1) + "\n")
     sys.exit(any(row["different"] or row["left_over"] for row in rows))
 
