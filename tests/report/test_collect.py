@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from visa.data.source import open_source
 from visa.detect.scores import Scores, load_scores, save_scores
 from visa.errors import VisaError
 from visa.paths import notebooks_root
@@ -68,16 +67,6 @@ def test_scores_are_found_with_what_they_are_of_and_a_case_is_chosen_where_none_
     with pytest.raises(VisaError, match="detector with scores 'unet'"):
         collect.pick_case(found, detector="unet")
     assert collect.pick_case(collect.run_scores(tmp_path / "empty")).empty
-
-
-def test_test_images_are_counted_by_defect_class(mini_root):
-    source = open_source(str(mini_root))
-    counts = collect.defect_images(source, pd.DataFrame({"object": "fryum", "setup": ["1cls", "2cls_5shot"]}))
-    assert counts["fryum", "1cls"].pop("") == 12, "all anomalies are tested in 1cls"
-    assert counts["fryum", "2cls_5shot"][""] < 12, "some train in the few-shot split"
-    classes = source.defects("fryum").values()
-    named = {name for image in classes for name in image}
-    assert counts["fryum", "1cls"] == {name: sum(name in image for image in classes) for name in named}
 
 
 def test_notebooks_state_what_they_are_for_and_costs_are_means_of_earlier_runs_times_what_is_planned():

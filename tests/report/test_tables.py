@@ -199,18 +199,6 @@ def test_means_and_differences_are_of_what_both_sides_have(metrics):
         assert made and not [table for table in made if table.name.endswith("_difference")]
 
 
-def test_defect_classes_are_rows_with_their_images_and_all_anomalies_last(metrics):
-    made = {t.name: t for t in tables.defect_tables(metrics, {("fryum", "1cls"): {"burnt": 7, "": 12}})}
-    assert len(made) == 8 and not [name for name in made if "10shot" in name], "the probe knows no single classes"
-    found = made["fryum_1cls_classification_au_pr_by_defect"]
-    assert "fryum by defect class" in found.caption
-    assert [row[:4] for row in plain(found.cells)] == [
-        ["PaDiM", "burnt", "7", "0.250 ± 0.000"],
-        ["PaDiM", "other", "–", "0.250 ± 0.000"],
-        ["PaDiM", "all anomalies", "12", "0.200 ± 0.000"],
-    ]
-
-
 def test_tables_become_csv_latex_and_one_page_that_needs_nothing_else(metrics, tmp_path):
     made = tables.paper_tables(metrics.replace({"object": {"pcb1": "a<b"}}))
     tables.write_tables(tmp_path, made, "Results on mini-VisA")

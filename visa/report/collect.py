@@ -4,15 +4,13 @@ import json
 import os
 import re
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from visa.data.setups import SETUPS, SPLIT_TYPE
-from visa.data.source import Source
+from visa.data.setups import SETUPS
 from visa.errors import check_choice
 from visa.paths import runs_root
 from visa.provenance import machine, read_sidecar
@@ -72,21 +70,6 @@ def pick_case(found: pd.DataFrame, setup: str = "", detector: str = "", object: 
     cases = found[columns].itertuples(index=False, name=None)
     ranked = sorted(cases, key=lambda case: [(rank.get(name, len(rank)), name) for name in case])
     return found.merge(pd.DataFrame(ranked[:1], columns=columns))
-
-
-def defect_images(source: Source, metrics: pd.DataFrame) -> dict[tuple[str, str], dict[str, int]]:
-    """Count, for each object and setup of `metrics`, test images of each defect class, and all anomalies as class "".
-
-    An image with several classes counts in each. Objects whose classes are not known have only the latter.
-    """
-    counts = {}
-    for object, setup in metrics[["object", "setup"]].drop_duplicates().itertuples(index=False):
-        test = source.samples(SPLIT_TYPE.get(setup, setup), object=object, split="test")
-        bad = [s.image for s in test if s.label != "normal"]
-        classes = source.defects(object)
-        each = Counter(name for image in bad for name in classes.get(image, ()))
-        counts[object, setup] = {**each, "": len(bad)}
-    return counts
 
 
 def run_curves(run: Path) -> pd.DataFrame:

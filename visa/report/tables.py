@@ -4,7 +4,7 @@ A table becomes Markdown, LaTeX, HTML or CSV.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
@@ -277,29 +277,7 @@ def paper_tables(metrics: pd.DataFrame, note: str = "") -> list[Table]:
         lines = [_lines(part, "object")]
         if part["object"].nunique() > 1:
             lines.append(_lines(part, "").assign(object="mean"))
-        made += _tables(part, pd.concat(lines), "object", note)
-    return made
-
-
-def defect_tables(
-    metrics: pd.DataFrame, images: Mapping[tuple[str, str], Mapping[str, int]], note: str = ""
-) -> list[Table]:
-    """Make, as `paper_tables`, two tables an object, setup and task: defect classes down, last a row of all anomalies.
-
-    images: for (object, setup) the number of test images of each class, and of all anomalies as class "", where they
-    are known (see `defect_images`). Empty if no metric is of a single class.
-    """
-    made = []
-    for several in _parts(metrics, SHOWN[:1]):
-        for object, part in several.groupby("object", sort=False):
-            if (part["defect"] != "").any():
-                lines = _lines(part, "defect").sort_values("defect", key=lambda names: names == "", kind="stable")
-                counts = images.get((str(object), str(part["setup"].iloc[0])), {})
-                for table in _tables(part, lines, "defect", note, str(object)):
-                    defects = table.cells["defect"]
-                    table.cells.insert(2, "images", [str(counts.get(name, "–")) for name in defects])
-                    table.cells["defect"] = defects.replace("", "all anomalies")
-                    made.append(table)
+        made += _tables(part, pd.concat(lines), note)
     return made
 
 
@@ -327,13 +305,11 @@ def _lines(part: pd.DataFrame, row: str) -> pd.DataFrame:
     return pd.concat(found)[[*keys, "column", "pair", "text", "n", "draws", "over"]]
 
 
-def _tables(part: pd.DataFrame, lines: pd.DataFrame, row: str, note: str, object: str = "") -> list[Table]:
+def _tables(part: pd.DataFrame, lines: pd.DataFrame, note: str) -> list[Table]:
     """Make the table of metrics, and the table of differences if there are any."""
     dataset, setup, level, metric = (str(part[c].iloc[0]) for c in ("dataset", "setup", "level", "metric"))
-    of = f", {object} by defect class" if object else ""
-    title = f"{dataset}, {title_of(setup)}, {title_of(level)}{of}: {METRICS[metric]}"
-    task = title_of(level).split()[-1]
-    name = "_".join([*filter(None, [object]), setup, task, metric, *(["by_defect"] if object else [])])
+    title = f"{dataset}, {title_of(setup)}, {title_of(level)}: {METRICS[metric]}"
+    name = "_".join([setup, title_of(level).split()[-1], metric])
     made = []
     for pair, cells in lines.groupby("pair"):
         over = []
@@ -348,7 +324,7 @@ def _tables(part: pd.DataFrame, lines: pd.DataFrame, row: str, note: str, object
         what = "SPD minus its baseline, paired, with the 95 % t-interval" if pair else "mean ± standard deviation"
         caption = f"{title}, {what}{spread}. {note}".strip()
         columns = sorted(cells["column"].unique(), key=lambda column: column != "random")  # the untrained network first
-        laid_out = _wide(cells, ["detector", row])[columns].reset_index()
+        laid_out = _wide(cells, ["detector", "object"])[columns].reset_index()
         laid_out["detector"] = [title_of(d) for d in laid_out["detector"]]
         made.append(Table(name + "_difference" * bool(pair), caption, dataset, laid_out))
     return made
