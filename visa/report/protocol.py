@@ -80,18 +80,24 @@ def sentences(table: pd.DataFrame, facts: pd.DataFrame) -> Iterator[str]:
     facts: columns `object`, `pretraining` and `learned`, a row an arm and seed.
     """
     for object, of_object in table.groupby("object", sort=False):
-        chosen = [of_object[(of_object["arm"] == arm) & (of_object["outcome"] == outcome)] for arm, outcome in PRIMARY]
-        lines = [line.iloc[0] for line in chosen if len(line)]
-        ordered = sorted(line["p"] for line in lines)
-        for line in lines:
-            rank = ordered.index(line["p"])
+        rows = {(line["arm"], line["outcome"]): line for _, line in of_object.iterrows()}
+        measured = [rows[key] for key in PRIMARY if key in rows]
+        for arm, outcome in (key for key in PRIMARY if key not in rows):
+            yield f"{object}: whether {arm} helps is not measured ({outcome}): too few images, or no such arm."
+        ordered = sorted(_p(line) for line in measured)
+        for line in measured:
+            rank = ordered.index(_p(line))
             held = all(p * (len(ordered) - i) < 0.05 for i, p in enumerate(ordered[: rank + 1]))
             verdict = "not decided" if not held else "supported" if line["mean"] > 0 else "refuted"
-            learned = facts[(facts["object"] == object) & (facts["pretraining"] == line["arm"])]["learned"].astype(
-                float
-            )
+            of_arm = (facts["object"] == object) & (facts["pretraining"] == line["arm"])
+            learned = facts.loc[of_arm, "learned"].astype(float)
             told = f"{int(learned.sum())} of {len(learned)} trainings learned"
             if learned.mean() < 0.5:
                 told += ", so that this says nothing of SPD"
             claim = f"{line['arm']} helps against {line['control']} ({line['outcome']}, AU-PR)"
             yield f"{object}: {claim}: {verdict}; {points(line)} points, {told}."
+
+
+def _p(line: "pd.Series[float]") -> float:
+    """The p-value of a difference; 1 where one seed leaves none."""
+    return 1.0 if np.isnan(line["p"]) else float(line["p"])
