@@ -137,7 +137,8 @@ def gather(folders: Sequence[Path], options: argparse.Namespace) -> tuple[pd.Dat
         options.out.mkdir(parents=True, exist_ok=True)
         wanted = metrics["metric"].isin(["au_pr", "auroc"]) & (metrics["defect"] == "")
         write_text(options.out / "metrics.csv", metrics[wanted].round({"value": 5}).to_csv(index=False))
-        write_text(options.out / "defects.csv", defects.drop(columns="dataset").round(5).to_csv(index=False))
+        defects = defects[defects["detector"] == "patchcore"].drop(columns="dataset")
+        write_text(options.out / "defects.csv", defects.round(5).to_csv(index=False))
         write_text(options.out / "arms.csv", facts.drop(columns="machine").round(4).to_csv(index=False))
         commits = {str(about["commit"]) for about in facts["machine"]} | set(facts.get("commit", pd.Series()).dropna())
         about = {"script": "benchmarks/protocol.py", "dataset": metrics["dataset"].iloc[0], "commits": sorted(commits)}

@@ -273,7 +273,11 @@ def test_a_claim_of_the_protocol_is_tested_once_there_are_results(tmp_path):
     text = made(tmp_path, UNET)
     assert "| 1 | U-Net | 53.8 → 59.7, +5.9 |  | not tested |" in text
     assert "| 1 | abstract; read | ImageNet | `make it` |  |  |" in text
-    save_protocol(tmp_path / "results" / "protocol" / "lite0")
+    folder = tmp_path / "results" / "protocol" / "lite0"
+    save_protocol(folder)
+    assert "not tested" in made(tmp_path, UNET), "one object of two, and not every arm"
+    with (folder / "arms.csv").open("a") as stream:
+        stream.write("VisA,macaroni1,hard edge,0,1.0,90\n")
     text = made(tmp_path, UNET)
     assert "| [](results.md) | tested on two objects |" in text
     assert "| 1 | abstract; read |  | `make it` | `protocol` |  |" in text

@@ -123,7 +123,7 @@ def training(facts: pd.DataFrame) -> pd.DataFrame:
         own = facts[facts["pretraining"] == arm]
         if len(own):
             learned = f"{int(own['learned'].astype(float).sum())} of {len(own)}" if arm in CONTROLS else "–"
-            rows.append((arm, learned, f"{own['seconds'].mean():.0f}" if arm in CONTROLS else "–"))
+            rows.append((arm, learned, f"{own['seconds'].median():.0f}" if arm in CONTROLS else "–"))
     return pd.DataFrame(rows, columns=["arm", "learned", "seconds"])
 
 

@@ -10,6 +10,7 @@ from visa.errors import check_choice
 from visa.report import tables
 
 PROTOCOL = "protocol"  # the run whose results decide between the two statuses below
+OBJECTS = {"fryum", "macaroni1"}
 NOT_TESTED, TESTED = "not tested", "tested on two objects"
 HOW = "\n::::{{dropdown}} Sources, what is missing, and commands of these claims\n{table}::::\n"
 
@@ -30,12 +31,14 @@ def ledger(page: Any) -> str:
 def load_claims(book: Path) -> pd.DataFrame:
     """The rows of reference/claims.csv, numbered, with published values, and in `here` what was seen of each.
 
-    A claim whose run is the protocol's counts as tested where results/protocol/ holds results. Raises VisaError for a
-    status that statuses.csv lacks, for a published value that published.csv lacks, and for an unknown measure.
+    A claim whose run is the protocol's counts as tested where results/protocol/ holds both objects and every arm on
+    their own images. Raises VisaError for a status that statuses.csv lacks, for a published value that published.csv
+    lacks, and for an unknown measure.
     """
     claims, published = (read(book, name) for name in ("claims", "published"))
     values = {"; ".join(row[:4]): row[4:6] for row in published.itertuples(index=False, name=None)}
-    if any(book.glob(f"results/{PROTOCOL}/*/metrics.csv")):
+    arms = [pd.read_csv(file) for file in book.glob(f"results/{PROTOCOL}/*/arms.csv")]
+    if any(set(table["object"]) >= OBJECTS and "hard edge" in set(table["pretraining"]) for table in arms):
         tested = claims["run"] == PROTOCOL
         claims.loc[tested, ["status", "seen"]] = TESTED, "[](results.md)"
     for claim in claims.itertuples():
