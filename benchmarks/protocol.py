@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from scipy import stats
 
 from visa.backbone import load_backbone
 from visa.data.source import Source, open_source
@@ -27,6 +26,7 @@ from visa.detect.score import score_metrics, score_setups
 from visa.detect.scores import COLUMNS, Scores
 from visa.detect.shared import Context, ScoreSettings
 from visa.errors import VisaError
+from visa.metrics import image_metrics
 from visa.paths import runs_root
 from visa.pretrain.fabric import make_fabric
 from visa.pretrain.images import TrainingData, folder_data, training_data
@@ -85,8 +85,7 @@ def defect_rows(scores: Scores) -> Iterator[dict[str, object]]:
     assert scores.maps is not None and scores.masks is not None
     for path, amap, mask, known in zip(scores.paths, scores.maps, scores.masks, scores.known, strict=True):
         if known and 0 < (inside := int(mask.sum())) < mask.size:
-            ranks = stats.rankdata(amap.ravel())[mask.ravel() > 0].sum()
-            value = (ranks - inside * (inside + 1) / 2) / (inside * (mask.size - inside))
+            value = image_metrics(amap.ravel(), mask.ravel())["auroc"]
             yield {"detector": scores.detector, "image": path, "area": inside / mask.size, "auroc": round(value, 5)}
 
 

@@ -1,4 +1,4 @@
-"""Backbones: torchvision ResNets and timm's convolutional models, safe loading and saving, named feature maps."""
+"""Backbones: convolutional networks of torchvision and timm, safe loading and saving, named feature maps."""
 
 import json
 import math
@@ -65,7 +65,7 @@ def feature_width(backbone: nn.Module) -> int:
 
 
 def normalize(images: Tensor, backbone: nn.Module) -> Tensor:
-    """Images N,3,H,W in [0,1] with the mean and deviation that the backbone expects (ImageNet's for a ResNet)."""
+    """Images N,3,H,W in [0,1] with the mean and deviation that the backbone expects (ImageNet's for torchvision's)."""
     mean, std = normalization(backbone)
     return (images - _channels(mean, images.device)) / _channels(std, images.device)
 

@@ -150,7 +150,7 @@ def pretrain(
         str,
         typer.Option(help=f"One of {', '.join(METHODS)}; default: {DEFAULT}, for weights {DEFAULT_ADAPTATION}."),
     ] = "",
-    arch: Annotated[str, typer.Option(help="resnet50, another ResNet, or timm/NAME.")] = "",
+    arch: Annotated[str, typer.Option(help="A network of torchvision, or timm/NAME; default: resnet50.")] = "",
     weights: Annotated[str, typer.Option(help="Adapt the weights of this file instead of random ones.")] = "",
     spd: Annotated[bool, typer.Option(help="Add the SPD term.")] = True,
     setting: Values = None,
@@ -303,7 +303,8 @@ def run(
     check_choice("scope", scope, ("object", "all"))
     names = _object_names(",".join(default_objects()) if objects is None else objects)
     source = open_source("", names or ["all"])
-    usual = pipeline.ADAPTATIONS if "weights" in _settings(pretrain) else pipeline.DEFAULT_PRETRAININGS
+    trained = _settings(pretrain)
+    usual = pipeline.ADAPTATIONS if trained.get("weights") else pipeline.DEFAULT_PRETRAININGS
     matrix = pipeline.Matrix(
         objects=[source.check_object(o) for o in names or source.objects],
         pretrainings=_chosen("pretraining", pretrainings or ",".join(usual), pipeline.PRETRAININGS),
@@ -312,7 +313,7 @@ def run(
         seeds=[_number("seed", s) for s in _parts(seeds)],
         scope=scope,
         weights=[pipeline.GivenWeights.parse(text) for text in weights or ()],
-        pretrain=_settings(pretrain),
+        pretrain=trained,
         score=_settings(score),
         ablation=ablation,
     )

@@ -72,9 +72,9 @@ def judge(method: Any, curves: Sequence[Mapping[str, float]], diagnosis: Mapping
     """Say whether a training learned, by gates that were fixed before: BASE_LEARNED, TERM_LEARNED, SPREAD_LEARNED.
 
     `curves`: rows of loss terms, of which the last tenth, at least ten, count; `diagnosis`: see `diagnose`.
-    `base_gain`: the share of the way from chance (all classes alike, cosine 0) to its best
-    value that the base loss has come; `spread`: the least standard deviation of embeddings; `term`: accuracy of the
-    SPD term on held-out images. `learned` is 1 where all that the method has pass their gates, else 0.
+    `base_gain`: the share of the way from chance (all classes alike, cosine 0) to its best value that the base loss has
+    come; `spread`: the least standard deviation of embeddings; `term`: accuracy of the SPD term on held-out images.
+    `learned` is 1 where all that the method has pass their gates, else 0.
     """
     last = curves[-max(10, len(curves) // 10) :]
     means = {name: sum(row[name] for row in last) / len(last) for name in last[0]}

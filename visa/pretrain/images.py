@@ -230,7 +230,7 @@ def folder_data(folder: str, view_side: int, dataset: str = "", workers: int | N
     Some are held out, spread evenly over the sorted paths, and so over the classes; corrupt ones are left out.
     `workers` decode the others (see `FolderImages`).
     Raises VisaError for an absent folder, a name that is taken (see `folder_scope`), images both in class folders and
-    beside them, fewer than ten images, and too many corrupt ones.
+    beside them, too few images, and too many corrupt ones.
     """
     scope, side = folder_scope(folder, dataset), view_side * 9 // 8
     files = find_files(Path(folder).expanduser().resolve())
