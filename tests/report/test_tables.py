@@ -127,18 +127,6 @@ def test_pairs_need_known_names_and_a_common_seed(seeds):
         paired_difference(seeds, "simsiam+spd", "simsiam")
 
 
-def test_differences_to_a_reference_pair_the_seeds():
-    values = {("reference", 0): 0.1, ("reference", 1): 0.3, ("b", 0): 0.2, ("b", 1): 0.6, ("a", 1): 0.5}
-    rows = [{"variant": v, "seed": s, "measure": "triplet", "value": value} for (v, s), value in values.items()]
-    found = tables.differences_to(pd.DataFrame(rows), "reference").set_index("variant")
-    half = 12.706205 * 0.1  # t(0.975, 1), differences 0.1 and 0.3
-    assert found.loc["b", ["mean", "low", "high"]].tolist() == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-5)
-    assert found.loc["a", "mean"] == pytest.approx(0.2) and math.isnan(found.loc["a", "low"])
-    assert tables.differences_to(pd.DataFrame(rows[:2]), "reference").empty
-    with pytest.raises(VisaError, match="reference"):
-        tables.differences_to(pd.DataFrame(rows), "refrence")
-
-
 def test_rows_keep_their_order_and_what_was_not_measured_is_a_dash():
     pairs = [("random", "patchcore"), ("random", "padim"), ("simsiam", "patchcore"), ("simsiam", "padim")]
     measured = table(*(row(p, 0, 0.5, detector=d) for p, d in pairs), row("simsiam", 0, 0.7, metric="ap"))

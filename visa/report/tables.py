@@ -131,20 +131,6 @@ def paired_difference(metrics: pd.DataFrame, a: str, b: str, by: Sequence[str] =
     return _with_interval(_units(difference, list(by)), list(by))
 
 
-def differences_to(results: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Subtract `reference` from each variant, paired by seed (and draw): a row a variant and measure.
-
-    results: columns `variant`, `seed`, `measure`, `value`, and `draw` if there are draws; pairs that lack one side are
-    left out. Columns and intervals as `paired_difference` has them. Raises VisaError if no variant has that name.
-    """
-    names, keys = list(results["variant"].unique()), ["variant", "measure"]
-    check_choice("variant", reference, names)
-    units = [c for c in (*keys, "seed", "draw") if c in results]
-    values = results.groupby(units, sort=False)["value"].mean().reset_index()
-    parts = [_minus(values, "variant", name, reference).assign(variant=name) for name in names if name != reference]
-    return _with_interval(_units(pd.concat([values[:0], *parts]), keys), keys)
-
-
 def _minus(table: pd.DataFrame, column: str, first: str, second: str) -> pd.DataFrame:
     """Subtract the values where `column` is `second` from those where it is `first`; all other columns must agree."""
     keys = [c for c in table if c not in (column, "value")]
