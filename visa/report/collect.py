@@ -1,4 +1,4 @@
-"""What a run left behind, as tables: metrics, files of scores, training curves, run times, provenance."""
+"""What a run left behind: metrics and files of scores as tables, and what made them."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,6 @@ from visa.data.setups import SETUPS
 from visa.errors import check_choice
 from visa.provenance import read_sidecar
 from visa.report.tables import load_metrics
-from visa.runs import pretraining_name
 
 # Below a run: object, pre-training, scope and seed; for a file of scores, setup, detector and draw too.
 _METRICS = "scores/*/*/*/seed*/metrics.csv"
@@ -65,31 +64,6 @@ def pick_case(found: pd.DataFrame, setup: str = "", detector: str = "", object: 
     cases = found[columns].itertuples(index=False, name=None)
     ranked = sorted(cases, key=lambda case: [(rank.get(name, len(rank)), name) for name in case])
     return found.merge(pd.DataFrame(ranked[:1], columns=columns))
-
-
-def run_curves(run: Path) -> pd.DataFrame:
-    """Read one row a training step: `pretraining`, `scope`, `seed` and the columns of `curves.csv`."""
-    found = [(where, folder / "curves.csv") for where, folder in _pretrainings(run)]
-    tables = [pd.read_csv(file).assign(**where) for where, file in found if file.is_file()]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["pretraining", "scope", "seed"])
-
-
-def run_diagnoses(run: Path) -> pd.DataFrame:
-    """Read one row a pre-training: what held-out images say of z and of the backbone."""
-    rows = [where | json.loads((folder / "diagnosis.json").read_text()) for where, folder in _pretrainings(run)]
-    return pd.DataFrame(rows)
-
-
-def run_stages(run: Path) -> pd.DataFrame:
-    """Read the `seconds` of each stage that `visa run` executed: its notebook, pre-training, object and seed."""
-    rows = []
-    for file in sorted(run.glob("stages/*.json")):
-        stamp = json.loads(file.read_text())
-        p = stamp["parameters"]
-        named = p.get("pretraining") or (pretraining_name(p["method"], p.get("spd", False)) if "method" in p else "")
-        of = (named, p.get("object", ""), p.get("seed", ""))
-        rows.append((stamp["stage"], stamp["notebook"], *of, stamp["seconds"]))
-    return pd.DataFrame(rows, columns=["stage", "notebook", "pretraining", "object", "seed", "seconds"])
 
 
 def run_provenance(run: Path) -> dict[str, Any]:

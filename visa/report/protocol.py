@@ -60,7 +60,7 @@ def with_outcome(metrics: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that are an outcome of the protocol, named in the column `outcome`."""
     names = {(*key, "au_pr"): name for name, key in OUTCOMES.items()}
     keys = metrics[["setup", "detector", "level", "metric"]].itertuples(index=False, name=None)
-    named = metrics.assign(outcome=[names.get(key) for key in keys])
+    named = metrics.assign(outcome=pd.Series([names.get(key) for key in keys], metrics.index, dtype=object))
     return named[named["outcome"].notna()]
 
 
