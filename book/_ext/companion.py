@@ -122,7 +122,7 @@ def drop_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any],
     script, only because pages below it have formulas.
     """
     unused = ["thebe"]
-    if not app.env.domaindata["math"]["has_equations"].get(page):
+    if app.builder.name != "singlehtml" and not app.env.domaindata["math"]["has_equations"].get(page):
         unused.append("mathjax")
     scripts = {script: f"{script} {getattr(script, 'attributes', '')}".lower() for script in context["script_files"]}
     context["script_files"] = [s for s, text in scripts.items() if not any(name in text for name in unused)]
