@@ -176,7 +176,7 @@ def test_what_the_page_on_conventions_says():
     """Every number of the page is in its file; what it says without numbers holds."""
     rows = pd.read_csv(RESULTS / "metric_conventions" / "conventions.csv", dtype={"convention": str})
     known = {f"{value:.{digits}f}" for value in rows["value"] for digits in (3, 4)}
-    assert [n for n in re.findall(r"\d\.\d{3,}", text_of("metric_conventions")) if n not in known] == []
+    assert [n for n in re.findall(r"\d\.\d{3,}", text_of("evaluation")) if n not in known] == []
     table = rows.set_index(["topic", "convention", "figure", "detector"])["value"].sort_index()
     for detector in ("PaDiM, ImageNet", "PatchCore, ImageNet"):
         assert table["AU-PR", "constant scores, pixels: trapezoid, 202 thresholds", "au_pr", detector] == 0
