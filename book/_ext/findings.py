@@ -130,21 +130,23 @@ def draw(file: Path, make: Callable[..., Figure], *given: Any) -> None:
 
 def front(cases: list[tuple[str, Findings]]) -> Figure:
     """What features see of the first case's defects, by size and arm; beside it the primary differences of all."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 1.6 + 0.45 * max(3, len(cases))))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 1.8 + 0.45 * max(3, len(cases))))
     seen = cases[0][1].defects.groupby(["pretraining", "size"])["auroc"].mean().unstack()[list(SIZES)]
     arms = [arm for arm in ARMS if arm in seen.index]
     for k, arm in enumerate(arms):
         color, marker = LOOKS[arm]
         places = np.arange(3) + 0.7 * ((k + 0.5) / len(arms) - 0.5)
         left.plot(places, seen.loc[arm], marker, color=color, label=arm)
-    left.set(xticks=range(3), xticklabels=SIZES, xlabel="defects", ylabel="AU-ROC, inside against outside")
+    left.set(xticks=range(3), xticklabels=SIZES, xlabel="defects", ylabel="AU-ROC", title="what maps see of defects")
     for arm, outcome in PRIMARY:
         for row, (_, one) in enumerate(cases):
             line = one.table[(one.table["arm"] == arm) & (one.table["outcome"] == outcome)]
             whisker(right, line, row + (0.15 if arm == PRIMARY[0][0] else -0.15), arm)
     right.axvline(0, color=figures.INK, lw=0.8, ls=":")
     labels = [f"{object}\n{one.name}" for object, one in cases]
-    right.set(xlabel="difference in AU-PR, points", yticks=range(len(cases)), yticklabels=labels)
+    right.set(
+        xlabel="difference in AU-PR, points", yticks=range(len(cases)), yticklabels=labels, title="what SPD changed"
+    )
     right.set_ylim(len(cases) - 0.5, -0.5)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
