@@ -6,7 +6,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn, ParamSpec
@@ -19,6 +19,8 @@ from visa.paths import data_root, locked, runs_root
 from visa.pretrain import DEFAULT, DEFAULT_ADAPTATION, METHODS
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from visa.execute import Outcome
     from visa.pipeline import Job
 
@@ -212,6 +214,7 @@ def fit(
     layers: Annotated[str, typer.Option(help="Stages layer1 to layer4, with commas; default: the paper's.")] = "",
     setting: Values = None,
     false_alarms: Annotated[float, typer.Option(help="Share of normal images that may exceed the threshold.")] = 0.05,
+    adapt: Annotated[bool, typer.Option("--adapt", help="Adapt the weights by SPD on these images first.")] = False,
     device: Device = "auto",
 ) -> None:
     """Fit a detector on normal images and write it, with its backbone and a threshold, to one file."""
@@ -228,7 +231,8 @@ def fit(
         raise VisaError(f"{weights} does not say what architecture it is of: give --arch.")
     backbone = load_backbone(arch, weights).to(pick_device(device))
     sides, stages, settings = _size(size), _parts(layers), _settings(setting)
-    fitted = fit_detector(detector, arch, backbone, files, sides, stages, settings, false_alarms, progress=True)
+    prepare = partial(_adapt, backbone, weights, arch, out.with_name(f"{out.stem}-adapted"), device) if adapt else None
+    fitted = fit_detector(detector, arch, backbone, files, sides, stages, settings, false_alarms, prepare, True)
     save_detector(out, fitted)
     typer.echo(f"{out}: {detector} on {arch}, {fitted.made['images']} images of {size}")
     typer.echo(f"threshold {fitted.threshold:.6g}: {fitted.rule}")
@@ -248,6 +252,7 @@ def score(
     fitted = load_detector(detector, str(pick_device(device)))
     summary = score_files(fitted, images, out, progress=True)
     typer.echo(f"{summary.table}: {summary.scored} images scored, {summary.anomalous} of them anomalous")
+    typer.echo(f"threshold {fitted.threshold:.6g}: {fitted.rule}")
     if summary.unreadable:
         for error in summary.unreadable:
             typer.echo(f"  unreadable: {error.encode('utf-8', 'backslashreplace').decode()}", err=True)
@@ -390,6 +395,40 @@ def _normal_images(folder: Path | None, object: str) -> list[Path]:
     source = open_source("", [object])
     samples = source.samples("1cls", object=source.check_object(object), split="train")
     return [source.root / s.image for s in samples if s.label == "normal"]
+
+
+def _adapt(
+    backbone: "nn.Module", weights: Path, arch: str, folder: Path, device: str, files: Sequence[Path]
+) -> dict[str, object]:
+    """Adapt a backbone by SPD on normal images, on from a checkpoint in `folder`; returns what was learned."""
+    import torch
+
+    from visa.backbone import load_weights
+    from visa.data.dataset import load_images
+    from visa.data.splits import Sample
+    from visa.pretrain.fabric import make_fabric
+    from visa.pretrain.images import HELD_OUT_LEAST, ImagesInMemory, TrainingData
+    from visa.pretrain.run import run_pretraining
+    from visa.pretrain.settings import configured
+    from visa.provenance import digest, read_sidecar
+
+    if len(files) < 2 * HELD_OUT_LEAST:
+        raise VisaError(f"{len(files)} normal images are too few to adapt weights to: give {2 * HELD_OUT_LEAST}.")
+    settings = configured(DEFAULT_ADAPTATION, True, {"arch": arch, "weights": str(weights)})
+    samples = [Sample("", "train", "normal", str(file.absolute()), "") for file in files]
+    images = load_images(Path(), samples, (settings.image_size * 9 // 8,) * 2, progress=True)
+    every = max(min(10, len(images) // HELD_OUT_LEAST), len(images) // 100)
+    judged = torch.arange(len(images)) % every == 0
+    content, name = digest([image.sum((1, 2)).tolist() for image in images]), folder.name
+    data = TrainingData(ImagesInMemory(images[~judged]), images[judged], name, name, False, content)
+    run_pretraining(settings, data, folder, make_fabric(device))
+    load_weights(backbone, folder / "backbone.safetensors")
+    found = (read_sidecar(folder / "backbone.safetensors") or {})["diagnosis"]
+    told = f"SPD's classifier is right on {found['term']:.0%} of held-out views, by chance on 50%"
+    typer.echo(f"{folder}: weights adapted on {len(data.images)} images; {told}")
+    if not found["learned"]:
+        typer.echo("visa: the adaptation was not learned: fit without --adapt, or give more images.", err=True)
+    return {"adapted": found}
 
 
 def _size(text: str) -> tuple[int, int]:
