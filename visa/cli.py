@@ -1,4 +1,4 @@
-"""The `visa` command: thin verbs over the package's functions, imported where they are used, and texts of options."""
+"""The `visa` command: each subcommand calls the package's functions, which are imported where they are used."""
 
 import os
 import re
@@ -42,7 +42,7 @@ app = typer.Typer(
 
 
 def command(function: Callable[P, None]) -> Callable[P, None]:
-    """Make a function a command, which ends in one sentence where it is interrupted."""
+    """Register a function as a command that ends in one sentence if it is interrupted."""
 
     @wraps(function)
     def told(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -112,7 +112,7 @@ def prepare(
 
 @command
 def splits(root: Annotated[Path, typer.Argument(help="A folder of your own data without split files.")]) -> None:
-    """Write the splits that a folder of your own stands for as split_csv/, to see and to edit."""
+    """Write the splits of a folder of your own to split_csv/, where they can be edited."""
     from visa.data.prepare import write_splits
 
     for file in write_splits(root):
@@ -214,7 +214,7 @@ def fit(
     layers: Annotated[str, typer.Option(help="Stages layer1 to layer4, with commas; default: the paper's.")] = "",
     setting: Values = None,
     false_alarms: Annotated[float, typer.Option(help="Share of normal images that may exceed the threshold.")] = 0.05,
-    adapt: Annotated[bool, typer.Option("--adapt", help="Adapt the weights by SPD on these images first.")] = False,
+    adapt: Annotated[bool, typer.Option("--adapt", help="First adapt the weights by SPD on these images.")] = False,
     device: Device = "auto",
 ) -> None:
     """Fit a detector on normal images and write it, with its backbone and a threshold, to one file."""
@@ -360,7 +360,7 @@ def _carry_out(jobs: "list[Job]", current: set[str], workers: int, scheduler: st
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    """Interrupt once: a second signal would leave the kernels that the first one stops."""
+    """Interrupt once: a second signal would keep the first one from stopping the kernels."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -439,7 +439,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _parts(text: str) -> list[str]:
-    """What commas separate."""
+    """The parts of a text that commas separate."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
@@ -452,7 +452,7 @@ def _object_names(objects: str) -> list[str] | None:
 
 
 def _chosen(what: str, text: str, choices: Sequence[str]) -> list[str]:
-    """Some of the choices, as they are named; VisaError for none, or for another."""
+    """The choices that a text names; VisaError if it names none, or anything else."""
     names = _parts(text)
     if not names:
         raise VisaError(f"no {what} is given: choose of {', '.join(choices)}.")
@@ -462,7 +462,7 @@ def _chosen(what: str, text: str, choices: Sequence[str]) -> list[str]:
 
 
 def _number(what: str, text: str) -> int:
-    """A whole number; else VisaError."""
+    """The whole number in a text; VisaError if it holds anything else."""
     try:
         return int(text)
     except ValueError:
