@@ -44,6 +44,7 @@ th, td {{ padding: .2rem .7rem; text-align: left; font-variant-numeric: tabular-
 {body}
 """
 _REPEATED = 1e-12  # standard deviation of equal values
+_NUMBER = r"\**[+−-]?\d[\d,.]*\**( ?%)?|–?"  # a cell of a column of plain numbers
 _NBSP = "\N{NO-BREAK SPACE}"  # a narrow table breaks between numbers, not inside one
 
 
@@ -88,8 +89,8 @@ def overall(metrics: pd.DataFrame) -> pd.DataFrame:
 def balanced(metrics: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the objects, seeds and draws that every pre-training has: means of them compare alike.
 
-    Each setup and detector is looked at on its own, among the pre-trainings that were scored with it. May be empty:
-    then no object was scored with every pre-training on a common seed.
+    Each setup and detector is compared among the pre-trainings that were scored with it. The result is empty if no
+    object was scored with every pre-training on a common seed.
     """
     parts = [metrics[:0]]
     for _, part in metrics.groupby(["setup", "detector"], sort=False):
@@ -112,8 +113,8 @@ def spd_pairs(names: Iterable[str]) -> dict[str, str]:
 def summary_table(metrics: pd.DataFrame, by: Sequence[str] = GROUP) -> pd.DataFrame:
     """Compute mean and spread for each group of `by`, over all anomalies unless `by` holds `defect`.
 
-    What `by` leaves out is averaged first, for each seed and draw on its own: without `object`, the mean over
-    objects. Draws are averaged next, for each seed. Columns: `mean`; `sd` over the `n` seeds (n - 1; NaN for one);
+    What `by` leaves out is averaged first, in each seed and draw: without `object`, the mean over objects. Draws
+    are averaged next, in each seed. Columns: `mean`; `sd` over the `n` seeds (n - 1; NaN for one);
     `draws`, the least number of a seed; `sd_draws` over the draws of one seed (root mean square over seeds).
     Raises VisaError if a seed or draw lacks an object (or whatever else is left out) that another has.
     """
@@ -123,10 +124,9 @@ def summary_table(metrics: pd.DataFrame, by: Sequence[str] = GROUP) -> pd.DataFr
 def paired_difference(metrics: pd.DataFrame, a: str, b: str, by: Sequence[str] = PAIRED) -> pd.DataFrame:
     """Subtract pre-training `b` from `a`, paired by seed and draw: a `summary_table` with `low` and `high`.
 
-    Draws are averaged for each seed. `low` to `high` is the 95 % t-interval of the mean, over what `over` says:
-    `seeds`, or `draws` where there is one seed, or where all seeds give the same differences, as those of a probe on
-    given weights do. One pair has no interval (NaN, `over` empty). Seeds say how much initial weights and batches
-    matter, draws how much the choice of training images does; neither how another object would fare.
+    Draws are averaged for each seed. `low` to `high` is the 95 % t-interval of the mean over `over`: `seeds`, or
+    `draws` where there is one seed or all seeds give the same differences (a probe on given weights). One pair has no
+    interval (NaN, `over` empty). Seeds vary initial weights and batches, draws the training images, neither the object.
     Pairs that lack one side are left out. Raises VisaError if a pre-training is unknown or no seed (and draw) is
     common to both, and as `summary_table` does for what `by` leaves out.
     """
@@ -202,10 +202,9 @@ def mean_interval(line: "pd.Series[float]") -> str:
 
 
 def lay_out(table: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
-    """Lay a `summary_table` or a `paired_difference` out for reading: `rows` down, levels and metrics across.
+    """Lay out a `summary_table` or a `paired_difference` to be read: `rows` down, levels and metrics across.
 
-    Cells are those of `mean_sd` or `mean_interval`; the least numbers of seeds, and of draws if there are some, stand
-    in front.
+    Cells are those of `mean_sd` or `mean_interval`. The first columns give the least number of seeds, and of draws.
     """
     cell = mean_interval if "low" in table else mean_sd
     table = table[table["metric"].isin(list(METRICS))]
@@ -226,9 +225,10 @@ def _wide(cells: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """Write a pipe table; numbers to three decimals, absent values as an en dash."""
+    """Write a pipe table: numbers to three decimals, columns of numbers at the right, absent values as an en dash."""
     text = table.map(lambda value: f"{value:.3f}" if isinstance(value, float) else str(value)).where(table.notna(), "–")
-    lines = [[str(c) for c in table.columns], ["---"] * table.shape[1], *text.to_numpy().tolist()]
+    rules = ["---:" if cells.str.fullmatch(_NUMBER).all() else "---" for _, cells in text.items()]
+    lines = [[str(c) for c in table.columns], rules, *text.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
@@ -266,11 +266,11 @@ def write_tables(folder: Path, made: Sequence[Table], title: str) -> None:
 
 
 def paper_tables(metrics: pd.DataFrame, note: str = "") -> list[Table]:
-    """Make two tables a setup, task and metric: each pre-training's metric, and SPD minus its baseline for each pair.
+    """Make two tables for each setup, task and metric: the metric of each pre-training, and SPD minus its baseline.
 
-    Objects down, pre-trainings (pairs) across; the last row is the mean over the objects that every pre-training has
-    (both have). Cells are `mean ± sd` of `summary_table`, `mean [low, high]` of `paired_difference`, of the metrics
-    over all anomalies. Captions name the data set and what the spread is over; `note` ends each.
+    Rows are objects, columns pre-trainings or pairs; the last row is the mean over the objects that all of them have.
+    Cells are `mean ± sd` (`summary_table`) and `mean [low, high]` (`paired_difference`) of the metrics over all
+    anomalies. Captions name the data set and what the spread is over, and end with `note`.
     """
     made = []
     for part in _parts(overall(metrics), SHOWN):
@@ -282,7 +282,7 @@ def paper_tables(metrics: pd.DataFrame, note: str = "") -> list[Table]:
 
 
 def _parts(metrics: pd.DataFrame, shown: Sequence[str]) -> list[pd.DataFrame]:
-    """Split into the rows of each setup, level and metric, in the order of the paper."""
+    """Split by setup, level and metric, in the paper's order."""
     chosen, order = metrics[metrics["metric"].isin(list(shown))], [*TITLES, *shown]
     groups = chosen.groupby(["setup", "level", "metric"], sort=False)
     ranked = sorted(groups, key=lambda group: [order.index(k) if k in order else len(order) for k in group[0]])
@@ -290,7 +290,7 @@ def _parts(metrics: pd.DataFrame, shown: Sequence[str]) -> list[pd.DataFrame]:
 
 
 def _lines(part: pd.DataFrame, row: str) -> pd.DataFrame:
-    """Make a line a cell: `detector`, `row` (empty: the mean over objects), the cell, and what its spread is over."""
+    """Return a line for each cell: `detector`, `row` (empty: the mean over objects), text, what the spread is over."""
     keys = ["detector", *filter(None, [row])]
     means = summary_table(part if row else balanced(part), [*keys, "pretraining"])
     text = [mean_sd(line) for _, line in means.iterrows()]
