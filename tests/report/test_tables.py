@@ -132,7 +132,7 @@ def test_rows_keep_their_order_and_what_was_not_measured_is_a_dash():
     measured = table(*(row(p, 0, 0.5, detector=d) for p, d in pairs), row("simsiam", 0, 0.7, metric="ap"))
     assert tables.to_markdown(tables.lay_out(summary_table(measured), ["detector", "pretraining"])).splitlines() == [
         "| detector | pretraining | seeds | image AU-ROC | image AP |",
-        "| --- | --- | --- | --- | --- |",
+        "| --- | --- | ---: | ---: | ---: |",
         "| patchcore | random | 1 | 0.500 | – |",
         "| patchcore | simsiam | 1 | 0.500 | – |",
         "| padim | random | 1 | 0.500 | – |",

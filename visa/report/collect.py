@@ -19,21 +19,21 @@ _FIRST = (*SETUPS, "patchcore", "padim", "unet")  # the case to look at, where t
 
 
 def run_metrics(run: Path, scope: str = "") -> pd.DataFrame:
-    """Read the metrics of a run, one a row (see `load_metrics`), of one scope and of weights from elsewhere.
+    """Read the metrics of a run, a row each (see `load_metrics`), for one scope and for weights from elsewhere.
 
-    `scope` says what pre-trainings saw: `object` the object itself, `all`, or a folder's name. Empty: `object` where
-    the run has such, else its first.
+    `scope` names the images of the pre-training: `object` for the object itself, `all`, or a folder's name. Empty
+    means `object` if the run has it, else the run's first scope.
     """
     return load_metrics(_of_scope(scored_files(run, _METRICS), scope)["file"])
 
 
 def run_scores(run: Path, scope: str = "") -> pd.DataFrame:
-    """Find the scores of single images: the rows of `scored_files` of one scope, as in `run_metrics`."""
+    """Find the files of image scores: the rows of `scored_files` of one scope, as in `run_metrics`."""
     return _of_scope(scored_files(run), scope)
 
 
 def scored_files(run: Path, pattern: str = _SCORES) -> pd.DataFrame:
-    """List the files of scores: a row a `file`, with what it is of; `scope` is `object` for the object itself."""
+    """List the files of scores: a row for each `file`; `scope` is `object` where it names the scored object."""
     rows = []
     for file in sorted(run.glob(pattern)):
         object, pretraining, scope, seed, *of = file.relative_to(run).parts[1:-1]
@@ -45,16 +45,16 @@ def scored_files(run: Path, pattern: str = _SCORES) -> pd.DataFrame:
 
 
 def _of_scope(found: pd.DataFrame, scope: str) -> pd.DataFrame:
-    """Choose the rows of one scope (empty: `object`, else the first), and those of weights from elsewhere."""
+    """Return the rows of one scope (empty: `object`, else the first), and those of weights from elsewhere."""
     scopes = sorted(set(found["scope"]) - {"given"}, key=lambda name: (name != "object", name))
     return found[found["scope"].isin([scope or next(iter(scopes), "given"), "given"])]
 
 
 def pick_case(found: pd.DataFrame, setup: str = "", detector: str = "", object: str = "") -> pd.DataFrame:
-    """Pick the rows of `run_scores` of one setup, detector, object, seed and draw, a row a pre-training.
+    """Pick the rows of `run_scores` of one setup, detector, object, seed and draw: a row for each pre-training.
 
-    What is left empty is chosen: the paper's first setup, a detector with maps, the first object, seed and draw.
-    Raises VisaError for what has no scores. Empty if there are no scores at all.
+    An empty argument takes the paper's first setup, a detector with maps, the first object; seed and draw are the
+    first. Raises VisaError for a choice without scores. The result is empty if there are no scores at all.
     """
     for column, wanted in {"setup": setup, "detector": detector, "object": object}.items():
         if wanted and len(found):
@@ -67,7 +67,7 @@ def pick_case(found: pd.DataFrame, setup: str = "", detector: str = "", object: 
 
 
 def run_provenance(run: Path) -> dict[str, Any]:
-    """Read what made the run: data set, settings of each pre-training and scoring, and the distinct machines."""
+    """Read the run's data set, the settings of each pre-training and scoring, and the distinct machines."""
     weights = {"/".join(map(str, where.values())): f / "backbone.safetensors" for where, f in _pretrainings(run)}
     scored = {str(file.parent.relative_to(run / "scores")): file for file in sorted(run.glob(_METRICS))}
     facts, machines = json.loads((run / "run.json").read_text()), []

@@ -37,6 +37,7 @@ SPREAD = (
     "with the 95 % t-interval over seeds, over draws where seeds are one or agree."
 )
 _REPEATED = 1e-12  # standard deviation of equal values
+_NUMBER = r"\**[+−-]?\d[\d,.]*\**( ?%)?|–?"  # a cell of a column of plain numbers
 _NBSP = "\N{NO-BREAK SPACE}"  # a narrow table breaks between numbers, not inside one
 
 
@@ -81,8 +82,8 @@ def overall(metrics: pd.DataFrame) -> pd.DataFrame:
 def balanced(metrics: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the objects, seeds and draws that every pre-training has: means of them compare alike.
 
-    Each setup and detector is looked at on its own, among the pre-trainings that were scored with it. May be empty:
-    then no object was scored with every pre-training on a common seed.
+    Each setup and detector is compared among the pre-trainings that were scored with it. The result is empty if no
+    object was scored with every pre-training on a common seed.
     """
     parts = [metrics[:0]]
     for _, part in metrics.groupby(["setup", "detector"], sort=False):
@@ -105,8 +106,8 @@ def spd_pairs(names: Iterable[str]) -> dict[str, str]:
 def summary_table(metrics: pd.DataFrame, by: Sequence[str] = GROUP) -> pd.DataFrame:
     """Compute mean and spread for each group of `by`, over all anomalies unless `by` holds `defect`.
 
-    What `by` leaves out is averaged first, for each seed and draw on its own: without `object`, the mean over
-    objects. Draws are averaged next, for each seed. Columns: `mean`; `sd` over the `n` seeds (n - 1; NaN for one);
+    What `by` leaves out is averaged first, in each seed and draw: without `object`, the mean over objects. Draws
+    are averaged next, in each seed. Columns: `mean`; `sd` over the `n` seeds (n - 1; NaN for one);
     `draws`, the least number of a seed; `sd_draws` over the draws of one seed (root mean square over seeds).
     Raises VisaError if a seed or draw lacks an object (or whatever else is left out) that another has.
     """
@@ -116,10 +117,9 @@ def summary_table(metrics: pd.DataFrame, by: Sequence[str] = GROUP) -> pd.DataFr
 def paired_difference(metrics: pd.DataFrame, a: str, b: str, by: Sequence[str] = PAIRED) -> pd.DataFrame:
     """Subtract pre-training `b` from `a`, paired by seed and draw: a `summary_table` with `low` and `high`.
 
-    Draws are averaged for each seed. `low` to `high` is the 95 % t-interval of the mean, over what `over` says:
-    `seeds`, or `draws` where there is one seed, or where all seeds give the same differences, as those of a probe on
-    given weights do. One pair has no interval (NaN, `over` empty). Seeds say how much initial weights and batches
-    matter, draws how much the choice of training images does; neither how another object would fare.
+    Draws are averaged for each seed. `low` to `high` is the 95 % t-interval of the mean over `over`: `seeds`, or
+    `draws` where there is one seed or all seeds give the same differences (a probe on given weights). One pair has no
+    interval (NaN, `over` empty). Seeds vary initial weights and batches, draws the training images, neither the object.
     Pairs that lack one side are left out. Raises VisaError if a pre-training is unknown or no seed (and draw) is
     common to both, and as `summary_table` does for what `by` leaves out.
     """
@@ -181,10 +181,9 @@ def mean_interval(line: "pd.Series[float]") -> str:
 
 
 def lay_out(table: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
-    """Lay a `summary_table` or a `paired_difference` out for reading: `rows` down, levels and metrics across.
+    """Lay out a `summary_table` or a `paired_difference` to be read: `rows` down, levels and metrics across.
 
-    Cells are those of `mean_sd` or `mean_interval`; the least numbers of seeds, and of draws if there are some, stand
-    in front.
+    Cells are those of `mean_sd` or `mean_interval`. The first columns give the least number of seeds, and of draws.
     """
     cell = mean_interval if "low" in table else mean_sd
     table = table[table["metric"].isin(list(METRICS))]
@@ -205,9 +204,10 @@ def _wide(cells: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """Write a pipe table; numbers to three decimals, absent values as an en dash."""
+    """Write a pipe table: numbers to three decimals, columns of numbers at the right, absent values as an en dash."""
     text = table.map(lambda value: f"{value:.3f}" if isinstance(value, float) else str(value)).where(table.notna(), "–")
-    lines = [[str(c) for c in table.columns], ["---"] * table.shape[1], *text.to_numpy().tolist()]
+    rules = ["---:" if cells.str.fullmatch(_NUMBER).all() else "---" for _, cells in text.items()]
+    lines = [[str(c) for c in table.columns], rules, *text.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
