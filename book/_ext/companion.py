@@ -74,7 +74,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", begin, priority=0)
     app.connect("config-inited", prepare, priority=0)
     app.connect("html-page-context", drop_scripts, priority=999)
-    app.connect("html-page-context", mend_markup)
+    app.connect("html-page-context", mend_markup, priority=999)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -126,6 +126,9 @@ def drop_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any],
 
 def mend_markup(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
     """Mend what axe-core finds to keep screen readers from reading a page; write symbols in sentences as MathML."""
+    contents = context["generate_toctree_html"]
+    named = '<summary aria-label="Pages below">'
+    context["generate_toctree_html"] = lambda *given, **by: str(contents(*given, **by)).replace("<summary>", named)
     if "body" in context:
         body = context["body"].replace(' aria-label="Toggle hidden content"', "")  # its own words name a folded cell
         body = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')

@@ -44,12 +44,13 @@ def main() -> None:
 def one_page(folder: Path) -> Path:
     """Build the book below `folder` as one HTML page, without the API: long, and of use beside the code alone."""
     toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
-    for chapter in (chapter for part in toc["parts"] for chapter in part["chapters"]):
-        chapter.pop("sections", None)
+    for chapter in (chapter for part in toc["parts"] for chapter in part["chapters"] if "sections" in chapter):
+        chapter["sections"] = [page for page in chapter["sections"] if not page["file"].startswith("api/")]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
     options = ["--builder", "singlehtml", "--path-output", str(folder), "--toc", str(folder / "_toc.yml"), "-q"]
-    done = subprocess.run(["jupyter-book", "build", str(BOOK), *options], capture_output=True, text=True)
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", BOOK, *options]
+    done = subprocess.run(command, capture_output=True, text=True)
     page = folder / "_build" / "singlehtml" / f"{toc['root']}.html"
     if done.returncode or not page.is_file():
         raise VisaError(f"jupyter-book made no page: {done.stderr.strip()[-500:]}")
