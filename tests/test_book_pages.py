@@ -239,8 +239,9 @@ def test_without_results_one_note_says_so_and_rendered_images_are_refused(tmp_pa
 def test_the_results_page_says_what_the_files_hold(tmp_path):
     save_protocol(tmp_path / "results" / "protocol" / "lite0")
     told = shown_findings(tmp_path, "sentences").splitlines()
-    assert re.match(r"- lite0, fryum: SPD classifier helps against given .*: supported; \+10\.1 .*3 of 3", told[0])
-    assert ": refuted; −2." in told[1] and "0 of 3 trainings learned, so that this says nothing of SPD" in told[1]
+    assert re.match(r"- lite0, fryum: supported\. SPD classifier against given: \+10\.1 .*3 of 3", told[0])
+    assert "fryum: refuted. SimSiam + SPD against SimSiam: −2." in told[1]
+    assert "0 of 3 trainings learned, so that this says nothing of SPD" in told[1]
     text = shown_findings(tmp_path, "objects")
     assert "| outcome | SPD classifier − given | SimSiam − given | SimSiam + SPD − SimSiam |" in text
     assert re.search(r"\| probe, 10-shot \| \*\*\+10\.1 \[[^]]+\]\*\* \|", text), "an interval without 0 is bold"
@@ -252,8 +253,8 @@ def test_the_results_page_says_what_the_files_hold(tmp_path):
     assert (tmp_path / "generated" / "results-lite0-fryum.svg").stat().st_size > 5000
     table = shown_findings(tmp_path, "table")
     assert "| object | backbone | weights | probe, 10-shot | PaDiM, pixel |" in table
-    assert "| fryum | lite0 | SPD classifier | **60.1** ▲ | 39.1 |" in table, "the best, clearly above its control"
-    assert "| fryum | lite0 | SimSiam + SPD | 48.0 ▼ |" in table
+    assert "| fryum | lite0 | SPD classifier | ▲ **60.1** | 39.1 |" in table, "the best, clearly above its control"
+    assert "| fryum | lite0 | SimSiam + SPD | ▼ 48.0 |" in table
     assert pd.read_csv(tmp_path / "generated" / "results.csv")["probe, 10-shot"].tolist() == [50.0, 60.1, 50.1, 48.0]
     assert "fryum, lite0; chance" in shown_findings(tmp_path, "front")
     assert (tmp_path / "generated" / "front.svg").stat().st_size > 5000

@@ -95,7 +95,7 @@ def findings(page: Any) -> str:
         return FRONT.format(title=f"{cases[0][0]}, {cases[0][1].name}")
     if what == "table" and cases:
         table = pd.concat(compact(object, one) for object, one in cases).fillna("–")
-        plain = table.replace(r"\*\*| [▲▼]", "", regex=True)
+        plain = table.replace(r"\*\*|[▲▼] ", "", regex=True)
         page.file("generated/results.csv").write_text(plain.to_csv(index=False), encoding="utf-8")
         return TABLE.format(table=tables.to_markdown(table))
     return "\n".join(part(page, object, one) for object, one in cases)
@@ -170,7 +170,8 @@ def compact(object: str, one: Findings) -> pd.DataFrame:
     cells = wide.map("{:.1f}".format).mask(wide.isna(), "–")
     cells = cells.mask(wide == wide.max(), "**" + cells + "**")
     for _, line in one.table.iterrows():
-        cells.loc[line["arm"], line["outcome"]] += " ▲" * bool(line["low"] > 0) + " ▼" * bool(line["high"] < 0)
+        mark = "▲ " * bool(line["low"] > 0) + "▼ " * bool(line["high"] < 0)
+        cells.loc[line["arm"], line["outcome"]] = mark + cells.loc[line["arm"], line["outcome"]]
     cells.insert(0, "weights", cells.index)
     cells.insert(0, "backbone", one.name)
     cells.insert(0, "object", object)

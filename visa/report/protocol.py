@@ -88,7 +88,7 @@ def sentences(table: pd.DataFrame, facts: pd.DataFrame) -> Iterator[str]:
         rows = {(line["arm"], line["outcome"]): line for _, line in of_object.iterrows()}
         measured = [rows[key] for key in PRIMARY if key in rows]
         for arm, outcome in (key for key in PRIMARY if key not in rows):
-            yield f"{object}: whether {arm} helps is not measured ({outcome}): too few images, or no such arm."
+            yield f"{object}: not measured. {arm} ({outcome}): too few images, or no such arm."
         ordered = sorted(_p(line) for line in measured)
         for line in measured:
             rank = ordered.index(_p(line))
@@ -99,8 +99,8 @@ def sentences(table: pd.DataFrame, facts: pd.DataFrame) -> Iterator[str]:
             told = f"{int(learned.sum())} of {len(learned)} trainings learned"
             if learned.mean() < 0.5:
                 told += ", so that this says nothing of SPD"
-            claim = f"{line['arm']} helps against {line['control']} ({line['outcome']}, AU-PR)"
-            yield f"{object}: {claim}: {verdict}; {points(line)} points, {told}."
+            measured_by = f"{points(line)} points of AU-PR ({line['outcome']})"
+            yield f"{object}: {verdict}. {line['arm']} against {line['control']}: {measured_by}; {told}."
 
 
 def _p(line: "pd.Series[float]") -> float:

@@ -37,7 +37,7 @@ SPREAD = (
     "with the 95 % t-interval over seeds, over draws where seeds are one or agree."
 )
 _REPEATED = 1e-12  # standard deviation of equal values
-_NUMBER = r"\**[+−-]?\d[\d,.]*\**( ?%)?|–?"  # a cell of a column of plain numbers
+_NUMBER = r"([▲▼] )?\**[+−-]?\d[\d,.]*\**( ?%)?|–?"  # a cell of a column of plain numbers
 _NBSP = "\N{NO-BREAK SPACE}"  # a narrow table breaks between numbers, not inside one
 
 
