@@ -36,8 +36,8 @@ No run with a browser was found when this page was built: `make reproduce` makes
 :::
 """
 EMBEDDED = """```{{raw}} html
-<p><a href="{copy}/index.html">Open the browser of the run {run} in a window of its own</a></p>
-<iframe class="defect-browser" src="{copy}/index.html" title="Defect browser of the run {run}" loading="lazy"></iframe>
+<iframe class="defect-browser" src="{copy}/index.html" title="Defect browser of the run {run}"></iframe>
+<p><a href="{copy}/index.html">Open the defect browser of the run {run} in a window of its own</a></p>
 ```
 """
 
