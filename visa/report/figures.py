@@ -150,7 +150,7 @@ def show_cases(picked: Mapping[str, NDArray[np.int64]], images: ArrayLike, score
     if maps is not None:
         low, high = float(np.median(maps[:, ::4, ::4])), float(maps.max())  # a median needs no more pixels
     columns, wide = max(map(len, picked.values())), 1 if maps is None else 2
-    size = (WIDTH, (WIDTH / columns / wide + 0.3) * len(picked))
+    size = (min(1.95 * columns * wide, WIDTH), 2.25 * len(picked))
     figure, axes = plt.subplots(len(picked), columns * wide, figsize=size, squeeze=False)
     for row, (kind, indices) in zip(axes, picked.items(), strict=True):
         row[0].set_ylabel(kind)
