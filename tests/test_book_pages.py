@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "book" / "_ext"))
+sys.path += [str(Path(__file__).resolve().parents[1] / folder) for folder in ("book/_ext", "benchmarks")]
 
 import companion
 import findings

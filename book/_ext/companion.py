@@ -18,6 +18,7 @@ from sphinx.util.docutils import SphinxDirective
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this clone's visa, whatever else bears that name
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))  # the protocol's comparisons
 
 from visa.errors import VisaError
 from visa.paths import runs_root

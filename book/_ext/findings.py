@@ -12,21 +12,13 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from comparisons import CONTROLS, OUTCOMES, PRIMARY, au_pr_table, differences, differences_table, sentences
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from results import commits, pivot
 
 from visa.errors import VisaError
 from visa.report import figures, tables
-from visa.report.protocol import (
-    CONTROLS,
-    OUTCOMES,
-    PRIMARY,
-    differences,
-    differences_table,
-    sentences,
-    with_outcome,
-)
 
 ARMS = ("given", *CONTROLS)
 LOOKS = dict(zip(ARMS, zip((*figures.PALETTE, figures.INK), (*figures.MARKERS, "X"), strict=True), strict=True))
@@ -94,7 +86,8 @@ def findings(page: Any) -> str:
         draw(page.file("generated/front.svg"), front, cases)
         return FRONT.format(title=f"{cases[0][0]}, {cases[0][1].name}")
     if what == "table" and cases:
-        table = pd.concat(compact(object, one) for object, one in cases).fillna("–")
+        tabled = (au_pr_table(one.metrics, one.table).assign(object=object, backbone=one.name) for object, one in cases)
+        table = pd.concat(tabled).set_index(["object", "backbone", "weights"]).fillna("–").reset_index()
         plain = table.replace(r"\*\*|[▲▼] ", "", regex=True)
         page.file("generated/results.csv").write_text(plain.to_csv(index=False), encoding="utf-8")
         return TABLE.format(table=tables.to_markdown(table))
@@ -158,24 +151,6 @@ def whisker(axis: plt.Axes, line: pd.DataFrame, places: Any, arm: str, label: st
     half = 100 * (line["high"] - line["mean"]).fillna(0)
     places = np.broadcast_to(places, len(line))
     axis.errorbar(100 * line["mean"], places, xerr=half, fmt=marker, color=color, label=label)
-
-
-def compact(object: str, one: Findings) -> pd.DataFrame:
-    """A row an arm: mean AU-PR in points, the best of an outcome bold; ▲ or ▼ where the difference to the arm's
-    control has an interval without 0.
-    """
-    means = tables.summary_table(with_outcome(one.metrics), ["pretraining", "outcome"])
-    wide = means.pivot(index="pretraining", columns="outcome", values="mean")
-    wide = 100 * wide.reindex([arm for arm in ARMS if arm in wide.index])[[o for o in OUTCOMES if o in wide]]
-    cells = wide.map("{:.1f}".format).mask(wide.isna(), "–")
-    cells = cells.mask(wide == wide.max(), "**" + cells + "**")
-    for _, line in one.table.iterrows():
-        mark = "▲ " * bool(line["low"] > 0) + "▼ " * bool(line["high"] < 0)
-        cells.loc[line["arm"], line["outcome"]] = mark + cells.loc[line["arm"], line["outcome"]]
-    cells.insert(0, "weights", cells.index)
-    cells.insert(0, "backbone", one.name)
-    cells.insert(0, "object", object)
-    return cells.rename_axis(columns=None)
 
 
 def part(page: Any, object: str, one: Findings) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from visa.errors import VisaError
-from visa.report.tables import paired_difference
+from visa.report.tables import paired_difference, summary_table
 
 OUTCOMES = {  # set-up, detector and level: all are of AU-PR, the paper's primary metric
     "probe, 5-shot": ("2cls_5shot", "probe", "image"),
@@ -77,6 +77,24 @@ def differences_table(table: pd.DataFrame) -> pd.DataFrame:
     wide = table.pivot(index="outcome", columns="compared", values="cell")
     wide = wide.reindex([name for name in OUTCOMES if name in wide.index])[list(table["compared"].unique())]
     return wide.rename_axis(columns=None).reset_index()
+
+
+def au_pr_table(metrics: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Lay out the mean AU-PR of one object in points: arms down (`weights`), outcomes across.
+
+    The best of an outcome is bold; ▲ or ▼ stands where the arm's difference to its control (`table`, see `differences`)
+    has an interval without 0.
+    """
+    means = summary_table(with_outcome(metrics), ["pretraining", "outcome"])
+    wide = means.pivot(index="pretraining", columns="outcome", values="mean")
+    arms = [arm for arm in ("given", *CONTROLS) if arm in wide.index]
+    wide = 100 * wide.reindex(arms)[[name for name in OUTCOMES if name in wide]]
+    cells = wide.map("{:.1f}".format).mask(wide.isna(), "–")
+    cells = cells.mask(wide == wide.max(), "**" + cells + "**")
+    for _, line in table.iterrows():
+        mark = "▲ " * bool(line["low"] > 0) + "▼ " * bool(line["high"] < 0)
+        cells.loc[line["arm"], line["outcome"]] = mark + cells.loc[line["arm"], line["outcome"]]
+    return cells.rename_axis(index="weights", columns=None).reset_index()
 
 
 def sentences(table: pd.DataFrame, facts: pd.DataFrame) -> Iterator[str]:
