@@ -39,7 +39,7 @@ def test_a_folder_of_images_serves_all_objects(mini_root, tmp_path):
 
 def keys(root, run, **matrix):
     source = open_source(str(root))
-    stages = plan(source, run, Matrix(["fryum"], ["random", "simsiam"], ablation=True, **matrix))
+    stages = plan(source, run, Matrix(["fryum"], ["random", "simsiam"], **matrix))
     return {job.stage.name: job.key for job in make_jobs(stages, source, run)}
 
 
@@ -51,12 +51,12 @@ SCORED = {"score-fryum-random-fryum-seed0", "score-fryum-simsiam-fryum-seed0"}
     ("change", "stale"),
     [
         ("outputs", set()),
-        ("cell", SCORED | {"results", "start"}),
-        ("setting", SCORED | {"results", "start"}),
-        ("data", {"data", "prepare", "ablation", "results", "start"} | PRETRAINED | SCORED),
+        ("cell", SCORED | {"results"}),
+        ("setting", SCORED | {"results"}),
+        ("data", {"data", "prepare", "results"} | PRETRAINED | SCORED),
         ("VERSIONS", {"data"}),
-        ("pretrain", PRETRAINED | SCORED | {"ablation", "results", "start"}),
-        ("detector", SCORED | {"results", "start"}),
+        ("pretrain", PRETRAINED | SCORED | {"results"}),
+        ("detector", SCORED | {"results"}),
     ],
 )
 def test_a_key_changes_with_what_its_result_depends_on_and_with_nothing_else(
@@ -141,7 +141,7 @@ def test_the_command_line_ends_a_mistake_in_one_sentence(arguments, sentence, ca
 
 def test_a_plan_that_is_only_shown_makes_no_run_and_tells_what_stages_took(called, tmp_path):
     code, listed, _ = called("run", "--dry-run")
-    assert code == 0 and "plan for mini-visa: 16 stages, 16 to run" in listed and not list(tmp_path.rglob("run.json"))
+    assert code == 0 and "plan for mini-visa: 15 stages, 15 to run" in listed and not list(tmp_path.rglob("run.json"))
     stamp = tmp_path / "runs/mini-visa/stages/pretrain-simsiam+spd-pcb1-seed0.json"
     stamp.parent.mkdir(parents=True)
     stamp.write_text(json.dumps({"key": "of other settings", "seconds": 41.7}))

@@ -60,7 +60,7 @@ class TestFinishedRun:
 
     def test_the_book_gets_labelled_copies_with_a_banner(self, mini_runs):
         pages = {p.stem: nbformat.read(p, 4) for p in (mini_runs / "book").glob("*.ipynb")}
-        assert set(pages) == {"00_start", "01_data", "02_prepare", "03_pretrain", "04_score", "05_results"}
+        assert set(pages) == {"01_data", "02_prepare", "03_pretrain", "04_score", "05_results"}
         for page in pages.values():
             assert page.metadata["visa"].items() >= {"dataset": "mini-VisA", "synthetic": True}.items()
             assert "commit" in page.metadata["visa"]
@@ -74,7 +74,7 @@ class TestFinishedRun:
         weights.write_bytes(content[:-4] + b"\0\0\0\1")
         for ran in (1, 0):
             again = visa(mini_runs, mini_root, "run", *ARGUMENTS)
-            assert f"{ran} of 8 stages ran" in again.stdout, again.stdout + again.stderr
+            assert f"{ran} of 7 stages ran" in again.stdout, again.stdout + again.stderr
             assert weights.read_bytes() == content
 
 
@@ -109,7 +109,7 @@ def test_own_folders_go_through_all_notebooks_and_missing_masks_only_cost_pixel_
     arguments = ["run", "--scope", "all", "--pretrainings", "random", "--detectors", "padim", "--setups", "1cls"]
     small = ["--pretrain", "image_size=32", "--pretrain", "arch=resnet18_half"]
     done = visa(tmp_path / "runs", parts, *arguments, *small)
-    assert done.returncode == 0 and "7 of 7 stages ran on my parts" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "6 of 6 stages ran on my parts" in done.stdout, done.stdout + done.stderr
     table = pd.read_csv(tmp_path / "runs/my parts/results/metrics.csv")
     assert set(table["dataset"]) == {"my parts"} and set(table["object"]) == {"bolt", "washer"}
     assert set(table.loc[table["level"] == "pixel", "object"]) == {"bolt"}

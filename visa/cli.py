@@ -288,7 +288,6 @@ def run(
     weights: Annotated[list[str] | None, typer.Option(help="Other weights to score: NAME=ARCH:FILE.")] = None,
     pretrain: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of 03_pretrain's parameters.")] = None,
     score: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of 04_score's parameters.")] = None,
-    ablation: Annotated[bool, typer.Option("--ablation", help="Run the ablation on the first object, too.")] = False,
     name: RunName = "",
     workers: Annotated[int, typer.Option(min=1, help="Stages that run side by side on this machine.")] = 1,
     scheduler: Annotated[str, typer.Option(help="Instead: run on the Dask scheduler's workers at this address.")] = "",
@@ -315,7 +314,6 @@ def run(
         weights=[pipeline.GivenWeights.parse(text) for text in weights or ()],
         pretrain=trained,
         score=_settings(score),
-        ablation=ablation,
     )
     target = open_run(name, source, make=False)
     stages = pipeline.plan(source, target, matrix)

@@ -29,7 +29,7 @@ from visa.provenance import machine, write_text
 
 Submit = Callable[[Job], "Future[float]"]
 
-ON_GPU = ("03_pretrain", "04_score", "06_ablation")
+ON_GPU = ("03_pretrain", "04_score")
 WAIT = 60  # seconds for a Dask scheduler to answer, and for its first worker
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _kernels: dict[Path, int] = {}  # the executed copies that are being made in this process, and their kernels' processes

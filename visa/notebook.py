@@ -70,15 +70,6 @@ def check_parameters(namespace: Mapping[str, Any], choices: Mapping[str, Choices
             raise VisaError(f"{name} is {_short(namespace[name])}, which is not there: check the path.")
 
 
-def whole_numbers(what: str, text: str, allowed: range) -> list[int]:
-    """The numbers in a text such as `0,1,2`, each once; VisaError for anything else or a number not allowed."""
-    parts = [part.strip() for part in text.split(",")]
-    numbers = [int(part) if part.isascii() and part.isdecimal() and len(part) < 20 else -1 for part in parts]
-    if not all(number in allowed for number in numbers) or len(set(numbers)) < len(numbers):
-        raise VisaError(f"{what}s are {_short(text)}: give whole numbers from {allowed[0]} on, with commas, each once.")
-    return numbers
-
-
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -25,7 +25,6 @@ Settings = Mapping[str, object]
 # A notebook's number, 1 for one without: raise it when the package gives it other results; its stages then run again,
 # and what reads them. Pre-trainings and detectors have numbers of their own, in visa.pretrain and visa.detect.
 VERSIONS: dict[str, int] = {}
-_ABLATION_TAKES = ("pretrain_root", "arch", "epochs", "batch_size", "image_size", "base_lr", "device", "precision")
 _PLANNED = ("object", "method", "spd", "seed", "run", "visa_root", "pretraining", "scope", "detectors", "setups")
 DEFAULT_DETECTORS = tuple(name for name, entry in DETECTORS.items() if entry.default)
 UNTRAINED = ("random", "given")
@@ -88,7 +87,6 @@ class Matrix:
     weights: Sequence[GivenWeights] = ()
     pretrain: Settings = field(default_factory=dict)
     score: Settings = field(default_factory=dict)
-    ablation: bool = False
 
     def __post_init__(self) -> None:
         named = {"objects": self.objects, "detectors": self.detectors, "setups": self.setups, "seeds": self.seeds}
@@ -133,11 +131,8 @@ def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
     scores = _score_stages(run, matrix, common)
     read = tuple(stage.name for stage in (*stages[2:], *scores))
     settings: Settings = {**common, "scope": _shared_scope(matrix) or "object"}
-    stages += [*scores, Stage("05_results", "results", settings, (run.results_dir / "metrics.csv",), read, page=True)]
-    if matrix.ablation:
-        stages.append(_ablation_stage(run, matrix, common))
-    settings = {**chosen, "seeds": len(matrix.seeds)}
-    return [*stages, Stage("00_start", "start", settings, (), ("results",), data, page=True)]  # it tells what all took
+    results = Stage("05_results", "results", settings, (run.results_dir / "metrics.csv",), read, page=True)
+    return [*stages, *scores, results]
 
 
 def _pretrain_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
@@ -154,14 +149,6 @@ def _pretrain_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
         settings, page = {**common, **matrix.pretrain, **parameters}, (pretraining, scope, seed) == shown
         stages.append(Stage("03_pretrain", name, settings, outputs, data=data, page=page))
     return stages
-
-
-def _ablation_stage(run: Run, matrix: Matrix, common: Settings) -> Stage:
-    seeds = ",".join(map(str, matrix.seeds))
-    taken = {k: v for k, v in matrix.pretrain.items() if k in _ABLATION_TAKES}
-    parameters = {**common, **taken, "object": matrix.objects[0], "seeds": seeds}
-    output = run.results_dir / "ablation.csv"
-    return Stage("06_ablation", "ablation", parameters, (output,), data=(matrix.objects[0],), page=True)
 
 
 def _shared_scope(matrix: Matrix) -> str:
@@ -233,7 +220,7 @@ def make_jobs(stages: Sequence[Stage], source: Source, run: Run) -> list[Job]:
     the keys of the stages it reads. It is known before anything runs.
     """
     data, of_file, of_folder = cache(source.fingerprint), cache(file_digest), cache(folder_fingerprint)
-    of_cells = cache(_cells_digest)  # a matrix has thousands of stages, of seven notebooks
+    of_cells = cache(_cells_digest)  # a matrix has thousands of stages, of five notebooks
     jobs: dict[str, Job] = {}
     for stage in stages:
         weights, folder = stage.parameters.get("weights"), stage.parameters.get("pretrain_root")
@@ -279,7 +266,6 @@ def _cells_digest(notebook: str) -> str:
 
 def _versions(stage: Stage) -> list[int]:
     """The versions of notebook, pre-training and detectors that a stage's result depends on."""
-    trains = stage.notebook in ("03_pretrain", "06_ablation")
-    scores = str(stage.parameters.get("detectors", "probe" if stage.notebook == "06_ablation" else ""))
-    of_detectors = [DETECTORS[name].version for name in scores.split(",") if name]
-    return [VERSIONS.get(stage.notebook, 1), *([PRETRAIN_VERSION] if trains else []), *of_detectors]
+    trained = [PRETRAIN_VERSION] if stage.notebook == "03_pretrain" else []
+    detectors = str(stage.parameters.get("detectors", ""))
+    return [VERSIONS.get(stage.notebook, 1), *trained, *(DETECTORS[d].version for d in detectors.split(",") if d)]

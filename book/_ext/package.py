@@ -41,7 +41,7 @@ def objects(page: Any) -> str:
 
 def classes(page: Any) -> str:
     """A row an object with its classes of defects and their ids in masks."""
-    rows = [(f"`{o.id}`", ", ".join(f"{i} {c}" for i, c in enumerate(o.classes, 1))) for o in OBJECTS.values()]
+    rows = [(o.id, ", ".join(f"{i}\N{NBSP}{c}" for i, c in enumerate(o.classes, 1))) for o in OBJECTS.values()]
     return tables.to_markdown(pd.DataFrame(rows, columns=["object", "class ids in masks"]))
 
 

@@ -10,7 +10,7 @@ Texts = dict[tuple[str, str], dict[str, str]]  # of figures, by notebook and cel
 
 NOT_RUN = """:::{{note}}
 This notebook has not been run here, so the page shows its code without results.
-`make reproduce` runs notebooks 0 to 5 on mini-VisA, `visa run --ablation` the last one as well.
+`make reproduce` runs all notebooks on mini-VisA.
 `papermill notebooks/{name} out.ipynb` runs this one alone.
 :::
 """

@@ -1,7 +1,6 @@
-"""A run's files as tables: one scope at a time, provenance from what each file says of itself, costs, the machine."""
+"""A run's files as tables: one scope at a time, and provenance from what each file says of itself."""
 
 import json
-import math
 
 import numpy as np
 import pandas as pd
@@ -9,7 +8,6 @@ import pytest
 
 from visa.detect.scores import Scores, load_scores, save_scores
 from visa.errors import VisaError
-from visa.paths import notebooks_root
 from visa.provenance import write_sidecar, write_text
 from visa.report import collect
 from visa.report.tables import COLUMNS
@@ -67,15 +65,3 @@ def test_scores_are_found_with_what_they_are_of_and_a_case_is_chosen_where_none_
     with pytest.raises(VisaError, match="detector with scores 'unet'"):
         collect.pick_case(found, detector="unet")
     assert collect.pick_case(collect.run_scores(tmp_path / "empty")).empty
-
-
-def test_notebooks_state_what_they_are_for_and_costs_are_means_of_earlier_runs_times_what_is_planned():
-    facts = collect.notebook_facts(notebooks_root())
-    assert list(facts.index)[:2] == ["00_start", "01_data"] and facts["title"]["01_data"] == "1 · Data"
-    assert (facts != "").all(axis=None) and not facts["question"].str.contains(r"\\", regex=False).any()
-    stages = pd.DataFrame({"notebook": ["03_pretrain", "03_pretrain", "01_data"], "seconds": [30.0, 90.0, 6.0]})
-    cost = collect.expected_cost(["01_data", "03_pretrain", "03_pretrain", "03_pretrain", "04_score"], stages)
-    assert cost.loc["03_pretrain"].tolist() == [3, 60.0, 3.0] and cost.loc["01_data", "minutes"] == 0.1
-    assert cost.loc["04_score", "runs"] == 1 and math.isnan(cost.loc["04_score", "minutes"]), "not run yet"
-    about = collect.machine_facts()
-    assert float(about["memory"].removesuffix(" GiB")) > 0 and "cores" in about["processor"] and about["PyTorch"]

@@ -78,14 +78,6 @@ def test_cases_come_clearest_first_each_with_its_image_and_its_map_if_there_is_o
         assert [bool(a.collections) for a in axes] == [False] * 4 + [True] * 8, "outlines of anomalies"
 
 
-def test_differences_show_each_variant_once_and_its_interval():
-    rows = [("b", "triplet", 0.2, 0.1, 0.3), ("a", "triplet", -0.1, float("nan"), float("nan"))]
-    table = pd.DataFrame(rows, columns=["variant", "measure", "mean", "low", "high"])
-    (axis,) = figures.plot_differences(table).axes
-    assert [t.get_text() for t in axis.get_yticklabels()] == ["b", "a"] and axis.get_ylim()[0] > axis.get_ylim()[1]
-    assert axis.containers[0].lines[2][0].get_segments()[0][:, 0] == pytest.approx((0.1, 0.3))
-
-
 def means(axis):
     """Positions of the markers of each detector or pre-training in an axis."""
     return {c.get_label(): c.lines[0].get_xydata() for c in axis.containers}

@@ -23,20 +23,15 @@ from visa.runs import pretraining_name
 
 
 def run_pretraining(
-    settings: PretrainSettings,
-    data: TrainingData,
-    folder: Path,
-    fabric: Fabric,
-    precision: str = "auto",
-    views: SpdSettings | None = None,
+    settings: PretrainSettings, data: TrainingData, folder: Path, fabric: Fabric, precision: str = "auto"
 ) -> None:
     """Train, judge and write `backbone.safetensors`, `curves.csv` and `diagnosis.json` to `folder`.
 
     Interrupted or killed, the same call goes on from its last checkpoint; the first process alone judges and writes.
     A backbone from random weights gets its batch-norm statistics from clean images as they are, as `run_untrained` does
     it: so the statistics of compared ones are of the same images.
-    `precision`: 32-true, bf16-mixed, or auto: what is fast on the device. `views`: the SPD views to judge with, by
-    default those of the settings. Raises VisaError as `pretrain`, and if another process trains in that folder.
+    `precision`: 32-true, bf16-mixed, or auto: what is fast on the device.
+    Raises VisaError as `pretrain`, and if another process trains in that folder.
     """
     check_choice("precision", precision, ("auto", *PRECISIONS))
     checkpoint = folder / f"checkpoint-{training_key(settings, data.fingerprint)}.pt"
@@ -44,7 +39,7 @@ def run_pretraining(
         from_first(lambda: stack.enter_context(locked(folder)), fabric)
         result = pretrain(data.images, settings, checkpoint, fabric, None if precision == "auto" else precision)
         if fabric.is_global_zero:
-            views = views or settings.spd or SpdSettings()
+            views = settings.spd or SpdSettings()
             device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")
             method, held_out = result.method.to(device), data.held_out.to(device)
             if not settings.weights:

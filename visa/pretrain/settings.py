@@ -1,4 +1,4 @@
-"""Settings of a pre-training: each method's published ones as defaults, and the paper's ablations."""
+"""Settings of a pre-training: each method's published ones as defaults."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -14,10 +14,7 @@ from visa.backbone import check_stages, create_backbone, load_weights
 from visa.errors import VisaError, check_choice
 from visa.pretrain import METHODS
 from visa.pretrain.augment import STRONG, View
-from visa.pretrain.smoothblend import BLEND, CUTPASTE
 from visa.pretrain.spd import SpdSettings
-
-REFERENCE = "reference"
 
 SMALL: dict[str, Any] = {
     **{"epochs": 30, "batch_size": 16, "image_size": 64, "base_lr": 0.5, "warmup_epochs": 2.0, "schedule": "cosine"},
@@ -164,31 +161,6 @@ def build(settings: PretrainSettings, classes: int) -> nn.Module:
         torch.manual_seed(settings.seed)
         method: nn.Module = resolve_name(METHODS[settings.method])(backbone, settings, classes)
         return method
-
-
-def variants(eta: float) -> dict[str, SpdSettings | None]:
-    """Return the paper's ablations of the SPD term, name to settings.
-
-    All but the first differ from `reference` (weight `eta`) in what their name says. The paper reports the three
-    weights, a CutPaste-like hard edge and a cross-entropy form; the strengths are ours.
-    """
-    reference = SpdSettings(eta=eta)
-    blends = {
-        "hard edge": CUTPASTE,
-        "no dark rim": replace(BLEND, onto="shifted"),
-        "faint colour": replace(BLEND, jitter=(0.1, 0.1, 0.1, 0.02)),
-        "small patches": replace(BLEND, area=(0.002, 0.02)),
-        "large patches": replace(BLEND, area=(0.08, 0.2)),
-    }
-    return {
-        "no SPD": None,
-        REFERENCE: reference,
-        **{f"eta {e}": SpdSettings(eta=e) for e in (0.1, 0.5, 1.0) if e != eta},
-        "cross-entropy": replace(reference, form="cross-entropy"),
-        **{name: replace(reference, blend=blend) for name, blend in blends.items()},
-        "blend of the anchor": replace(reference, negative_of="anchor"),
-        "separate batches": replace(reference, joint_pass=False),
-    }
 
 
 def _scalars(settings: PretrainSettings | SpdSettings) -> dict[str, object]:

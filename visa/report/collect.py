@@ -1,10 +1,7 @@
-"""What a run left behind, as tables: metrics, files of scores, training curves, run times, provenance; and costs."""
+"""What a run left behind, as tables: metrics, files of scores, training curves, run times, provenance."""
 
 import json
-import os
-import re
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +9,7 @@ import pandas as pd
 
 from visa.data.setups import SETUPS
 from visa.errors import check_choice
-from visa.paths import runs_root
-from visa.provenance import machine, read_sidecar
+from visa.provenance import read_sidecar
 from visa.report.tables import load_metrics
 from visa.runs import pretraining_name
 
@@ -21,7 +17,6 @@ from visa.runs import pretraining_name
 _METRICS = "scores/*/*/*/seed*/metrics.csv"
 _SCORES = "scores/*/*/*/seed*/*/*/draw*/scores.npz"
 _FIRST = (*SETUPS, "patchcore", "padim", "unet")  # the case to look at, where there are several: one with maps
-_FACTS = ("question", "input", "output", "cost")  # bold words at the top of each notebook
 
 
 def run_metrics(run: Path, scope: str = "") -> pd.DataFrame:
@@ -114,42 +109,3 @@ def _pretrainings(run: Path) -> Iterator[tuple[dict[str, Any], Path]]:
     for file in sorted(run.glob("pretrain/*/*/seed*/diagnosis.json")):
         pretraining, scope, seed = file.parent.parts[-3:]
         yield {"pretraining": pretraining, "scope": scope, "seed": int(seed.removeprefix("seed"))}, file.parent
-
-
-def notebook_facts(folder: Path) -> pd.DataFrame:
-    """Read a row a notebook of `folder`, by its name and in order: `title`, `question`, `input`, `output`, `cost`."""
-    rows = {}
-    for file in sorted(folder.glob("*.ipynb")):
-        text = "".join(json.loads(file.read_text(encoding="utf-8"))["cells"][0]["source"])
-        stated = {name.lower(): value for name, value in re.findall(r"^\*\*(\w+)\.\*\* (.*?)\\?$", text, re.M)}
-        rows[file.stem] = [text.splitlines()[0].lstrip("# "), *(stated.get(name, "") for name in _FACTS)]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["title", *_FACTS])
-
-
-def expected_cost(notebooks: Sequence[str], stages: pd.DataFrame) -> pd.DataFrame:
-    """Tell how often a plan starts each of its `notebooks`, and what that costs by earlier runs.
-
-    stages: columns `notebook` and `seconds`, as `run_stages` gives them. Columns of the result: `runs`, `seconds` of
-    one run (the mean) and `minutes` of all; the last two are NaN where there was no earlier run.
-    """
-    runs = pd.Series(notebooks, dtype=str).value_counts(sort=False).sort_index()
-    seconds = stages.groupby("notebook")["seconds"].mean().reindex(runs.index).astype(float)
-    return pd.DataFrame({"runs": runs, "seconds": seconds, "minutes": runs * seconds / 60}).rename_axis("notebook")
-
-
-def machine_facts() -> "pd.Series[str]":
-    """Describe this machine: cores, memory, GPU and free disk space, and the versions that matter most."""
-    import torch  # tables need no torch
-
-    about = machine()
-    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    runs_root().mkdir(parents=True, exist_ok=True)
-    facts = {
-        "processor": f"{about['cpu']}, {about['cores']} cores",
-        "memory": f"{pages * page / 2**30:.0f} GiB",
-        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "free for runs": f"{shutil.disk_usage(runs_root()).free / 2**30:.0f} GiB",
-        "Python": about["python"],
-        "PyTorch": about["libraries"]["torch"],
-    }
-    return pd.Series(facts)

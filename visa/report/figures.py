@@ -172,21 +172,6 @@ def show_cases(picked: Mapping[str, NDArray[np.int64]], images: ArrayLike, score
     return figure
 
 
-def plot_differences(differences: pd.DataFrame) -> Figure:
-    """Plot differences to a reference with intervals (see `differences_to`): an axis a measure, a line a variant."""
-    names, shown = list(differences["variant"].unique()), list(differences["measure"].unique())
-    size = (3.6 * len(shown) + 1, 0.32 * len(names) + 1)
-    figure, axes = plt.subplots(1, len(shown), figsize=size, sharey=True, squeeze=False)
-    for axis, measure in zip(axes[0], shown, strict=True):
-        rows = differences[differences["measure"] == measure].set_index("variant").reindex(names)
-        half = (rows["high"] - rows["mean"]).fillna(0)
-        axis.errorbar(rows["mean"], range(len(names)), xerr=half, fmt="o", ms=4, lw=1.2, color=PALETTE[0])
-        axis.axvline(0, color=INK, lw=0.8, ls=":")
-        axis.set(xlabel=f"difference in {measure}", yticks=range(len(names)), yticklabels=names)
-    axes[0, 0].invert_yaxis()
-    return figure
-
-
 def plot_overview(metrics: pd.DataFrame, metric: str = "au_pr") -> Figure:
     """Plot the mean metric of each pre-training: a row for each task, a column for each setup, a marker a detector.
 

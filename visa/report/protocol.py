@@ -39,8 +39,7 @@ def differences(metrics: pd.DataFrame) -> pd.DataFrame:
     Columns are those of `paired_difference`, with the 95 % interval, and `arm`, `control`, `outcome`, and `p` over
     seeds. The given weights, measured once, are the control of every seed. Raises VisaError if no arm has its control.
     """
-    chosen = pd.MultiIndex.from_frame(metrics[["setup", "detector", "level"]]).isin(list(OUTCOMES.values()))
-    metrics = metrics[chosen & (metrics["metric"] == "au_pr")]
+    metrics = with_outcome(metrics)
     given, seeds = metrics[metrics["pretraining"] == "given"], sorted(set(metrics["seed"]))
     metrics = pd.concat([metrics[metrics["pretraining"] != "given"], *(given.assign(seed=seed) for seed in seeds)])
     measured = set(metrics["pretraining"])
@@ -51,12 +50,18 @@ def differences(metrics: pd.DataFrame) -> pd.DataFrame:
     ]
     if not parts:
         raise VisaError("no arm of the protocol is measured beside its control: measure both.")
-    table = pd.concat(parts, ignore_index=True)
+    table = with_outcome(pd.concat(parts, ignore_index=True))
     error = table["sd"] / table["n"] ** 0.5
-    names = {key: name for name, key in OUTCOMES.items()}
-    outcome = [names[key] for key in zip(table["setup"], table["detector"], table["level"], strict=True)]
     p = 2 * stats.t.sf((table["mean"] / error).abs(), table["n"] - 1)
-    return table.assign(outcome=outcome, p=np.where(table["n"] > 1, p, np.nan))
+    return table.assign(p=np.where(table["n"] > 1, p, np.nan))
+
+
+def with_outcome(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that are an outcome of the protocol, named in the column `outcome`."""
+    names = {(*key, "au_pr"): name for name, key in OUTCOMES.items()}
+    keys = metrics[["setup", "detector", "level", "metric"]].itertuples(index=False, name=None)
+    named = metrics.assign(outcome=[names.get(key) for key in keys])
+    return named[named["outcome"].notna()]
 
 
 def points(line: "pd.Series[float]") -> str:
