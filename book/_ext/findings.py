@@ -33,7 +33,7 @@ FRONT = """:::{{figure}} generated/front.svg
 :class: dark-light
 
 Left: how well PatchCore's maps tell the pixels of real defects from all others of an image ({title}; chance is 0.5).
-Right: AU-PR of a few-shot probe with SPD minus without, with 95 % intervals over seeds. Tables: [](results.md).
+Right: AU-PR of a few-shot probe with SPD minus without, with 95 % intervals over seeds.
 :::
 """
 TABLE = "{table}\n{{download}}`This table as CSV <generated/results.csv>`\n"
