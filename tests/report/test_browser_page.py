@@ -148,9 +148,9 @@ def test_it_opens_on_the_best_detector_of_spd_and_its_baseline_and_a_link_shows_
     page = Page(page.browser, built.as_uri())
     object, _, detector, *models = (opening := page.script(STATE))[:5]
     assert both[object, detector] == max(both.values()) > min(both.values())
-    assert models == ["simsiam+spd/object/0", "simsiam/object/0"]
-    assert "differ" in opening and page.names()
-    page.set(model1="", defect="anomalous", order="error", direction="1", mode="decisions", fade="35")
+    assert models == ["simsiam+spd/object/0", "simsiam/object/0"] and "differ" in opening and page.names()
+    page.press("x")
+    page.set(error="all", defect="anomalous", order="ranks", direction="1", mode="decisions", fade="35")
     page.slide("image", 310)
     page.slide("pixel", 30)
     page.script("document.getElementById('truth').click(); document.querySelector('#gallery .card').click()")
