@@ -422,8 +422,8 @@ def _adapt(
     run_pretraining(settings, data, folder, make_fabric(device))
     load_weights(backbone, folder / "backbone.safetensors")
     found = (read_sidecar(folder / "backbone.safetensors") or {})["diagnosis"]
-    told = f"SPD's classifier is right on {found['term']:.0%} of held-out views, by chance on 50%"
-    typer.echo(f"{folder}: weights adapted on {len(data.images)} images; {told}")
+    told = f"SPD's classifier is {found['term']:.0%} right on held-out views (chance 50%)"
+    typer.echo(f"{folder}: adapted on {len(data.images)} images; {told}")
     if not found["learned"]:
         typer.echo("visa: the adaptation was not learned: fit without --adapt, or give more images.", err=True)
     return {"adapted": found}

@@ -110,7 +110,7 @@ def test_weights_are_adapted_to_the_images_that_are_fitted(place, tmp_path, monk
     given, part = place / "backbone.safetensors", tmp_path / "part.safetensors"
     common = ("--weights", given, "--size", "32x64", "--device", "cpu", "--set", "ratio=1", "--out", part, "--adapt")
     output = run("fit", place / "good", *common)
-    assert "weights adapted on 9 images" in output and "was not learned" in output, "the threshold's 2 are left out"
+    assert "adapted on 9 images" in output and "was not learned" in output, "the threshold's 2 are left out"
     adapted = load_file(tmp_path / "part-adapted" / "backbone.safetensors")
     fitted = load_detector(part)
     assert not adapted["conv1.weight"].equal(load_file(given)["conv1.weight"])
@@ -144,7 +144,7 @@ def test_conformal_threshold_keeps_the_share_of_false_alarms():
     assert conformal_threshold(scores, 0.05)[0] == 95
     assert "5.0%" in conformal_threshold(scores[::-1], 0.05)[1]
     assert conformal_threshold(scores[:4], 0.05)[0] == 4
-    share = "20.0% of new normal images like these are expected above it (95% interval 0.6% to 60.2%)"
+    share = "20.0% of new normal images are expected above it (95% interval 0.6% to 60.2%)"
     assert share in conformal_threshold(scores[:4], 0.05)[1]
     rng = np.random.default_rng(0)
     above = [rng.normal(size=50) > conformal_threshold(rng.normal(size=39), 0.1)[0] for _ in range(300)]

@@ -153,8 +153,8 @@ def conformal_threshold(scores: NDArray[np.float32], false_alarms: float) -> tup
     k = min(n, math.ceil((n + 1) * (1 - false_alarms)))
     low, high = beta.ppf((0.025, 0.975), n + 1 - k, k)
     rule = (
-        f"{1 - k / (n + 1):.1%} of new normal images like these are expected above it (95% interval {low:.1%} to "
-        f"{high:.1%}); it is number {k} of {n} held-out images' scores in ascending order"
+        f"{1 - k / (n + 1):.1%} of new normal images are expected above it (95% interval {low:.1%} to {high:.1%})\n"
+        f"It is number {k} of {n} held-out images' scores in ascending order."
     )
     return float(np.sort(scores)[k - 1]), rule
 
