@@ -77,7 +77,7 @@ def test_the_page_that_is_printed_is_whole(html, tmp_path, monkeypatch):
     printed = {name for name in PAGES[1:] if f"document-{name}" in ids}
     assert {name for name in PAGES[1:] if not name.startswith("api/")} - printed <= {"speed"}, "all but the API"
     loads = [tag["src"] for tag in document.find_all(src=True)]
-    files = [unquote(urlsplit(u).path) for u in loads if not u.startswith(("data:", "_static/browser/"))]
+    files = [unquote(urlsplit(u).path) for u in loads if not u.startswith(("data:", "_static/browser/", "searchindex"))]
     assert [u for u in files if not (page.parent / u).is_file()] == [] and any("mathjax" in u for u in files)
 
 
