@@ -156,7 +156,7 @@ def stage_maps(backbone: nn.Module, x: Tensor, layers: tuple[str, ...]) -> dict[
 
 
 def _last_of_each_stride(parts: nn.Module, x: Tensor) -> dict[int, Tensor]:
-    """The last map of each stride on the way through torchvision's `features`."""
+    """The last map of each stride of torchvision's `features`."""
     width, maps = x.shape[-1], dict[int, Tensor]()
     for part in parts.children():
         x = part(x)
