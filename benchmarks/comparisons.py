@@ -30,6 +30,11 @@ CONTROLS = {  # an arm to the one that differs from it in one thing alone
     "supervised": "given",
     "supervised + SPD": "supervised",
 }
+GATES = {  # columns of the facts: what they are, and the gate of visa.pretrain.diagnose
+    "base_gain": ("base loss", 0.25),
+    "spread": ("spread", 0.5),
+    "term": ("SPD term", 0.75),
+}
 PRIMARY = (("SPD classifier", "probe, 10-shot"), ("SimSiam + SPD", "probe, 10-shot"))  # arms and outcomes
 
 
@@ -100,7 +105,7 @@ def au_pr_table(metrics: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 def sentences(table: pd.DataFrame, facts: pd.DataFrame) -> Iterator[str]:
     """One sentence a primary comparison of an object: supported, refuted or not decided, by Holm's correction.
 
-    facts: columns `object`, `pretraining` and `learned`, a row an arm and seed.
+    facts: a row an arm and seed, with columns `object`, `pretraining`, `learned` and those of GATES.
     """
     for object, of_object in table.groupby("object", sort=False):
         rows = {(line["arm"], line["outcome"]): line for _, line in of_object.iterrows()}
@@ -112,13 +117,27 @@ def sentences(table: pd.DataFrame, facts: pd.DataFrame) -> Iterator[str]:
             rank = ordered.index(_p(line))
             held = all(p * (len(ordered) - i) < 0.05 for i, p in enumerate(ordered[: rank + 1]))
             verdict = "not decided" if not held else "supported" if line["mean"] > 0 else "refuted"
-            of_arm = (facts["object"] == object) & (facts["pretraining"] == line["arm"])
-            learned = facts.loc[of_arm, "learned"].astype(float)
-            told = f"{int(learned.sum())} of {len(learned)} trainings learned"
-            if learned.mean() < 0.5:
-                told += ", so that this says nothing of SPD"
-            measured_by = f"{points(line)} points of AU-PR ({line['outcome']})"
+            measured_by = f"{points(line)} points of AU-PR ({line['outcome']}; p = {_p(line):.2g}, {line['n']} seeds)"
+            told = training_told(facts[(facts["object"] == object) & (facts["pretraining"] == line["arm"])])
             yield f"{object}: {verdict}. {line['arm']} against {line['control']}: {measured_by}; {told}."
+
+
+def training_told(facts: pd.DataFrame) -> str:
+    """Say how many trainings of an arm learned, and which gates the others missed."""
+    learned = facts["learned"].astype(float)
+    told = f"{int(learned.sum())} of {len(learned)} trainings learned"
+    missed = {
+        what: int((facts[name].astype(float) < gate).sum()) for name, (what, gate) in GATES.items() if name in facts
+    }
+    if any(missed.values()):
+        told += f" ({', '.join(f'{what} below its gate in {n}' for what, n in missed.items() if n)})"
+    return told + ", so that this says nothing of SPD" * bool(learned.mean() < 0.5)
+
+
+def not_learned(facts: pd.DataFrame) -> set[str]:
+    """The arms of one object of which fewer than half of the trainings learned."""
+    share = facts[facts["pretraining"] != "given"].astype({"learned": float}).groupby("pretraining")["learned"].mean()
+    return set(share[share < 0.5].index)
 
 
 def _p(line: "pd.Series[float]") -> float:

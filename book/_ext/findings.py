@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from comparisons import CONTROLS, OUTCOMES, PRIMARY, au_pr_table, differences, differences_table, sentences
+from comparisons import CONTROLS, OUTCOMES, PRIMARY, au_pr_table, differences, differences_table, not_learned, sentences
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from results import commits, pivot
@@ -33,7 +33,7 @@ FRONT = """:::{{figure}} generated/front.svg
 :class: dark-light
 
 Left: how well PatchCore's maps tell the pixels of real defects from all others of an image ({title}; chance is 0.5).
-Right: AU-PR of a few-shot probe with SPD minus without, with 95 % intervals over seeds.
+Right: AU-PR of a few-shot probe minus that of the arm's control, with 95 % intervals over seeds.
 :::
 """
 TABLE = "{table}\n{{download}}`This table as CSV <generated/results.csv>`\n"
@@ -86,7 +86,9 @@ def findings(page: Any) -> str:
         draw(page.file("generated/front.svg"), front, cases)
         return FRONT.format(title=f"{cases[0][0]}, {cases[0][1].name}")
     if what == "table" and cases:
-        tabled = (au_pr_table(one.metrics, one.table).assign(object=object, backbone=one.name) for object, one in cases)
+        tabled = [au_pr_table(one.metrics, one.table).assign(object=object, backbone=one.name) for object, one in cases]
+        for cells, (_, one) in zip(tabled, cases, strict=True):
+            cells["weights"] += cells["weights"].isin(list(not_learned(one.facts))).map({True: " †", False: ""})
         table = pd.concat(tabled).set_index(["object", "backbone", "weights"]).fillna("–").reset_index()
         plain = table.replace(r"\*\*|[▲▼] ", "", regex=True)
         page.file("generated/results.csv").write_text(plain.to_csv(index=False), encoding="utf-8")
@@ -138,7 +140,10 @@ def front(cases: list[tuple[str, Findings]]) -> Figure:
     right.axvline(0, color=figures.INK, lw=0.8, ls=":")
     labels = [f"{object}\n{one.name}" for object, one in cases]
     right.set(
-        xlabel="difference in AU-PR, points", yticks=range(len(cases)), yticklabels=labels, title="what SPD changed"
+        xlabel="difference in AU-PR, points",
+        yticks=range(len(cases)),
+        yticklabels=labels,
+        title="difference to the control",
     )
     right.set_ylim(len(cases) - 0.5, -0.5)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
