@@ -124,7 +124,7 @@ def called(mini_root, tmp_path, monkeypatch, capsys):
         (["run", "--weights", "..=resnet18:w.pth"], "NAME=ARCH:FILE"),
         (["run", "--weights", "simsiam=resnet18:w.pth"], "weights"),
         (["run", "--weights", "x=resnet18:/absent.pth"], "weights"),
-        (["run", "--pretrain", "epochs_=3"], "no parameter 'epochs_'"),
+        (["run", "--pretrain", "epochs_=3"], "unknown setting 'epochs_'"),
         (["synth", "/proc/none/x", "--objects", "fryum"], "Check the path"),
         (["run", "--name", "a/b"], "no plain folder name"),
         (["run", "--pretrain", "epochs"], "NAME=VALUE"),

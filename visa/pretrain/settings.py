@@ -11,14 +11,21 @@ import torch
 from torch import nn
 
 from visa.backbone import check_stages, create_backbone, load_weights
-from visa.errors import VisaError, check_choice
+from visa.errors import VisaError, check_choice, check_values
 from visa.pretrain import METHODS
 from visa.pretrain.augment import STRONG, View
 from visa.pretrain.spd import SpdSettings
 
 SMALL: dict[str, Any] = {
-    **{"epochs": 30, "batch_size": 16, "image_size": 64, "base_lr": 0.5, "warmup_epochs": 2.0, "schedule": "cosine"},
-    **{"queue": 1024, "key_momentum": 0.99},
+    **{"steps": 400, "epochs": 40, "warmup_epochs": 2.0, "batch_size": 16, "image_size": 64, "base_lr": 2.0},
+    **{
+        "optimizer": "sgd",
+        "schedule": "cosine",
+        "form": "cross-entropy",
+        "eta": 0.5,
+        "queue": 1024,
+        "key_momentum": 0.99,
+    },
 }
 """For random weights on a small machine, as notebook 03 has them: one or two minutes on two cores."""
 
@@ -136,13 +143,7 @@ def configured(method: str, spd: bool, values: Mapping[str, object]) -> Pretrain
     """
     own, term = _scalars(PretrainSettings()), _scalars(SpdSettings())
     values = {**adaptation(method), **values} if values.get("weights") else values
-    for name, value in values.items():
-        check_choice("setting", name, {**own, **term})
-        kind = type({**own, **term}[name])
-        if not (isinstance(value, kind) or (kind is float and isinstance(value, int))) or isinstance(value, bool) != (
-            kind is bool
-        ):
-            raise VisaError(f"setting {name!r} is {value!r}, of type {type(value).__name__}: give {kind.__name__}.")
+    check_values(values, {**own, **term})
     chosen = SpdSettings(**{k: v for k, v in values.items() if k in term})  # type: ignore[arg-type]
     return published(method, spd=chosen if spd else None, **{k: v for k, v in values.items() if k in own})
 
