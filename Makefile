@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Options of `visa run`; see `visa run --help`. Two stages side by side take little more than half the time.
-RUN ?= --scope all --pretrain epochs=8 --workers 2
+RUN ?= --scope all --workers 2
 # Processes that run the tests.
 JOBS ?= 2
 # TORCH=cpu installs PyTorch without CUDA, several GB less (TORCH=cu126, ...: that CUDA): uv knows where it lies.
