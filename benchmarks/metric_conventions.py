@@ -1,4 +1,4 @@
-"""The same maps of real fryum under the conventions that published figures follow: book/metric_conventions.md.
+"""The same maps of real fryum under the conventions that published figures follow: book/evaluation.md.
 
     python benchmarks/metric_conventions.py --root VISA --scores "PaDiM=padim.npz" "PatchCore=patchcore.npz" \\
         --out book/results/metric_conventions

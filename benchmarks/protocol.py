@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from comparisons import differences, differences_table, sentences
 
 from visa.backbone import load_backbone
 from visa.data.source import Source, open_source
@@ -34,14 +35,13 @@ from visa.pretrain.run import is_finished, run_pretraining
 from visa.pretrain.settings import configured
 from visa.pretrain.smoothblend import CUTPASTE
 from visa.provenance import file_digest, machine, read_sidecar, write_rows, write_text
-from visa.report.protocol import differences, differences_table, sentences
 from visa.report.tables import load_metrics, to_markdown
 
 DETECTORS, DRAWS = ("probe", "patchcore", "padim"), 20
 
 
 class Arm(NamedTuple):
-    """A training: its name (its control: visa.report.protocol.CONTROLS), method, settings, images, most seeds."""
+    """A training: its name (its control: comparisons.CONTROLS), method, settings, images, most seeds."""
 
     name: str
     method: str = ""

@@ -61,7 +61,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clone, elsewhere = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("elsewhere")
     shutil.copytree(REPO / "book", clone / "book", symlinks=True, ignore=shutil.ignore_patterns(*MADE))
     shutil.copy(REPO / "_config.yml", clone)
-    for name in ("visa", "notebooks"):
+    for name in ("visa", "notebooks", "benchmarks"):
         shutil.copytree(REPO / name, clone / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     build = [str(Path(sys.executable).with_name("jupyter-book")), "build", f"{clone}/book", "-W", "-n", "--keep-going"]
     env = os.environ | {"VISA_RUNS": str(elsewhere / "runs"), "VISA_DATA": str(elsewhere / "data"), "VISA_ROOT": ""}

@@ -1,4 +1,4 @@
-"""Count lines, files, statements and docstring words of the house: the tables of book/architecture.md.
+"""Count lines, files, statements and docstring words of the project: the tables of book/architecture.md.
 
 python tests/count_house.py [REV]     the work tree, or a revision of git
 """

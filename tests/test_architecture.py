@@ -1,4 +1,4 @@
-"""The house: imports go one way, stages stay apart, and what must be light is light."""
+"""The architecture: imports go one way, stages stay apart, and what must be light is light."""
 
 import ast
 import subprocess

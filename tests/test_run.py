@@ -49,7 +49,7 @@ class TestFinishedRun:
             assert {p.name for p in scores.glob("*/probe/draw*")} == {f"draw{i}" for i in range(5)}
         assert len(list((run / "browser/scored").iterdir())) == 2 * 4, "the browser has every detector of both"
         names = {p.name for p in (run / "results").iterdir()}
-        assert names >= {"metrics.csv", "summary.csv", "summary.tex", "curves.csv", "stages.csv", "provenance.json"}
+        assert names >= {"metrics.csv", "summary.csv", "summary.tex", "provenance.json"}
 
     def test_metrics_cover_detectors_and_levels(self, mini_runs):
         table = pd.read_csv(mini_runs / "mini-visa/results/metrics.csv")

@@ -90,7 +90,7 @@ def pick_device(name: str = "auto") -> torch.device:
             raise RuntimeError(name)
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise VisaError(f"device {name!r} is not to be had here: take auto or cpu.") from error
+        raise VisaError(f"device {name!r} is not available here: take auto or cpu.") from error
     return torch.device(name)
 
 
@@ -120,7 +120,7 @@ def check_stages(backbone: nn.Module) -> None:
 
 
 def looked_at(backbone: nn.Module, function: Callable[[Tensor], Any]) -> Any:
-    """What a function of the backbone makes of an empty image of 64 x 64, in evaluation mode."""
+    """A function's value at a normalised image of zeros, 64 x 64, with the backbone in evaluation mode."""
     was = backbone.training
     backbone.eval()
     with torch.no_grad():
@@ -156,7 +156,7 @@ def stage_maps(backbone: nn.Module, x: Tensor, layers: tuple[str, ...]) -> dict[
 
 
 def _last_of_each_stride(parts: nn.Module, x: Tensor) -> dict[int, Tensor]:
-    """The last map of each stride on the way through torchvision's `features`."""
+    """The last map of each stride of torchvision's `features`."""
     width, maps = x.shape[-1], dict[int, Tensor]()
     for part in parts.children():
         x = part(x)
@@ -173,8 +173,8 @@ def batch_norms(module: nn.Module) -> list[nn.Module]:
 def calibrate_batch_norm(backbone: nn.Module, batches: list[Tensor]) -> None:
     """Set a backbone's batch-norm statistics to their cumulative mean over `batches`, N,3,H,W in [0,1].
 
-    With the initial statistics (mean 0, variance 1) a random ResNet's activations grow from block to block, and trained
-    backbones that are compared must not differ in what images their statistics are of.
+    With the initial statistics (mean 0, variance 1) a random ResNet's activations grow from block to block, and
+    backbones that are compared must have their statistics from the same images.
     """
     norms: list[Any] = batch_norms(backbone)
     momenta = [m.momentum for m in norms]

@@ -1,4 +1,4 @@
-"""The `visa` command: thin verbs over the package's functions, imported where they are used, and texts of options."""
+"""The `visa` command: each subcommand calls the package's functions, which are imported where they are used."""
 
 import os
 import re
@@ -6,7 +6,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn, ParamSpec
@@ -19,6 +19,8 @@ from visa.paths import data_root, locked, runs_root
 from visa.pretrain import DEFAULT, DEFAULT_ADAPTATION, METHODS
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from visa.execute import Outcome
     from visa.pipeline import Job
 
@@ -40,7 +42,7 @@ app = typer.Typer(
 
 
 def command(function: Callable[P, None]) -> Callable[P, None]:
-    """Make a function a command, which ends in one sentence where it is interrupted."""
+    """Register a function as a command that ends in one sentence if it is interrupted."""
 
     @wraps(function)
     def told(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -110,7 +112,7 @@ def prepare(
 
 @command
 def splits(root: Annotated[Path, typer.Argument(help="A folder of your own data without split files.")]) -> None:
-    """Write the splits that a folder of your own stands for as split_csv/, to see and to edit."""
+    """Write the splits of a folder of your own to split_csv/, where they can be edited."""
     from visa.data.prepare import write_splits
 
     for file in write_splits(root):
@@ -212,6 +214,7 @@ def fit(
     layers: Annotated[str, typer.Option(help="Stages layer1 to layer4, with commas; default: the paper's.")] = "",
     setting: Values = None,
     false_alarms: Annotated[float, typer.Option(help="Share of normal images that may exceed the threshold.")] = 0.05,
+    adapt: Annotated[bool, typer.Option("--adapt", help="First adapt the weights by SPD on these images.")] = False,
     device: Device = "auto",
 ) -> None:
     """Fit a detector on normal images and write it, with its backbone and a threshold, to one file."""
@@ -228,7 +231,8 @@ def fit(
         raise VisaError(f"{weights} does not say what architecture it is of: give --arch.")
     backbone = load_backbone(arch, weights).to(pick_device(device))
     sides, stages, settings = _size(size), _parts(layers), named_values(setting)
-    fitted = fit_detector(detector, arch, backbone, files, sides, stages, settings, false_alarms, progress=True)
+    prepare = partial(_adapt, backbone, weights, arch, out.with_name(f"{out.stem}-adapted"), device) if adapt else None
+    fitted = fit_detector(detector, arch, backbone, files, sides, stages, settings, false_alarms, prepare, True)
     save_detector(out, fitted)
     typer.echo(f"{out}: {detector} on {arch}, {fitted.made['images']} images of {size}")
     typer.echo(f"threshold {fitted.threshold:.6g}: {fitted.rule}")
@@ -248,6 +252,7 @@ def score(
     fitted = load_detector(detector, str(pick_device(device)))
     summary = score_files(fitted, images, out, progress=True)
     typer.echo(f"{summary.table}: {summary.scored} images scored, {summary.anomalous} of them anomalous")
+    typer.echo(f"threshold {fitted.threshold:.6g}: {fitted.rule}")
     if summary.unreadable:
         for error in summary.unreadable:
             typer.echo(f"  unreadable: {error.encode('utf-8', 'backslashreplace').decode()}", err=True)
@@ -353,7 +358,7 @@ def _carry_out(jobs: "list[Job]", current: set[str], workers: int, scheduler: st
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    """Interrupt once: a second signal would leave the kernels that the first one stops."""
+    """Interrupt once: a second signal would keep the first one from stopping the kernels."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -390,6 +395,40 @@ def _normal_images(folder: Path | None, object: str) -> list[Path]:
     return [source.root / s.image for s in samples if s.label == "normal"]
 
 
+def _adapt(
+    backbone: "nn.Module", weights: Path, arch: str, folder: Path, device: str, files: Sequence[Path]
+) -> dict[str, object]:
+    """Adapt a backbone by SPD on normal images, on from a checkpoint in `folder`; returns what was learned."""
+    import torch
+
+    from visa.backbone import load_weights
+    from visa.data.dataset import load_images
+    from visa.data.splits import Sample
+    from visa.pretrain.fabric import make_fabric
+    from visa.pretrain.images import HELD_OUT_LEAST, ImagesInMemory, TrainingData
+    from visa.pretrain.run import run_pretraining
+    from visa.pretrain.settings import configured
+    from visa.provenance import digest, read_sidecar
+
+    if len(files) < 2 * HELD_OUT_LEAST:
+        raise VisaError(f"{len(files)} normal images are too few to adapt weights to: give {2 * HELD_OUT_LEAST}.")
+    settings = configured(DEFAULT_ADAPTATION, True, {"arch": arch, "weights": str(weights)})
+    samples = [Sample("", "train", "normal", str(file.absolute()), "") for file in files]
+    images = load_images(Path(), samples, (settings.image_size * 9 // 8,) * 2, progress=True)
+    every = max(min(10, len(images) // HELD_OUT_LEAST), len(images) // 100)
+    judged = torch.arange(len(images)) % every == 0
+    content, name = digest([image.sum((1, 2)).tolist() for image in images]), folder.name
+    data = TrainingData(ImagesInMemory(images[~judged]), images[judged], name, name, False, content)
+    run_pretraining(settings, data, folder, make_fabric(device))
+    load_weights(backbone, folder / "backbone.safetensors")
+    found = (read_sidecar(folder / "backbone.safetensors") or {})["diagnosis"]
+    told = f"SPD's classifier is {found['term']:.0%} right on held-out views (chance 50%)"
+    typer.echo(f"{folder}: adapted on {len(data.images)} images; {told}")
+    if not found["learned"]:
+        typer.echo("visa: the adaptation was not learned: fit without --adapt, or give more images.", err=True)
+    return {"adapted": found}
+
+
 def _size(text: str) -> tuple[int, int]:
     sides = text.lower().split("x")
     if len(sides) != 2 or not all(side.isascii() and side.isdecimal() for side in sides):
@@ -398,7 +437,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _parts(text: str) -> list[str]:
-    """What commas separate."""
+    """The parts of a text that commas separate."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
@@ -411,7 +450,7 @@ def _object_names(objects: str) -> list[str] | None:
 
 
 def _chosen(what: str, text: str, choices: Sequence[str]) -> list[str]:
-    """Some of the choices, as they are named; VisaError for none, or for another."""
+    """The choices that a text names; VisaError if it names none, or anything else."""
     names = _parts(text)
     if not names:
         raise VisaError(f"no {what} is given: choose of {', '.join(choices)}.")
@@ -421,7 +460,7 @@ def _chosen(what: str, text: str, choices: Sequence[str]) -> list[str]:
 
 
 def _number(what: str, text: str) -> int:
-    """A whole number; else VisaError."""
+    """The whole number in a text; VisaError if it holds anything else."""
     try:
         return int(text)
     except ValueError:

@@ -37,7 +37,7 @@ _kernels: dict[Path, int] = {}  # the executed copies that are being made in thi
 
 @dataclass
 class Outcome:
-    """What became of the stages: how many `ran`, which `failed` and why, which were `left_out` after those."""
+    """How many stages `ran`, which `failed` and why, and which were `left_out` because they depend on those."""
 
     ran: int = 0
     failed: dict[str, str] = field(default_factory=dict)
@@ -49,8 +49,8 @@ def execute(
 ) -> Outcome:
     """Run every job whose stage is not among the `current` ones, each after those that it reads.
 
-    What is ready is submitted in the plan's order. A stage that fails is named, what reads its results is left out,
-    and the rest goes on. Raises VisaError if the connection to the workers is lost.
+    Stages that are ready are submitted in the plan's order. If a stage fails, it is named, its dependents are left out,
+    and the rest run. Raises VisaError if the connection to the workers is lost.
     """
     for job in jobs:
         if job.stage.page and job.stage.name in current:
@@ -93,7 +93,7 @@ def _settle(job: Job, future: "Future[float]", outcome: Outcome) -> str:
         return f"{name}: {future.result():.0f} s"
     kind = "" if isinstance(error, VisaError) else f"{name} failed: {type(error).__name__}: "
     outcome.failed[name] = " ".join(f"{kind}{error}".split())
-    return f"{name} failed; what does not read it goes on."
+    return f"{name} failed; its dependents are skipped, the rest run."
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def _read_record(weights: Path) -> dict[str, Any]:
 
 
 def _without_folders(values: dict[str, Any]) -> dict[str, Any]:
-    """The same with absolute paths cut down to their last part: a machine's folders are nobody's business."""
+    """The same with absolute paths cut down to their last part: no machine's folders are published."""
     texts = {k: v for k, v in values.items() if isinstance(v, str)}
     paths = {k: v for k, v in texts.items() if v.startswith(("/", "~")) or PureWindowsPath(v).is_absolute()}
     return values | {k: PureWindowsPath(v).name for k, v in paths.items()}

@@ -156,7 +156,7 @@ def _partial(path: Path) -> Path:
 
 
 def _is_left_over(partial: Path) -> bool:
-    """Whether nobody writes it any more: its process is gone from this machine, or it has not changed for a day."""
+    """Whether no process writes it any more: its own is gone from this machine, or it has not changed for a day."""
     if time.time() - partial.stat().st_mtime > _LEFT_OVER:
         return True
     writer = re.match(rf"\.(\d+)@{_HOST}\.partial\.", partial.name)

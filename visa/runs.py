@@ -45,9 +45,9 @@ class Run:
 def open_run(name: str, data: Source | str, make: bool = True) -> Run:
     """The run `name` (default: the data set's name) below the runs folder; made if it is new and `make` is true.
 
-    Of a pre-training on a folder of images, `data` is the scope, which keeps it apart in a data set's run, too. Raises
-    VisaError for a name that is no plain folder name, and if the run holds results of visa 0.1 or of another data set:
-    mini-VisA's and VisA's never mix.
+    For a pre-training on a folder of images, `data` is its scope: any run may hold it. Raises VisaError for a name that
+    is no plain folder name, and if the run holds results of visa 0.1 or of another data set, so that results of
+    mini-VisA and of VisA never mix.
     """
     if name and not re.fullmatch(PLAIN_NAME, name):
         raise VisaError(f"run {name!r} is no plain folder name: use at most 60 letters, digits, '.', '+', '-' and '_'.")

@@ -4,12 +4,13 @@ import json
 import re
 import shutil
 import sys
-from html import escape
+from html import escape, unescape
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ExtensionError
@@ -17,6 +18,7 @@ from sphinx.util.docutils import SphinxDirective
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this clone's visa, whatever else bears that name
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))  # the protocol's comparisons
 
 from visa.errors import VisaError
 from visa.paths import runs_root
@@ -35,8 +37,8 @@ No run with a browser was found when this page was built: `make reproduce` makes
 :::
 """
 EMBEDDED = """```{{raw}} html
-<p><a href="{copy}/index.html">Open the browser of the run {run} in a window of its own</a></p>
-<iframe class="defect-browser" src="{copy}/index.html" title="Defect browser of the run {run}" loading="lazy"></iframe>
+<iframe class="defect-browser" src="{copy}/index.html" title="Defect browser of the run {run}"></iframe>
+<p><a href="{copy}/index.html">Open the defect browser of the run {run} in a window of its own</a></p>
 ```
 """
 
@@ -73,7 +75,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", begin, priority=0)
     app.connect("config-inited", prepare, priority=0)
     app.connect("html-page-context", drop_scripts, priority=999)
-    app.connect("html-page-context", mend_markup)
+    app.connect("html-page-context", mend_markup, priority=999)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -91,9 +93,10 @@ def begin(app: Sphinx, config: Config) -> None:
 
 def prepare(app: Sphinx, config: Config) -> None:
     """Write the pages that are notebooks, and the browser's part; untouched where nothing changed."""
-    # jupyter-book loads each script of _static on each page; Sphinx itself adds MathJax where there is mathematics
-    config.html_js_files = [f for f in config.html_js_files if not str(f).startswith("mathjax/")]
     book, runs = Path(app.srcdir), runs_root()
+    # jupyter-book loads each script of _static on each page: MathJax is for equations, the scorer for the search
+    config.html_js_files = [f for f in config.html_js_files if not str(f).startswith(("mathjax/", "scorer"))]
+    config.html_search_scorer = str(book / "_static" / "scorer.js")
     texts = book / "reference" / "notebook_figures.csv"
     pages = import_module("pages").pages(book.parent / "notebooks", runs / "book", texts)
     write(book / "notebooks", {name: json.dumps(page, indent=1) + "\n" for name, page in pages.items()})
@@ -116,23 +119,22 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 
 
 def drop_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
-    """Leave out what a page has no use for.
-
-    Live code is not offered here, and its scripts name a network address. The first page has MathJax, the heaviest
-    script, only because pages below it have formulas.
-    """
-    unused = ["thebe"]
-    if not app.env.domaindata["math"]["has_equations"].get(page):
-        unused.append("mathjax")
+    """Leave out live code, whose scripts name a network address, and MathJax where no equation is displayed."""
+    unused = ["thebe"] if '<div class="math' in context.get("body", "") else ["thebe", "mathjax"]
     scripts = {script: f"{script} {getattr(script, 'attributes', '')}".lower() for script in context["script_files"]}
     context["script_files"] = [s for s, text in scripts.items() if not any(name in text for name in unused)]
 
 
 def mend_markup(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
-    """Mend what keeps screen readers from reading a page: each of these is a finding of axe-core."""
+    """Mend what axe-core finds to keep screen readers from reading a page; write symbols in sentences as MathML."""
+    contents = context["generate_toctree_html"]
+    named = '<summary aria-label="Pages below">'
+    context["generate_toctree_html"] = lambda *given, **by: str(contents(*given, **by)).replace("<summary>", named)
     if "body" in context:
         body = context["body"].replace(' aria-label="Toggle hidden content"', "")  # its own words name a folded cell
         body = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+        if '<div class="math' not in body:  # symbols in sentences need no MathJax
+            body = re.sub(r'(<span class="math[^>]*>)\\\((.+?)\\\)', lambda m: m[1] + tex2mathml(unescape(m[2])), body)
         for lines in re.findall(r"<dl>\s*(?:<dd>.*?</dd>\s*)+</dl>", body, flags=re.S):  # of a long signature
             spans = re.sub("<(/?)d[ld]>", r"<\1span>", lines.replace("<dd>", '<span class="sig-line">'))
             body = body.replace(lines, spans)

@@ -41,7 +41,7 @@ def objects(page: Any) -> str:
 
 def classes(page: Any) -> str:
     """A row an object with its classes of defects and their ids in masks."""
-    rows = [(f"`{o.id}`", ", ".join(f"{i} {c}" for i, c in enumerate(o.classes, 1))) for o in OBJECTS.values()]
+    rows = [(o.id, ", ".join(f"{i}\N{NBSP}{c}" for i, c in enumerate(o.classes, 1))) for o in OBJECTS.values()]
     return tables.to_markdown(pd.DataFrame(rows, columns=["object", "class ids in masks"]))
 
 
@@ -70,7 +70,7 @@ def mini_sheets(page: Any) -> str:
     for source in Path(render.__code__.co_filename).parent.rglob("*.py"):
         page.env.note_dependency(str(source))
     for name, module in MODULES.items():
-        Image.fromarray(sheet(name)).save(page.file(f"generated/{name}.webp"), quality=82)
+        Image.fromarray(sheet(name)).save(page.file(f"generated/{name}.webp"), quality=70)
         labels = ", ".join(["normal", "normal", *module.DEFECTS])
         parts.append(SHEET.format(name=OBJECTS[name].name if name in OBJECTS else name, id=name, labels=labels))
     return "\n".join(parts)

@@ -10,7 +10,7 @@ import torch
 import typer
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from typer.testing import CliRunner
 
 from visa import cli
@@ -25,6 +25,7 @@ from visa.detect.deploy import (
     score_files,
 )
 from visa.errors import VisaError
+from visa.pretrain.settings import ADAPTATION
 
 ARCH, SIZE = "resnet18_half", (32, 64)
 app = typer.Typer()
@@ -89,7 +90,7 @@ def test_the_commands_fit_a_detector_and_find_new_images_that_are_defective(plac
     run("fit", place / "good", "--weights", place / "backbone.safetensors", "--size", "32x64", "--device", "cpu",
         "--set", "ratio=1", "--out", file, "--false-alarms", 0.3)  # fmt: skip
     output = run("score", place / "new", "--detector", file, "--out", tmp_path / "out", "--device", "cpu")
-    assert "3 images scored, 2 of them anomalous" in output
+    assert "3 images scored, 2 of them anomalous" in output and "are expected above it (95% interval" in output
     rows = table(tmp_path / "out")
     verdicts = {"a.png": "normal", "a.bmp": "anomalous", "later/Größe.JPG": "anomalous"}
     assert {path: row["verdict"] for path, row in rows.items()} == verdicts
@@ -101,6 +102,27 @@ def test_the_commands_fit_a_detector_and_find_new_images_that_are_defective(plac
         assert Image.open(tmp_path / "out" / "heat" / f"{path}.png").size == (80, 48)
     heat = np.array(Image.open(tmp_path / "out" / "heat" / "a.bmp.png")).astype(int)
     assert heat[20, 60, 0] > heat[20, 60, 2] and heat[:, :10].max() < 140, "red where the defect is, and there alone"
+
+
+def test_weights_are_adapted_to_the_images_that_are_fitted(place, tmp_path, monkeypatch):
+    for name, value in {"steps": 3, "epochs": 3, "batch_size": 4, "image_size": 32}.items():
+        monkeypatch.setitem(ADAPTATION, name, value)
+    given, part = place / "backbone.safetensors", tmp_path / "part.safetensors"
+    common = ("--weights", given, "--size", "32x64", "--device", "cpu", "--set", "ratio=1", "--out", part, "--adapt")
+    output = run("fit", place / "good", *common)
+    assert "adapted on 9 images" in output and "was not learned" in output, "the threshold's 2 are left out"
+    adapted = load_file(tmp_path / "part-adapted" / "backbone.safetensors")
+    fitted = load_detector(part)
+    assert not adapted["conv1.weight"].equal(load_file(given)["conv1.weight"])
+    assert all(t.equal(adapted[name]) for name, t in fitted.backbone.state_dict().items())
+    assert fitted.made["adapted"]["learned"] == 0
+    again = part.read_bytes()
+    monkeypatch.setattr("visa.pretrain.train.Step.__call__", None)
+    run("fit", place / "good", *common)
+    assert part.read_bytes() == again, "what was trained is not trained again"
+    few = [str(file) for file in image_files(place / "good")[:10]]
+    with pytest.raises(VisaError, match="too few to adapt"):
+        cli._adapt(None, given, ARCH, tmp_path, "cpu", few)
 
 
 @pytest.mark.parametrize("kind", ["padim", "patchcore"])
@@ -122,7 +144,8 @@ def test_conformal_threshold_keeps_the_share_of_false_alarms():
     assert conformal_threshold(scores, 0.05)[0] == 95
     assert "5.0%" in conformal_threshold(scores[::-1], 0.05)[1]
     assert conformal_threshold(scores[:4], 0.05)[0] == 4
-    assert "20.0%" in conformal_threshold(scores[:4], 0.05)[1]
+    share = "20.0% of new normal images are expected above it (95% interval 0.6% to 60.2%)"
+    assert share in conformal_threshold(scores[:4], 0.05)[1]
     rng = np.random.default_rng(0)
     above = [rng.normal(size=50) > conformal_threshold(rng.normal(size=39), 0.1)[0] for _ in range(300)]
     assert np.mean(above) == pytest.approx(0.1, abs=0.015)

@@ -37,7 +37,7 @@ RUN = "run --pretrainings simsiam+spd --detectors padim,patchcore --setups 1cls 
 RUN += " --pretrain batch_size=8 --pretrain image_size=32 --pretrain arch=resnet18_half"
 DOWNLOAD = "import sys; from visa.data.archive import download; from pathlib import Path; "
 DOWNLOAD += "download(Path(sys.argv[1]), sys.argv[2], sys.argv[3], progress=False)"
-TIMED = ("stages.csv", "times.csv")  # seconds are no result
+TIMED = ("times.csv",)  # seconds are no result
 COMPARED = (".csv", ".safetensors", ".npz", ".tex", ".JPG", ".png", "")
 
 

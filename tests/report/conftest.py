@@ -96,7 +96,7 @@ def scored(tmp_path_factory):
     cases = (("1cls", "padim"), ("1cls", "patchcore"), ("2cls_5shot", "probe"))
     for object in ("fryum", "pcb1"):
         paths = put_images(folder / "VisA", object)
-        for (seed, model), (setup, detector) in itertools.product(enumerate(("random", "simsiam+spd")), cases):
+        for (seed, model), (setup, detector) in itertools.product(enumerate(("simsiam", "simsiam+spd")), cases):
             made = scores[object, model, detector] = made_scores(object, setup, detector, paths, seed)
             file = folder / "run/scores" / object / model / object / f"seed0/{setup}/{detector}/draw0/scores.npz"
             save_scores(file, made)

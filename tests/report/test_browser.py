@@ -55,8 +55,8 @@ def test_the_command_builds_a_browser_in_which_all_that_is_scored_can_be_chosen(
     index = value_of(page.parent / "index.js")
     chosen = [(object, setup) for object in ("fryum", "pcb1") for setup in ("1cls", "2cls_5shot")]
     assert [(p["object"], p["setup"]) for p in index["parts"]] == chosen
-    assert [m["pretraining"] for m in index["models"]] == ["random", "simsiam+spd"]
-    part, known = value_of(page.parent / index["parts"][0]["file"]), scored.scores["fryum", "random", "padim"]
+    assert [m["pretraining"] for m in index["models"]] == ["simsiam", "simsiam+spd"]
+    part, known = value_of(page.parent / index["parts"][0]["file"]), scored.scores["fryum", "simsiam", "padim"]
     assert [i["name"] for i in part["images"]] == known.paths
     assert [i["anomalous"] for i in part["images"]] == known.labels.astype(bool).tolist()
     assert [i["mask"] is not None for i in part["images"]] == known.masks.any((1, 2)).tolist()
@@ -67,12 +67,12 @@ def test_the_command_builds_a_browser_in_which_all_that_is_scored_can_be_chosen(
 
 
 def test_what_still_holds_is_kept_and_what_is_of_no_use_goes(run, scored, capsys):
-    folder, one = build_browser(run, scored.source).parent, scored.scores["pcb1", "random", "padim"]
+    folder, one = build_browser(run, scored.source).parent, scored.scores["pcb1", "simsiam", "padim"]
 
     def written():
         return {f: f.stat().st_mtime_ns for part in ("scored", "images") for f in (folder / part).rglob("*.*")}
 
-    before, file = written(), next(run.glob("scores/pcb1/random/*/seed0/1cls/padim/draw0/scores.npz"))
+    before, file = written(), next(run.glob("scores/pcb1/simsiam/*/seed0/1cls/padim/draw0/scores.npz"))
     build_browser(run, scored.source)
     assert written() == before
     save_scores(file, changed(one, image_scores=one.image_scores[::-1].copy()))

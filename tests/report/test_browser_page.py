@@ -20,15 +20,21 @@ for (const kind of ["input", "change"]) control.dispatchEvent(new Event(kind, {b
 READY = "return document.body.dataset.ready"
 SETTLED = """const done = arguments[0];
 requestAnimationFrame(() => setTimeout(() => visaBrowser.views.settled().then(() => done()), 50))"""
-FIGURES = """const box = document.querySelectorAll('.side')[arguments[0]].querySelector('.' + arguments[1]);
-return Object.fromEntries([...box.querySelectorAll('[data-figure]')].map((c) => [c.dataset.figure, c.textContent]))"""
+FIGURES = "#sides > :nth-child({0}) .{1} [data-figure], #summary .{1} tr:nth-child({0}) [data-figure]"
+STATE = """return [...document.querySelectorAll("select, input")].map((c) => c.id === "truth" ? c.checked : c.value)
+  .concat(["main", "#sides", "#detail[open]", "#failure"].map((s) => document.querySelector(s)?.textContent ?? ""))"""
+CASE = "#object=fryum&setup=1cls&detector=patchcore&A=simsiam%2Bspd/object/0&B="
 
 
 class Page:
     """The page as a reader uses it."""
 
-    def __init__(self, browser):
+    def __init__(self, browser, address):
         self.browser = browser
+        browser.get("about:blank")
+        browser.get(address)
+        WebDriverWait(browser, 20).until(lambda b: b.execute_script(READY))
+        self.settle()
 
     def script(self, text, *arguments):
         return self.browser.execute_script(text, *arguments)
@@ -53,17 +59,14 @@ class Page:
         return self.script("return [...document.querySelectorAll('#gallery .name')].map((e) => e.title)")
 
     def figures(self, side, kind):
-        numbers = self.script(FIGURES, side, kind)
+        entries = "[...document.querySelectorAll(arguments[0])].map((c) => [c.dataset.figure, c.textContent])"
+        numbers = self.script(f"return Object.fromEntries({entries})", FIGURES.format(side + 1, kind))
         return {n: float(text.replace(",", "")) for n, text in numbers.items() if text != "–"}
 
     def slide(self, kind, value):
         slider = f"const slider = document.querySelector('.side .{kind} input'); slider.value = arguments[0];"
         self.script(slider + "slider.dispatchEvent(new Event('input'))", value)
         self.settle()
-
-    def model(self, name):
-        options = self.script("return [...document.getElementById('model0').options].map((o) => [o.text, o.value])")
-        return dict(options)[name]
 
 
 @pytest.fixture(scope="module")
@@ -75,17 +78,12 @@ def built(scored, tmp_path_factory):
 def page(browser, built):
     """fryum, 1-class, PatchCore, simsiam+spd on side A, in a window of its own size."""
     browser.set_window_size(1300, 900)
-    browser.get("about:blank")
-    browser.get(built.as_uri())
-    WebDriverWait(browser, 20).until(lambda b: b.execute_script(READY))
-    opened = Page(browser)
-    opened.settle()
-    return opened
+    return Page(browser, built.as_uri() + CASE)
 
 
 @pytest.fixture
 def s(scored):
-    """The scores that the page shows first."""
+    """The scores of CASE."""
     return scored.scores["fryum", "simsiam+spd", "patchcore"]
 
 
@@ -116,14 +114,14 @@ return counts"""
 def test_nothing_is_asked_of_another_machine_no_name_becomes_markup_and_a_phone_has_no_sideways_scroll(
     page, browser, requests_of, built, scored
 ):
-    page.set(model1=page.model("random"), object="", mode="decisions")
+    page.set(model1="simsiam/object/0", object="", mode="decisions")
     page.script("document.querySelector('#gallery .card').click()")
     page.settle()
     requests = requests_of(browser)
     assert built.as_uri() in requests and any("/scored/" in url for url in requests)
     assert {urlsplit(url).scheme for url in requests} <= {"file", "data", "about", "chrome"}
     assert {url: error for url, error in requests.items() if error} == {}
-    hostile = [p for p in scored.scores["fryum", "random", "padim"].paths if "injected" in p]
+    hostile = [p for p in scored.scores["fryum", "simsiam", "padim"].paths if "injected" in p]
     assert len(hostile) == 3 and set(hostile) <= set(page.names()), "names are text and nothing else"
     assert page.script("return typeof injected") == "undefined"
     assert page.script("return document.querySelectorAll('#gallery b, #gallery script, img[onerror]').length") == 0
@@ -144,6 +142,27 @@ def test_nothing_is_asked_of_another_machine_no_name_becomes_markup_and_a_phone_
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_it_opens_on_the_best_detector_of_spd_and_its_baseline_and_a_link_shows_a_case_again(page, built, scored):
+    auroc = {key: image_metrics(s.image_scores, s.labels)["auroc"] for key, s in scored.scores.items()}
+    both = {(o, d): auroc[o, m, d] + auroc[o, "simsiam", d] for o, m, d in auroc if m == "simsiam+spd"}
+    page = Page(page.browser, built.as_uri())
+    object, _, detector, *models = (opening := page.script(STATE))[:5]
+    assert both[object, detector] == max(both.values()) > min(both.values())
+    assert models == ["simsiam+spd/object/0", "simsiam/object/0"] and "differ" in opening and page.names()
+    page.press("x")
+    page.set(error="all", defect="anomalous", order="ranks", direction="1", mode="decisions", fade="35")
+    page.slide("image", 310)
+    page.slide("pixel", 30)
+    page.script("document.getElementById('truth').click(); document.querySelector('#gallery .card').click()")
+    WebDriverWait(page.browser, 5).until(lambda b: "&image=" in b.current_url)
+    link, case = page.script("return document.getElementById('link').href"), page.script(STATE)
+    assert Page(page.browser, link).script(STATE) == case != opening and page.browser.current_url == link
+    page.script("location.hash = '#object=gone&setup=&A=%zz&opacity=no&imageA=x&image=gone'")
+    WebDriverWait(page.browser, 5).until(lambda _: page.script(STATE) == opening)
+    page = Page(page.browser, built.as_uri() + "#object=pcb1&A=gone/all/0&sort=constructor&imageA=x&pixelA=-9")
+    assert len(page.names()) == len(scored.scores["pcb1", "simsiam", "padim"].paths) and page.script(STATE)[-1] == ""
+
+
 def test_sorting_and_filtering_show_the_right_images_in_order(page, scored, s):
     falling = np.lexsort((s.paths, -s.image_scores.astype(float)))
     assert page.names() == [s.paths[i] for i in falling]
@@ -158,9 +177,8 @@ def test_sorting_and_filtering_show_the_right_images_in_order(page, scored, s):
     defects = scored.source.defects("fryum")
     assert page.names() == [s.paths[i] for i in falling if "scratch" in defects.get(s.paths[i], ())]
     page.set(defect="all", order="error")
-    error = (image_metrics(s.image_scores, s.labels)["f1_threshold"] - s.image_scores.astype(float)) * np.where(
-        s.labels, 1, -1
-    )
+    threshold = image_metrics(s.image_scores, s.labels)["f1_threshold"]
+    error = (threshold - s.image_scores.astype(float)) * np.where(s.labels, 1, -1)
     shown = [s.paths.index(name) for name in page.names()]
     assert np.array_equal(np.round(error[shown], 5), np.round(np.sort(error)[::-1], 5))
     made = " ".join(page.texts("#made"))
@@ -193,7 +211,7 @@ def test_metrics_and_decisions_at_pixel_thresholds_are_those_of_the_maps(page, s
     for k in (30, int(quantised["f1_threshold"]), 140):
         page.slide("pixel", k)
         called = maps >= low + k * step
-        assert_shown(page.figures(0, "pixel"), expected(truth.ravel(), called.ravel()))
+        assert_shown(page.figures(0, "pixel"), expected(truth.ravel(), called.ravel()) | {"auroc": quantised["auroc"]})
         own, mask = s.maps[i] >= low + k * step, s.masks[i] == 1
         assert page.script(COLOURS) == [int((own & mask).sum()), int((own & ~mask).sum()), int((~own & mask).sum())]
     page.set(setup="2cls_5shot")  # of a detector without maps
@@ -203,12 +221,13 @@ def test_metrics_and_decisions_at_pixel_thresholds_are_those_of_the_maps(page, s
 
 
 def test_two_pretrainings_stand_side_by_side_and_all_objects_together(page, scored):
-    a, b = (scored.scores["fryum", model, "patchcore"] for model in ("simsiam+spd", "random"))
+    a, b = (scored.scores["fryum", model, "patchcore"] for model in ("simsiam+spd", "simsiam"))
     assert page.script("return document.querySelectorAll('.side')[1].hidden")
-    page.set(model1=page.model("random"))
+    page.set(model1="simsiam/object/0")
     scores, names = page.texts("#gallery .score"), page.names()
     for side, s in enumerate((a, b)):
-        assert_shown(page.figures(side, "image"), expected(s.labels == 1, called_at_best(s)))
+        areas = {name: image_metrics(s.image_scores, s.labels)[name] for name in ("auroc", "au_pr")}
+        assert_shown(page.figures(side, "image"), expected(s.labels == 1, called_at_best(s)) | areas)
         values = [float(s.image_scores[a.paths.index(name)]) for name in names]
         shown = [float(text.removeprefix("AB"[side] + " ")) for text in scores[side::2]]
         assert shown == pytest.approx(values, rel=1e-3)
@@ -263,6 +282,7 @@ def test_the_keyboard_reaches_everything_and_the_heat_map_fades(page, s):
     assert page.script("return document.getElementById('help').open")
 
 
-def test_axe_finds_nothing_serious(page, axe):
+def test_axe_finds_nothing_serious(page, built, axe):
+    page = Page(page.browser, built.as_uri())
     assert axe(page.browser) == []
     assert axe(page.browser, "dark", ["color-contrast"]) == [], "in the dark theme"

@@ -12,6 +12,16 @@ from visa.report import figures
 from visa.report.figures import plt
 
 
+@pytest.fixture(autouse=True)
+def readable(style):
+    """In the book, 750 px wide, every figure of a test has text of 9 px or more and at most four panels a row."""
+    yield
+    for figure in map(plt.figure, plt.get_fignums()):
+        points = min(t.get_fontsize() for t in figure.findobj(plt.Text) if t.get_text())
+        assert points / 72 * min(figure.dpi, 750 / figure.get_figwidth()) >= 9, "px"
+        assert max(a.get_subplotspec().get_gridspec().ncols for a in figure.axes) <= 4
+
+
 def test_curves_draw_what_is_measured_of_each_run_and_give_the_same_svg_every_time():
     steps = pd.DataFrame({"step": range(10), "loss": np.linspace(0, -1, 10), "feature_std": 0.9})
     runs = [steps.assign(pretraining=p, seed=s, scope=o) for p in ("a", "a+spd") for s in (0, 1) for o in ("x", "y")]
@@ -80,6 +90,7 @@ def test_the_overview_has_a_row_a_task_and_a_column_a_setup(metrics):
     assert means(axes[0])["probe"][:, 1].tolist() == pytest.approx([0.41, 0.31, 0.51]), "and draws"
     assert not axes[2].containers and "not measured" in [t.get_text() for t in axes[2].texts]
     assert [t.get_text() for t in axes[2].get_xticklabels()] == ["simsiam", "random", "simsiam+spd"]
+    assert {c.lines[0].get_linestyle() for a in axes for c in a.containers} == {"None"}, "no line joins categories"
     with pytest.raises(VisaError, match="there is no F1-max"):
         figures.plot_overview(metrics, "f1_max")
 

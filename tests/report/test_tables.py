@@ -132,7 +132,7 @@ def test_rows_keep_their_order_and_what_was_not_measured_is_a_dash():
     measured = table(*(row(p, 0, 0.5, detector=d) for p, d in pairs), row("simsiam", 0, 0.7, metric="ap"))
     assert tables.to_markdown(tables.lay_out(summary_table(measured), ["detector", "pretraining"])).splitlines() == [
         "| detector | pretraining | seeds | image AU-ROC | image AP |",
-        "| --- | --- | --- | --- | --- |",
+        "| --- | --- | ---: | ---: | ---: |",
         "| patchcore | random | 1 | 0.500 | – |",
         "| patchcore | simsiam | 1 | 0.500 | – |",
         "| padim | random | 1 | 0.500 | – |",
@@ -145,56 +145,46 @@ def test_names_become_no_markup(seeds):
     assert r"simsiam\_spd" in text and r"0.840~$\pm$~0.030" in text and r"\toprule" in text
     assert r"{95 \% of \_ \& \#.}" in text, "no comment"
     assert tables.to_markdown(pd.DataFrame({"a|b": [1]})).startswith("| a\\|b |")
-    odd = "<script>alert(1)</script>"
-    text = tables.to_html(tables.Table("odd", odd, "VisA", pd.DataFrame({"defect": [odd]})))
-    assert "<script" not in text and text.count("&lt;script&gt;") == 2
 
 
 def test_the_papers_tables_stand_in_its_order_with_objects_down_and_pretrainings_across(metrics):
     made = {made.name: made for made in tables.paper_tables(metrics, "Rendered images.")}
-    assert [name for name in made if not name.endswith("_difference")] == [
+    assert list(made) == [
         *("1cls_classification_au_pr", "1cls_classification_auroc"),
         *("1cls_segmentation_au_pr", "1cls_segmentation_auroc"),
         *("2cls_10shot_classification_au_pr", "2cls_10shot_classification_auroc"),
     ]
     cells = made["1cls_classification_au_pr"].cells
-    assert list(cells.columns) == ["detector", "object", "random", "simsiam", "simsiam+spd"]
-    assert plain(cells) == [
+    assert list(cells.columns) == ["detector", "object", "random", "simsiam", "simsiam+spd", "simsiam+spd − simsiam"]
+    assert [line[:5] for line in plain(cells)] == [
         ["PaDiM", "fryum", "0.200 ± 0.000", "0.300 ± 0.000", "0.450 ± 0.071"],
         ["PaDiM", "pcb1", "0.400 ± 0.000", "0.500 ± 0.000", "0.650 ± 0.071"],
         ["PaDiM", "mean", "0.300 ± 0.000", "0.400 ± 0.000", "0.550 ± 0.071"],
     ]
-    difference = plain(made["1cls_classification_au_pr_difference"].cells)
-    assert difference[-1] == ["PaDiM", "mean", "+0.150 [−0.485, +0.785]"]
-    assert made["1cls_segmentation_au_pr"].caption == (
-        "mini-VisA, 1-class, segmentation: AU-PR, mean ± standard deviation over 2 seeds. Rendered images."
-    )
-    few_shot = made["2cls_10shot_classification_au_pr"]
-    assert "over 3 draws where seeds are one or agree" in few_shot.caption
-    assert plain(few_shot.cells)[0][2] == "0.210 ± 0.010"
+    assert plain(cells)[-1][5] == "+0.150 [−0.485, +0.785]"
+    caption = made["1cls_segmentation_au_pr"].caption
+    assert caption.startswith("mini-VisA, 1-class, segmentation: AU-PR. ") and caption.endswith(" Rendered images.")
+    assert plain(made["2cls_10shot_classification_au_pr"].cells)[0][2] == "0.210 ± 0.010", "one seed: over draws"
 
 
 def test_means_and_differences_are_of_what_both_sides_have(metrics):
     one_class = metrics[metrics["setup"] == "1cls"]
     lacking = one_class[(one_class["object"] == "fryum") | (one_class["pretraining"] != "random")]
-    assert plain(tables.paper_tables(lacking)[0].cells)[1:] == [
+    assert [line[:5] for line in plain(tables.paper_tables(lacking)[0].cells)[1:]] == [
         ["PaDiM", "pcb1", "–", "0.500 ± 0.000", "0.650 ± 0.071"],
         ["PaDiM", "mean", "0.200 ± 0.000", "0.300 ± 0.000", "0.450 ± 0.071"],
     ]
     apart = one_class[(one_class["pretraining"] == "simsiam") ^ (one_class["seed"] == 0)]
     for part in (metrics[metrics["pretraining"] != "simsiam"], apart):
         made = tables.paper_tables(part)
-        assert made and not [table for table in made if table.name.endswith("_difference")]
+        assert made and not [table for table in made if "simsiam+spd − simsiam" in table.cells]
 
 
-def test_tables_become_csv_latex_and_one_page_that_needs_nothing_else(metrics, tmp_path):
-    made = tables.paper_tables(metrics.replace({"object": {"pcb1": "a<b"}}))
-    tables.write_tables(tmp_path, made, "Results on mini-VisA")
-    assert len(list(tmp_path.iterdir())) == 2 * len(made) + 1
+def test_tables_become_csv_and_latex(metrics, tmp_path):
+    made = tables.paper_tables(metrics)
+    tables.write_tables(tmp_path, made)
+    assert len(list(tmp_path.iterdir())) == 2 * len(made)
     read = pd.read_csv(tmp_path / "1cls_segmentation_au_pr.csv")
     assert list(read.columns[:3]) == ["dataset", "detector", "object"] and set(read["dataset"]) == {"mini-VisA"}
-    latex = (tmp_path / "1cls_segmentation_au_pr_difference.tex").read_text(encoding="utf-8")
+    latex = (tmp_path / "1cls_segmentation_au_pr.tex").read_text(encoding="utf-8")
     assert r"\toprule" in latex and r"95 \% t-interval" in latex and r"\caption{mini-VisA" in latex
-    page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert page.count("<table") == page.count("<figcaption>mini-VisA") == len(made)
-    assert "color-scheme: light dark" in page and "a&lt;b" in page and "http" not in page

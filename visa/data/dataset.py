@@ -20,7 +20,7 @@ from visa.errors import VisaError
 
 
 class VisaDataset(Dataset[dict[str, Any]]):
-    """Samples of a root; an item is a dict.
+    """The samples of a root; each item is a dict.
 
     `image` uint8 3 x H x W RGB, `label` 0 normal or 1 anomaly, `mask` uint8 H x W in {0, 1}, `classes` uint8 H x W
     class ids with 0 the background, `path` the image's path relative to the root, `known` whether the mask is the
@@ -53,12 +53,12 @@ class VisaDataset(Dataset[dict[str, Any]]):
 
 
 def is_known(sample: Sample) -> bool:
-    """Whether it is known which pixels of a sample are defective: it is normal, or has a mask."""
+    """Tell whether it is known which pixels of a sample are defective: it is normal or has a mask."""
     return sample.label == "normal" or bool(sample.mask)
 
 
 def read_image(path: Path) -> Tensor:
-    """An image file as uint8 3 x H x W RGB, upright: EXIF rotation applied; grey, palette and CMYK converted.
+    """Read an image file as uint8 3 x H x W RGB, upright: EXIF rotation applied; grey, palette and CMYK converted.
 
     Plain JPEG files (8 bits, RGB or grey, upright) are decoded by torchvision, faster than by Pillow and with the
     same pixels where both have the same libjpeg-turbo; all else by Pillow.
@@ -75,16 +75,16 @@ def read_image(path: Path) -> Tensor:
 
 
 def read_mask(path: Path) -> Tensor:
-    """A mask file as uint8 H x W class ids, 0 the background; raises VisaError as `open_mask`."""
+    """Read a mask file as uint8 H x W class ids, 0 the background; raises VisaError as `open_mask` does."""
     return torch.from_numpy(np.array(open_mask(path)))
 
 
 def load_images(
     root: Path, samples: Sequence[Sample], size: tuple[int, int], workers: int | None = None, progress: bool = False
 ) -> Tensor:
-    """The samples' images, resized to (height, width): uint8 N x 3 x H x W, in the samples' order.
+    """Read the samples' images, resized to (height, width): uint8 N x 3 x H x W, in the samples' order.
 
-    Decodes in `workers` threads (the decoders let go of the interpreter lock). Raises VisaError as `read_image` does.
+    `workers` threads decode them (the decoders release the interpreter lock). Raises VisaError as `read_image` does.
     """
 
     def load(sample: Sample) -> Tensor:
@@ -98,9 +98,9 @@ def load_images(
 
 
 def load_masks(root: Path, samples: Sequence[Sample], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Masks as `VisaDataset` has them, uint8 N x H x W in {0, 1}, and whether each is known, bool N.
+    """Read masks as `VisaDataset` does, uint8 N x H x W in {0, 1}, and whether each is known, bool N.
 
-    Images are opened for their size alone. Raises VisaError as `VisaDataset`.
+    Images are opened for their size alone. Raises VisaError as `VisaDataset` does.
     """
 
     def load(sample: Sample, mask: Tensor) -> None:
@@ -115,17 +115,17 @@ def load_masks(root: Path, samples: Sequence[Sample], size: tuple[int, int]) -> 
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """A uint8 3 x H x W image at `size` = (height, width), bilinear and antialiased."""
+    """Resize a uint8 3 x H x W image to `size` = (height, width), bilinear and antialiased."""
     return interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
 
 
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """A uint8 H x W mask at `size` = (height, width), each pixel that of the nearest old pixel centre."""
+    """Resize a uint8 H x W mask to `size` = (height, width); each pixel takes the nearest old pixel's value."""
     return interpolate(mask[None, None], size=size, mode="nearest-exact")[0, 0]
 
 
 def _read_plain_jpeg(path: Path) -> Tensor | None:
-    """The pixels of a plain JPEG file, in the memory order that `resize_image` is fastest on; None for all else."""
+    """Decode a plain JPEG file, in the memory order that `resize_image` is fastest on; None for all else."""
     try:
         data = bytearray(path.read_bytes())
         with open_image(io.BytesIO(data)) as image:
@@ -140,7 +140,7 @@ def _read_plain_jpeg(path: Path) -> Tensor | None:
 
 
 def _classes(root: Path, sample: Sample, shape: tuple[int, int]) -> Tensor:
-    """The class ids of a sample's mask; VisaError if they have not their image's `shape`."""
+    """Read the class ids of a sample's mask; raises VisaError unless they have their image's `shape`."""
     classes = read_mask(root / sample.mask)
     if classes.shape != shape:
         raise VisaError(

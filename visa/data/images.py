@@ -16,12 +16,12 @@ UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  #
 
 
 def open_image(file: Path | BinaryIO) -> Image.Image:
-    """The image of a file, its header read, if it is of FORMATS; raises one of UNREADABLE if not."""
+    """Open an image file of FORMATS and read its header; raises one of UNREADABLE for any other file."""
     return Image.open(file, formats=FORMATS)
 
 
 def open_upright(path: Path) -> Image.Image:
-    """The decoded image, EXIF rotation applied; whatever fails becomes a VisaError that names the file."""
+    """Decode an image and apply its EXIF rotation; any failure raises a VisaError that names the file."""
     try:
         with open_image(path) as image:
             ImageOps.exif_transpose(image, in_place=True)
@@ -32,7 +32,7 @@ def open_upright(path: Path) -> Image.Image:
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image file, upright, from its header if it can be; raises VisaError as `open_upright`."""
+    """Return an image's height and width, upright, from its header if possible; raises VisaError as `open_upright`."""
     try:
         with open_image(path) as image:
             sideways = image.getexif().get(ORIENTATION, 1) in SIDEWAYS
@@ -44,10 +44,10 @@ def upright_size(path: Path) -> tuple[int, int]:
 
 
 def open_mask(path: Path) -> Image.Image:
-    """A mask file as an 8-bit grey image of class ids, 0 the background.
+    """Open a mask file as an 8-bit grey image of class ids, 0 the background.
 
-    A colour file is taken if its three channels are equal. Raises VisaError if the file is absent, truncated, a JPEG
-    (which blurs ids into each other), or has not one 8-bit channel.
+    A colour file is accepted if its three channels are equal. Raises VisaError if the file is absent, truncated, a JPEG
+    (which blurs ids into each other), or holds anything but one 8-bit channel.
     """
     image = open_upright(path)
     if image.format == "JPEG":
@@ -64,7 +64,7 @@ def open_mask(path: Path) -> Image.Image:
 
 
 def undecodable(path: Path, error: Exception) -> VisaError:
-    """What to raise for a file that cannot be read as an image."""
+    """Make the error for a file that cannot be read as an image."""
     if isinstance(error, UnidentifiedImageError):  # it names an object in memory
         return VisaError(f"{path} cannot be decoded (it is none of {', '.join(FORMATS)}): fetch it again.")
     if isinstance(error, FileNotFoundError):

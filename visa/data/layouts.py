@@ -32,7 +32,7 @@ class Part:
 
 
 def find_parts(root: Path) -> list[Part]:
-    """The objects of a root without split files, by name: its folders, or the root itself as one object.
+    """Find the objects of a root without split files, by name: its folders, or the root itself as one object.
 
     A folder is an object where it holds train/good (MVTec-AD's layout) or good (plain folders). Raises VisaError if
     there is none, or one whose name cannot be used.
@@ -52,13 +52,13 @@ def find_parts(root: Path) -> list[Part]:
 
 
 def root_samples(root: Path, split_type: str) -> list[Sample]:
-    """The rows of a split: of the root's own file where it has split_csv/, else made from its folders.
+    """Return the rows of a split: of the root's own file where it has split_csv/, else made from its folders.
 
     MVTec-AD's folders are its 1cls split. Every other split takes a share of an object's images for training: 1cls
     90 % of the normal ones (5 stay for test where there are 10), 2cls_highshot 60 % of each label, as in VisA, and
     2cls_fewshot half of the normal and 20 % of the anomalous ones (but 10 where there are 20). Which ones follows from
     a hash of their names, always the same, and splits nest: what trains in a smaller one trains in a larger one.
-    Raises VisaError as `read_split` and `find_parts`, and for a file whose name holds control characters or is no
+    Raises VisaError as `read_split` and `find_parts` do, and for a file whose name holds control characters or is no
     UTF-8.
     """
     check_choice("split type", split_type, SPLIT_TYPES)
@@ -68,7 +68,7 @@ def root_samples(root: Path, split_type: str) -> list[Sample]:
 
 
 def images_in(folder: Path) -> list[str]:
-    """Names of the image files right in a folder, sorted, hidden ones left out; none if it is no folder."""
+    """List the names of the image files right in a folder, sorted, without hidden ones; none if it is no folder."""
     names = [f.name for f in _visible(folder) if f.suffix.lower() in SUFFIXES and f.is_file()]
     for name in names:
         if re.search(rf"[{CONTROL}\ud800-\udfff]", name):  # the last are bytes that are no UTF-8
@@ -77,7 +77,7 @@ def images_in(folder: Path) -> list[str]:
 
 
 def masks_of(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
-    """The mask file of each image that has one: of the same stem, or of the stem and `_mask`."""
+    """Find the mask file of each image that has one: with the same stem, or the stem and `_mask`."""
     by_stem = {Path(mask).stem: mask for mask in masks}
     found = {image: by_stem.get(Path(image).stem) or by_stem.get(f"{Path(image).stem}_mask") for image in images}
     return {image: mask for image, mask in found.items() if mask}

@@ -132,7 +132,7 @@ def _files(split_type: str, data_folder: Path, folder: Path, sample: Sample) -> 
 
 
 def mask_target(folder: Path, split_type: str, sample: Sample) -> Path:
-    """Where a sample's mask lies in the tree `folder` of a prepared split."""
+    """Return where a sample's mask lies in the tree `folder` of a prepared split."""
     place = "bad" if split_type == "1cls" else f"{sample.split}/bad"
     return folder / sample.object / "ground_truth" / place / _names(sample)[1]
 

@@ -40,7 +40,7 @@ class Split:
 
 
 def splits(source: Source, object: str, setup: str, draws: int = 5, seed: int = 0) -> list[Split]:
-    """The official split of an object; of a few-shot setup `draws` of them, with one test part.
+    """Return the official split of an object; for a few-shot setup `draws` of them, which share one test part.
 
     A few-shot draw takes k normal and k anomalous images, without replacement, from the training part of the official
     few-shot split; it depends on `seed` and the object's images alone, so that all backbones and methods meet the
@@ -72,7 +72,7 @@ def clean_normals(source: Source, object: str) -> list[Sample]:
 
 
 def obstacle(source: Source, object: str, setup: str) -> str:
-    """Why an object has too few images for a setup, in one sentence; empty where nothing is in the way."""
+    """Say in one sentence why an object has too few images for a setup; return "" where it has enough."""
     check_choice("setup", setup, SETUPS)
     samples = source.samples(SPLIT_TYPE[setup], object=object)
     kinds = {"normal": "normal", "anomaly": "anomalous"}
@@ -94,7 +94,7 @@ def save_splits(path: Path, splits: Sequence[Split]) -> None:
 
 
 def load_splits(path: Path) -> list[Split]:
-    """The splits that `save_splits` wrote, checked anew; VisaError if the file is absent or is something else."""
+    """Read and check splits of `save_splits`; raises VisaError if the file is absent or holds something else."""
     if not path.is_file():
         raise VisaError(f"no splits at {path}: draw and save them first.")
     try:

@@ -42,7 +42,7 @@ class Source:
         raise VisaError(f"object {name!r} is not in {self.root}; present: {', '.join(self.objects)}.")
 
     def samples(self, split_type: str, object: str = "", split: str = "", label: str = "") -> list[Sample]:
-        """The rows of a split (1cls, 2cls_highshot, 2cls_fewshot) of the present objects; "" takes all of a field.
+        """Return the rows of a split (1cls, 2cls_highshot, 2cls_fewshot) of the present objects; "" stands for all.
 
         See `visa.data.layouts.root_samples` for the splits of roots without split files.
         """
@@ -51,9 +51,9 @@ class Source:
         return select(rows, **{field: value for field, value in wanted.items() if value})
 
     def defects(self, object: str) -> dict[str, tuple[str, ...]]:
-        """Names of the defect classes of each anomalous image of an object, by the image's path.
+        """Return the names of the defect classes of each anomalous image of an object, by the image's path.
 
-        Read from image_anno.csv, else from MVTec-AD's folders; empty where nobody named the defects.
+        They come from image_anno.csv, else from MVTec-AD's folders; without either there are none.
         """
         if (self.root / object / "image_anno.csv").is_file():
             return {row.image: names for row, names in annotations(self.root, object, ("image", "label")) if names}
@@ -61,7 +61,7 @@ class Source:
         return {image: (parts[-2],) for image, parts in places.items() if parts[-3:-2] == ["test"]}
 
     def fingerprint(self, *names: str) -> str:
-        """Digest of the objects' files and of their rows in the split files; changes when their data do."""
+        """Compute a digest of the objects' files and of their rows in the split files; it changes with them."""
         wanted = names or self.objects
         files = [file for t in SPLIT_TYPES if (file := splits.split_file(self.root, t)).is_file()]
         rows = [_rows_digests(f, f.stat().st_mtime_ns).get(name) for f in files for name in wanted]
@@ -77,7 +77,7 @@ class Source:
 
 
 def annotations(root: Path, name: str, columns: Sequence[str] = ("image", "label", "mask")) -> Annotated:
-    """All rows of an object's image_anno.csv, in its order; raises VisaError if it is absent or lacks a column."""
+    """Read all rows of an object's image_anno.csv, in its order; raises VisaError if it is absent or lacks a column."""
     file = root / name / "image_anno.csv"
     if not file.is_file():
         raise VisaError(f"no annotations at {file}.")
@@ -90,11 +90,11 @@ def annotations(root: Path, name: str, columns: Sequence[str] = ("image", "label
 
 
 def open_source(root: str = "", objects: Sequence[str] = ()) -> Source:
-    """The data set at `root`, else at VISA_ROOT, else mini-VisA.
+    """Open the data set at `root`, else at VISA_ROOT, else mini-VisA.
 
     An address (s3://...) is copied to a local folder first (see `mirrored`).
-    Of mini-VisA `objects` are rendered at their first use ("all": every one). Other data sets are what they are. A
-    data set is called as dataset.json in its root says; without one, VisA in VisA's layout, otherwise as its folder.
+    Mini-VisA's `objects` are rendered at their first use ("all": every one); other data sets ignore `objects`. The
+    name is that of dataset.json in the root; without one it is VisA in VisA's layout, else the folder's name.
     Raises VisaError if the folder is absent, in no known layout, or holds none of its objects, and where mini-VisA
     has no object of a name.
     """
@@ -116,7 +116,7 @@ def open_source(root: str = "", objects: Sequence[str] = ()) -> Source:
 
 
 def default_objects() -> Sequence[str]:
-    """What a run covers where nobody says: a handful of mini-VisA's objects, or all ("all") of a data set at hand."""
+    """Return the objects of a run that names none: a handful of mini-VisA's, or all ("all") of a data set at hand."""
     if visa_root() is not None:
         return ("all",)
     from visa.mini import DEFAULT_OBJECTS
@@ -125,7 +125,7 @@ def default_objects() -> Sequence[str]:
 
 
 def dataset_name(root: Path, objects: tuple[str, ...]) -> str:
-    """What to call a root's data: the name in dataset.json, VisA if it is VisA's layout and objects, else its folder's.
+    """Name a root's data: as dataset.json says, VisA if it has VisA's layout and objects, else as its folder.
 
     Raises VisaError if the name in dataset.json is no plain name, or that of VisA or mini-VisA without being it.
     """
@@ -194,7 +194,7 @@ def _copy(address: str, folder: Path) -> None:
 
 @lru_cache(maxsize=16)
 def _rows_digests(file: Path, modified: int) -> dict[str, str]:
-    """Digest of each object's rows in a split file, which every stage of a run asks for; `modified` tells versions."""
+    """Compute the digest of each object's rows in a split file, once for each time of change, `modified`."""
     rows: dict[str, list[tuple[str, ...]]] = {}
     for sample in splits.read_split(file):
         rows.setdefault(sample.object, []).append(astuple(sample))

@@ -34,13 +34,13 @@ class Sample:
 
 
 def split_file(root: Path, setup: str) -> Path:
-    """The split file of `setup` (1cls, 2cls_highshot or 2cls_fewshot) in a VisA root."""
+    """Return the path of the split file of `setup` (1cls, 2cls_highshot or 2cls_fewshot) in a VisA root."""
     check_choice("setup", setup, SPLIT_TYPES)
     return root / "split_csv" / f"{setup}.csv"
 
 
 def read_split(file: Path) -> list[Sample]:
-    """All rows of a split file, in its order.
+    """Read all rows of a split file, in its order.
 
     Raises VisaError if the file is absent or lacks a column, or where a row names a path outside the root, an
     unknown split or label, an image twice, or a mask for a normal image.
@@ -55,7 +55,7 @@ def read_split(file: Path) -> list[Sample]:
 
 
 def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file that are not empty, short ones without their last fields.
+    """Read the rows of a CSV file that are not empty; short ones lack their last fields.
 
     Raises VisaError if it is no UTF-8 CSV or lacks one of `columns`.
     """
@@ -74,14 +74,14 @@ def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def select(samples: Iterable[Sample], **wanted: str) -> list[Sample]:
-    """The samples whose fields equal `wanted`: `select(samples, object="fryum", split="train")`."""
+    """Select the samples whose fields equal `wanted`: `select(samples, object="fryum", split="train")`."""
     return [s for s in samples if all(getattr(s, field) == value for field, value in wanted.items())]
 
 
 def present_objects(root: Path, samples: Sequence[Sample]) -> list[str]:
-    """Objects of `samples` that are in `root`, in their order.
+    """List the objects of `samples` that are in `root`, in their order.
 
-    An object is there if its folder is, or its first image, wherever that lies.
+    An object is present if its folder or its first image exists.
     """
     first: dict[str, Sample] = {}
     for sample in samples:
@@ -99,7 +99,7 @@ def check_object_name(name: str, where: object) -> None:
 
 
 def description(root: Path) -> dict[str, object]:
-    """What `dataset.json` in a root says of it; empty for VisA, which has none. VisaError if it is no JSON object."""
+    """Read a root's `dataset.json`; empty for VisA, which has none. Raises VisaError if it is no JSON object."""
     file = root / "dataset.json"
     try:
         content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -111,7 +111,7 @@ def description(root: Path) -> dict[str, object]:
 
 
 def is_synthetic(root: Path) -> bool:
-    """Whether `dataset.json` in the root says that its images were rendered, not photographed."""
+    """Tell whether `dataset.json` in the root says that its images were rendered, not photographed."""
     return bool(description(root).get("synthetic", False))
 
 

@@ -1,6 +1,6 @@
 """Check a root in any layout: tables, images and masks against each other, VisA's against the published counts.
 
-Objects that are not VisA's have no published counts and classes; of them all is checked that scoring relies on.
+Objects that are not VisA's have no published counts and classes; for them, what scoring relies on is checked.
 """
 
 from collections import Counter
@@ -41,7 +41,7 @@ class ObjectReport:
 def verify(
     root: Path, objects: Sequence[str] | None = None, workers: int | None = None, progress: bool = False
 ) -> list[ObjectReport]:
-    """One report an object of a root in any layout; by default for every object that it names.
+    """Report on each of `objects` of a root in any layout, by default on every object that it names.
 
     An object without a folder is `absent`, and the root stays usable for the others. All images and masks are
     decoded, in `workers` threads. The published counts are compared for VisA alone, class ids for it and mini-VisA;

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from scipy.stats import beta
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -108,12 +109,14 @@ def fit_detector(
     layers: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     false_alarms: float = 0.05,
+    prepare: Callable[[Sequence[Path]], Mapping[str, Any]] | None = None,
     progress: bool = False,
 ) -> FittedDetector:
     """Fit a detector on normal images, resized to `size` = (height, width), all but a tenth, which sets the threshold.
 
-    That tenth is drawn from the setting `seed`. The threshold follows `conformal_threshold`. Heat maps begin to colour
-    at the median of the held-out images' maps, and end at twice as far from it as their highest value.
+    That tenth is drawn from the setting `seed`; the threshold follows `conformal_threshold`. `prepare` is called with
+    the others before the fit: it may train the backbone, and returns facts for `made`. Heat maps begin to colour at the
+    median of the held-out images' maps, and end at twice as far from it as their highest value.
     Raises VisaError for fewer than three images, one that cannot be read, or settings out of range.
     """
     if len(files) < 3:
@@ -126,13 +129,14 @@ def fit_detector(
     count = max(1, round(HELD_OUT * len(files)))
     held, training = ([files[i] for i in sorted(part)] for part in (order[:count], order[count:]))
     device = next(backbone.parameters()).device
+    facts = prepare(training) if prepare else {}
     detector.fit(image_batches(training, size, device), progress)
     scored = [detector.score(images) for images in image_batches(held, size, device)]
     scores, maps = (np.concatenate(part) for part in zip(*scored, strict=True))
     threshold, rule = conformal_threshold(scores, false_alarms)
     middle, highest = float(np.median(maps)), float(maps.max())
     high = middle + max(2 * (highest - middle), 1e-6 + 1e-3 * abs(middle))
-    made = {"images": len(training), "held_out": len(held), "false_alarms": false_alarms, "machine": machine()}
+    made = {"images": len(training), "held_out": len(held), "false_alarms": false_alarms, "machine": machine(), **facts}
     names = tuple(sorted(layers)) or import_module(DETECTORS[kind].module).LAYERS
     return FittedDetector(kind, arch, backbone, detector, size, names, threshold, rule, (middle, high), made)
 
@@ -142,13 +146,15 @@ def conformal_threshold(scores: NDArray[np.float32], false_alarms: float) -> tup
 
     Of n held-out scores in ascending order it is the k-th, k = ceil((n + 1) (1 - false_alarms)): a new image from the
     same line exceeds it with probability at most 1 - k / (n + 1) (split conformal prediction, Papadopoulos et al.
-    2002). With too few held-out images for the share asked, the highest of them, and the share is 1 / (n + 1).
+    2002). With too few held-out images for the share asked, the highest of them, and the share is 1 / (n + 1). Over
+    draws of the held-out images the share has a Beta(n + 1 - k, k) distribution (Vovk 2012), whence its interval.
     """
     n = len(scores)
     k = min(n, math.ceil((n + 1) * (1 - false_alarms)))
+    low, high = beta.ppf((0.025, 0.975), n + 1 - k, k)
     rule = (
-        f"number {k} of {n} held-out normal images' scores in ascending order: of new normal images like these, "
-        f"{1 - k / (n + 1):.1%} are expected above it"
+        f"{1 - k / (n + 1):.1%} of new normal images are expected above it (95% interval {low:.1%} to {high:.1%})\n"
+        f"It is number {k} of {n} held-out images' scores in ascending order."
     )
     return float(np.sort(scores)[k - 1]), rule
 

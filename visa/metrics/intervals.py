@@ -2,7 +2,7 @@
 
 Whole images are drawn, not pixels: those of one image depend on each other. Images are drawn with replacement, normal
 and anomalous ones apart, so that every draw has the test set's numbers of both. Intervals are percentile intervals.
-They hold the luck of the test images alone, not that of training.
+They reflect the choice of test images alone, not that of training seeds.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def image_intervals(
 ) -> dict[str, Interval]:
     """Give `auroc`, `au_pr`, `ap`, `f1_max` of `image_metrics` with intervals, exact in each of the `resamples`.
 
-    scores (N,), labels (N,) as there; F1's threshold is chosen anew in each draw. Raises VisaError as there.
+    scores, labels: (N,). Each draw has its own F1 threshold. Raises VisaError as `image_metrics` does.
     """
     check_resampling(resamples, confidence)
     s, positive = labelled(scores, labels)
@@ -60,9 +60,9 @@ def pixel_intervals(
 ) -> dict[str, Interval]:
     """Give `auroc`, `au_pr`, `ap`, `f1_max`, `au_pro` of `pixel_metrics`, exact, with intervals over images.
 
-    maps, masks (N, H, W) as there. In the draws, scores between neighbours of some 2,048 anomalous pixels' scores,
-    equally many anomalous pixels apart, count as equal, which moves an end by some 1e-4. Memory: 100 kB an image.
-    Raises VisaError as there, and if a draw holds no normal pixel.
+    maps, masks: (N, H, W). In the draws, scores between two of 2,048 levels, which lie equally many anomalous pixels
+    apart, count as equal; this moves an end by some 1e-4. Memory: 100 kB an image.
+    Raises VisaError as `pixel_metrics` does, and if a draw holds no normal pixel.
     """
     check_resampling(resamples, confidence)
     s, t = same_shape(maps, masks, ndim=3, what="pixel")

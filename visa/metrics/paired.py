@@ -1,6 +1,6 @@
-"""Two runs on the same test images: is the difference more than the luck of the images?
+"""Compare two runs on the same test images: is the difference larger than that between draws of images?
 
-Differences are second minus first. They say nothing about other training seeds: those are another source of luck.
+Differences are second minus first. They say nothing about other training seeds.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -72,7 +72,7 @@ def compare_images(
     """Compare two runs by a paired bootstrap over images, for each metric of `image_intervals`.
 
     first, second: (N,) scores of the same images; labels (N,). Both see the same draws. The p-value is twice the share
-    of draws on the rarer side of 0 (at least 2 / (resamples + 1)), where a draw without a difference is on either.
+    of draws on the rarer side of 0 (at least 2 / (resamples + 1)), where a draw without a difference counts on both.
     Raises VisaError as `image_metrics` does.
     """
     check_resampling(resamples, confidence)
@@ -103,7 +103,7 @@ def compare_pixels(
 def compare_runs(
     first: Scored, second: Scored, resamples: int = 1000, seed: int = 0
 ) -> dict[tuple[str, str], Difference]:
-    """Compare every metric of two runs: (level, metric) to second minus first, images matched by path.
+    """Compare every metric of two runs, second minus first, by (level, metric); images are matched by path.
 
     `("image", "auroc")` and so on by `compare_images`, `("image", "auroc, DeLong")` by `delong` where there are two
     images of each kind, and `("pixel", "au_pro")` and so on by `compare_pixels` over the images whose truth is known,

@@ -1,4 +1,4 @@
-"""What is no defect: the plain benches that the objects lie on, and dust, crumbs and natural blemishes."""
+"""Everything that is no defect: the plain benches that the objects lie on, and dust, crumbs and natural blemishes."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -17,12 +17,12 @@ Drawing = Callable[[Canvas, np.random.Generator], Body]
 
 
 def mat(canvas: Canvas, rng: np.random.Generator, colour: Colour) -> None:
-    """A rubber mat with rows of dimples."""
+    """Lay a rubber mat with rows of dimples."""
     _lay(canvas, rng, _bench(canvas.side, colour, dimpled=True), gloss=0.04)
 
 
 def table(canvas: Canvas, rng: np.random.Generator, colour: Colour) -> None:
-    """A smooth, slightly mottled table top."""
+    """Lay a smooth, slightly mottled table top."""
     _lay(canvas, rng, _bench(canvas.side, colour, dimpled=False), gloss=0.02)
 
 
@@ -51,7 +51,7 @@ def _bench(side: int, colour: Colour, dimpled: bool) -> tuple[FloatMap, FloatMap
 
 
 def near_middle(lay: Lay, colour: Colour, off: float, y: float, angle: Normal, scale: Normal) -> Drawing:
-    """One piece on a mat of a colour: about `off` units from (0.5, `y`); turned and scaled at random."""
+    """Put one piece on a mat of a colour: about `off` units from (0.5, `y`); turned and scaled at random."""
 
     def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
         mat(canvas, rng, colour)
@@ -63,7 +63,7 @@ def near_middle(lay: Lay, colour: Colour, off: float, y: float, angle: Normal, s
 
 
 def wear(canvas: Canvas, body: Body, rng: np.random.Generator, amount: float) -> None:
-    """Uneven shade and freckles on the body, crumbs of it beside it, dust everywhere; `amount` 1 is the usual."""
+    """Draw uneven shade and freckles on the body, its crumbs beside it, dust everywhere; `amount` is usually 1."""
     places = np.argwhere(body.cover[::STEP, ::STEP] > 0.5)
     for count, least, most, soft, spread in ((1.5, 0.025, 0.055, 0.014, 0.10), (2.5, 0.005, 0.013, 0.003, 0.22)):
         for _ in range(rng.poisson(count * amount)):

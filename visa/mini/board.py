@@ -45,7 +45,7 @@ class Board:
     DEFECTS: dict[str, Defect] = field(default_factory=dict, compare=False)
 
     def draw(self, canvas: Canvas, rng: np.random.Generator) -> Body:
-        """The board on its table, straight but for a degree or so, every part mounted a hair out of place."""
+        """Draw the board on its table, turned by a degree or so, with each part slightly out of place."""
         bench.table(canvas, rng, self.table)
         empty, at = canvas.layer(), self.pose
         x, y, turn = rng.normal(0, self.play), rng.normal(0, self.play), rng.normal(0, 150 * self.play)
@@ -62,7 +62,7 @@ class Board:
 
 
 def mount(canvas: Canvas, kind: str, pose: Pose) -> Part:
-    """A component laid on what is there."""
+    """Lay a component on what is drawn so far."""
     stamp(kind, canvas.size).lay(canvas, pose)
     return Part(KINDS[kind].outline, pose, kind)
 
@@ -126,7 +126,7 @@ def soldered(copper: Colour) -> dict[str, Defect]:
 
 
 def bent(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
-    """A pin bent to one side, or a part on wires pushed over; where it should be is marked too."""
+    """Bend a pin to one side, or push over a part on wires; where it should be is marked, too."""
     part = _some([p for p in body.parts if KINDS[p.kind].foot is not None], rng)
     turn = rng.choice([-1, 1]) * (0.4 + 0.6 * strength)
     if part.kind == "pin":
@@ -144,7 +144,7 @@ def bent(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, streng
 
 
 def melt(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
-    """A part that has run: its colours flow into each other, browned, under a glossy skin."""
+    """Melt a part: its colours flow into each other, browned, under a glossy skin."""
     part = _some([p for p in body.parts if p.kind != "pin"], rng)
     spread = 0.35 * np.ptp(part.outline, axis=0)
     at = part.pose.at(*(rng.uniform(-1, 1, 2) * spread))
@@ -160,12 +160,12 @@ def melt(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, streng
 
 
 def missing(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
-    """A part that was never mounted: only its pads are there; the weaker, the smaller the part."""
+    """Take a part away, so that only its pads are there; a smaller part at a lower strength."""
     canvas.mark(_take_off(canvas, body, _loose(body, rng, strength < 0.75)), name)
 
 
 def wrong_place(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
-    """A part beside its pads and askew; its bare pads are marked too."""
+    """Mount a part beside its pads and askew; its bare pads are marked, too."""
     part = _loose(body, rng, strength < 0.75)
     far = np.minimum((0.35 + 0.40 * strength) * rng.uniform(0.8, 1.2) * np.ptp(part.outline, axis=0), 0.055)
     way = rng.uniform(0, 2 * np.pi)
@@ -174,7 +174,7 @@ def wrong_place(canvas: Canvas, body: Body, name: str, rng: np.random.Generator,
 
 
 def extra(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
-    """Something that does not belong there: a component too many, or spilt solder."""
+    """Add a component too many, or spilt solder."""
     if rng.random() < 0.5:
         kind = str(rng.choice(["resistor", "capacitor", "timer"][: 2 if strength < 0.75 else 3]))
         pose = Pose(*_free(body, rng, 0.035), rng.uniform(0, 360), body.pose.scale)
@@ -191,7 +191,7 @@ def extra(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stren
 
 
 def damage(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
-    """A piece broken from the board's edge, or a part cracked and chipped."""
+    """Break a piece from the board's edge, or crack and chip a part."""
     if rng.random() < 0.4 and body.bench:
         x, y = pick(body, rng, 0.0, 0.004)
         piece = blob(rng, rng.uniform(0.025, 0.05) * (0.6 + 0.4 * strength), 0.25, waves=4)
@@ -212,7 +212,7 @@ def damage(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stre
 
 
 def burnt(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
-    """A part that has burnt: charred in the middle, the board around it browned by the heat."""
+    """Burn a part: charred in the middle, the board around it browned by the heat."""
     part = _loose(body, rng, rng.random() < 0.5)
     radius = rng.uniform(0.030, 0.055) * (0.6 + 0.4 * strength)
     at = part.pose.at(*(rng.uniform(-0.3, 0.3, 2) * np.ptp(part.outline, axis=0)))
@@ -227,7 +227,7 @@ def burnt(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stren
 
 
 def dirt(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
-    """A smear of grime, a sprinkling of dust, or both."""
+    """Draw a smear of grime, a sprinkling of dust, or both."""
     x, y = pick(body, rng, 0.03)
     colour = ((150, 138, 112), (104, 88, 64), (172, 168, 158))[rng.integers(3)]
     if smeared := rng.random() < 0.65:
@@ -250,7 +250,7 @@ def _move(canvas: Canvas, body: Body, name: str, part: Part, pose: Pose) -> None
 
 
 def _take_off(canvas: Canvas, body: Body, part: Part) -> Patch:
-    """Take a part off the board; the patch that it leaves."""
+    """Take a part off the board; return the patch that it leaves."""
     size = np.ptp(part.outline, axis=0)
     patch = canvas.patch(part.pose(part.outline * (size + 0.006) / size))
     canvas.lay_bare(patch, body.under)
@@ -258,13 +258,13 @@ def _take_off(canvas: Canvas, body: Body, part: Part) -> Patch:
 
 
 def _loose(body: Body, rng: np.random.Generator, small: bool) -> Part:
-    """A part that is soldered to the board; one of the small ones or one of the others."""
+    """Pick a part that is soldered to the board, from the small ones or from the others."""
     parts = [p for p in body.parts if KINDS[p.kind].loose]
     return _some([p for p in parts if (np.prod(np.ptp(p.outline, axis=0)) < SMALL) == small], rng)
 
 
 def _some(parts: Sequence[Part], rng: np.random.Generator) -> Part:
-    """One of the parts; every kind is as likely."""
+    """Pick one of the parts; each kind is equally likely."""
     kinds = sorted({p.kind for p in parts})
     kind = kinds[rng.integers(len(kinds))]
     same = [p for p in parts if p.kind == kind]
@@ -272,7 +272,7 @@ def _some(parts: Sequence[Part], rng: np.random.Generator) -> Part:
 
 
 def _free(body: Body, rng: np.random.Generator, radius: float) -> tuple[float, float]:
-    """A place `radius` units away from every part, or the best of a few."""
+    """Find a place `radius` units away from every part, or the best of 30 tries."""
     outlines = [part.on_picture().astype(np.float32) for part in body.parts]
     best, room = (0.5, 0.5), -1.0
     for _ in range(30):

@@ -33,11 +33,11 @@ class Patch:
     cover: FloatMap
 
     def within(self, cover: FloatMap) -> "Patch":
-        """The part of it inside a full-size cover map."""
+        """Return the part of it inside a full-size cover map."""
         return Patch(self.window, self.cover * cover[self.window])
 
     def without(self, cover: FloatMap) -> "Patch":
-        """The part of it outside a full-size cover map."""
+        """Return the part of it outside a full-size cover map."""
         return Patch(self.window, self.cover * (1 - cover[self.window]))
 
 
@@ -56,11 +56,11 @@ class Canvas:
         self.classes: Image = np.zeros((self.side, self.side), np.uint8)
 
     def layer(self) -> "Canvas":
-        """A copy of what is there now, to be laid bare again."""
+        """Return a copy of what is drawn so far, for `lay_bare`."""
         return copy.deepcopy(self)
 
     def patch(self, outline: Points, soft: float = 0.0) -> Patch:
-        """The shape inside `outline`; `soft` blurs its edge by that many units."""
+        """Return the shape inside `outline`; `soft` blurs its edge by that many units."""
         pixels = np.asarray(outline) * self.side
         pad = 2 + int(3 * soft * self.side)
         low = np.clip(np.floor(pixels.min(axis=0)).astype(int) - pad, 0, self.side - 1)
@@ -73,7 +73,7 @@ class Canvas:
         return Patch((slice(low[1], high[1]), slice(low[0], high[0])), cover)
 
     def full(self, patch: Patch) -> FloatMap:
-        """The cover of `patch` as a full-size map."""
+        """Return the cover of `patch` as a full-size map."""
         cover = np.zeros((self.side, self.side), np.float32)
         cover[patch.window] = patch.cover
         return cover
@@ -81,7 +81,7 @@ class Canvas:
     def paint(
         self, patch: Patch, colour: Colour, opacity: float = 1, gloss: float = math.nan, lift: float = 0, mark: str = ""
     ) -> None:
-        """Cover the patch with a colour (display RGB, 0 to 255), `lift` it, and say that it is a defect `mark`."""
+        """Cover the patch with a colour (display RGB, 0 to 255), `lift` it, and mark it as a defect of class `mark`."""
         weight = opacity * patch.cover
         albedo = self.albedo[patch.window]
         albedo += weight[..., None] * (linear(colour) - albedo)
@@ -129,16 +129,16 @@ class Canvas:
         self.gloss[here] += cover * (under.gloss[here] - self.gloss[here])
 
     def mark(self, patch: Patch, name: str, least: float = 0.3) -> None:
-        """Say that the patch is a defect of the class `name`, where it covers at least `least` of a subpixel."""
+        """Mark the patch as a defect of the class `name`, where it covers at least `least` of a subpixel."""
         self.classes[patch.window][patch.cover > least] = self.class_ids[name]
 
     def class_mask(self) -> Image:
-        """The class ids at the picture's size (size, size): a pixel is marked if any of its subpixels is."""
+        """Return the class ids at the picture's size (size, size): a pixel is marked if any of its subpixels is."""
         rows = np.maximum(self.classes[0::SUPER], self.classes[1::SUPER])
         return np.maximum(rows[:, 0::SUPER], rows[:, 1::SUPER])
 
     def photograph(self, rng: np.random.Generator) -> Image:
-        """The picture (size, size, 3), RGB, under a lamp whose place, strength and colour vary a little."""
+        """Take the picture (size, size, 3), uint8 RGB, under a lamp whose place, strength and colour vary a little."""
         azimuth = math.radians(LAMP_AZIMUTH + rng.normal(0, 2.0))
         elevation = math.radians(LAMP_ELEVATION + rng.normal(0, 1.0))
         exposure = (1 + rng.normal(0, 0.02)) * (1 + rng.normal(0, 0.008, 3))
@@ -153,7 +153,7 @@ class Canvas:
         return np.asarray(np.clip(display * 255 + 0.5, 0, 255), np.uint8)
 
     def _light(self, azimuth: float, elevation: float) -> tuple[FloatMap, FloatMap]:
-        """Shading (1 on a flat, unshadowed place) and highlights of the height map."""
+        """Compute shading (1 on a flat, unshadowed place) and highlights of the height map."""
         flat, up = math.cos(elevation), math.sin(elevation)
         lamp = (flat * math.cos(azimuth), flat * math.sin(azimuth), up)
         scale = self.side / 8  # Sobel's weights sum to 8 a step
@@ -169,7 +169,7 @@ class Canvas:
         return np.asarray(shade, np.float32), self.gloss * mirror * shadow
 
     def _shadow(self, azimuth: float, elevation: float, reach: float = 0.09, steps: int = 8) -> FloatMap:
-        """1 where the lamp is seen, towards 0 where something higher stands in its way; soft, with dark creases."""
+        """Compute the shadow: 1 where the lamp is seen, towards 0 where it is hidden; soft, with dark creases."""
         low = cv2.resize(self.height, (self.size, self.size), interpolation=cv2.INTER_AREA)
         hidden = np.zeros_like(low)
         for distance in (reach * k / steps for k in range(1, steps + 1)):
@@ -183,7 +183,7 @@ class Canvas:
 
 
 def blur(image: npt.ArrayLike, sigma: float) -> FloatMap:
-    """A Gaussian blur of `sigma` pixels; none if that is next to nothing."""
+    """Blur with a Gaussian of `sigma` pixels; below 0.2 nothing changes."""
     image = np.asarray(image, np.float32)
     if sigma < 0.2:
         return image
@@ -191,19 +191,19 @@ def blur(image: npt.ArrayLike, sigma: float) -> FloatMap:
 
 
 def linear(colour: Colour) -> FloatMap:
-    """A display colour (0 to 255) as linear light, with a gamma of 2."""
+    """Turn a display colour (0 to 255) into linear light in [0, 1], with a gamma of 2."""
     return np.asarray(np.square(np.asarray(colour) / 255), np.float32)
 
 
 def shift_colour(colour: Colour, rng: np.random.Generator, spread: float = 0.015) -> Colour:
-    """The colour as it comes out in one specimen: brightness and hue vary by `spread`."""
+    """Draw the colour of one specimen: brightness and hue vary by `spread`."""
     r, g, b = np.asarray(colour) * (1 + rng.normal(0, spread)) * (1 + rng.normal(0, spread / 2, 3))
     return float(r), float(g), float(b)
 
 
 @lru_cache(maxsize=64)
 def texture(name: str, side: int, cells: int, octaves: int = 3) -> FloatMap:
-    """Fractal noise of unit variance (side, side), its coarsest spots `cells` a side; the same for the same name."""
+    """Make fractal noise of unit variance (side, side), its coarsest spots `cells` a side; a name has one texture."""
     rng = np.random.default_rng(crc32(name.encode()))
     total = np.zeros((side, side), np.float32)
     for octave in range(octaves):
@@ -216,7 +216,7 @@ def texture(name: str, side: int, cells: int, octaves: int = 3) -> FloatMap:
 
 
 def textured(canvas: Canvas, patch: Patch, pose: Pose, name: str, cells: int, octaves: int = 3) -> FloatMap:
-    """The texture `name` in the patch's window, lying on the object so that it moves and turns with its pose."""
+    """Return the texture `name` in the patch's window; it moves and turns with the object's pose."""
     source = texture(name, canvas.side, cells, octaves)
     matrix = pose.matrix()
     matrix[:, 2] = matrix[:, 2] * canvas.side - matrix[:, :2] @ (canvas.side / 2, canvas.side / 2)
@@ -247,7 +247,7 @@ class Stamp:
         return cls(reach, np.dstack([canvas.albedo[window], cover]), relief)
 
     def lay(self, canvas: Canvas, pose: Pose, tone: npt.ArrayLike = (1.0, 1.0, 1.0)) -> Patch:
-        """Lay it flat on what is there, its colour multiplied by `tone`; the patch that it covers now."""
+        """Lay it flat on what is there, its colour multiplied by `tone`; return the patch that it covers."""
         matrix, side = pose.matrix(), canvas.side
         half = np.abs(matrix[:, :2]) @ self.reach
         left, top = (min(max(int(p) - 2, 0), side - 1) for p in (matrix[:, 2] - half) * side)
@@ -278,7 +278,7 @@ def put(
     angle: float = 0.0,
     bevel: float = 0.004,
 ) -> Patch:
-    """A flat piece `height` above what it lies on, `at` units from the middle of the canvas."""
+    """Lay a flat piece `height` above what it lies on, `at` units from the middle of the canvas."""
     patch = canvas.patch(Pose().at(*at, angle)(outline))
     canvas.paint(patch, colour, gloss=gloss)
     canvas.raise_flat(patch, height, bevel)

@@ -1,4 +1,4 @@
-"""Defects that several objects share, each drawn as its name says; what is drawn is what is marked.
+"""Defects that several objects share; each function marks the pixels that it draws on.
 
 Every function takes the canvas, the body that it spoils, the name of the class to mark, a generator and a strength
 (about 0.5 for a subtle defect, 1 for a plain one), which sets the contrast and, less so, the size.
@@ -23,7 +23,7 @@ class Part:
     kind: str = ""
 
     def on_picture(self, grow: float = 1.0) -> Points:
-        """The outline on the picture, `grow` times as large."""
+        """Return the outline on the picture, `grow` times as large."""
         return self.pose(self.outline * grow)
 
 
@@ -48,7 +48,7 @@ STEP = 4  # subpixels between the places of which one is drawn
 
 
 def pick(body: Body, rng: np.random.Generator, least: float = 0.0, most: float = 1.0) -> tuple[float, float]:
-    """A random place on the body between `least` and `most` units from its edge (the nearest there is, at worst)."""
+    """Pick a random place on the body between `least` and `most` units from its edge (or the nearest there is)."""
     coarse = cv2.copyMakeBorder((body.cover[::STEP, ::STEP] > 0.5).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
     depth = cv2.distanceTransform(coarse, cv2.DIST_L2, 3)[1:-1, 1:-1] * STEP / len(body.cover)
     miss = np.where(depth > 0, np.maximum(np.maximum(least - depth, depth - most), 0), np.inf)
@@ -58,7 +58,7 @@ def pick(body: Body, rng: np.random.Generator, least: float = 0.0, most: float =
 
 
 def spot(colours: Sequence[Colour]) -> Defect:
-    """A stain of one of the colours, clearly another than the body's."""
+    """Make a stain of one of the colours, clearly different from the body's."""
 
     def draw(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
         x, y = pick(body, rng, 0.012)
@@ -71,7 +71,7 @@ def spot(colours: Sequence[Colour]) -> Defect:
 
 
 def similar_spot(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
-    """A stain in a darker or paler shade of the body's own colour."""
+    """Draw a stain in a darker or paler shade of the body's own colour."""
     x, y = pick(body, rng, 0.015)
     radius = rng.uniform(0.022, 0.045) * (0.7 + 0.3 * strength)
     patch = canvas.patch(Pose(x, y)(blob(rng, radius)), soft=0.004).within(body.cover)
@@ -80,7 +80,7 @@ def similar_spot(canvas: Canvas, body: Body, name: str, rng: np.random.Generator
 
 
 def burnt(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
-    """Scorched places: brown to black, mottled, with a soft edge."""
+    """Draw scorched places: brown to black, mottled, with a soft edge."""
     x, y = pick(body, rng, 0.0, 0.05)
     for _ in range(rng.integers(1, 4)):
         at = Pose(x + rng.normal(0, 0.025), y + rng.normal(0, 0.025))
@@ -94,7 +94,7 @@ def burnt(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stren
 def scratches(
     colour: Colour, count: tuple[int, int] = (1, 4), depth: float = 0.004, width: tuple[float, float] = (0.003, 0.0055)
 ) -> Defect:
-    """Fine strokes, roughly side by side, that lay `colour` bare."""
+    """Make fine strokes, roughly side by side, that lay `colour` bare."""
 
     def draw(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
         x, y = pick(body, rng, 0.02)
@@ -110,7 +110,7 @@ def scratches(
 
 
 def holes(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
-    """A few small deep holes, as an insect leaves them."""
+    """Draw a few small deep holes, as an insect leaves them."""
     x, y = pick(body, rng, 0.03)
     for _ in range(rng.integers(2, 6)):
         at = Pose(x + rng.normal(0, 0.025), y + rng.normal(0, 0.025), rng.uniform(0, 180))
@@ -165,7 +165,7 @@ def remove(canvas: Canvas, body: Body, name: str, piece: Points, torn: Points, f
 
 
 def fibre(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
-    """Something foreign: a hair or a thread that lies over the body."""
+    """Lay a hair or a thread over the body."""
     x, y = pick(body, rng, 0.02)
     path = wander(rng, rng.uniform(0.12, 0.26), bend=1.1, n=40)
     patch = canvas.patch(Pose(x, y, rng.uniform(0, 360))(ribbon(path, rng.uniform(0.003, 0.006))))
@@ -174,7 +174,7 @@ def fibre(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stren
 
 
 def cracks(colour: Colour, length: tuple[float, float] = (0.07, 0.16)) -> Defect:
-    """A hair crack: a jagged dark line from which a shorter one or two fork."""
+    """Make a hair crack: a jagged dark line from which a shorter one or two fork."""
 
     def draw(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
         at = Pose(*pick(body, rng, 0.015), rng.uniform(0, 360))
@@ -194,7 +194,7 @@ def cracks(colour: Colour, length: tuple[float, float] = (0.07, 0.16)) -> Defect
 
 
 def either(first: Defect, second: Defect) -> Defect:
-    """One of two defects, by chance."""
+    """Draw one of two defects, by chance."""
 
     def draw(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
         (first if rng.random() < 0.5 else second)(canvas, body, name, rng, strength)
@@ -203,7 +203,7 @@ def either(first: Defect, second: Defect) -> Defect:
 
 
 def on_one(defect: Defect) -> Defect:
-    """The defect on one of the body's parts of no particular kind, which takes the body's place."""
+    """Draw the defect on one of the body's parts that have no kind, in place of the body."""
 
     def draw(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
         parts = [part for part in body.parts if not part.kind]

@@ -21,9 +21,9 @@ VISA_COUNTS = {  # VisA's numbers of normal and anomalous images
 
 
 def find_modules() -> dict[str, Any]:
-    """Every object of the folder of objects: VisA's in VisA's order, then others by name.
+    """Find every object of the folder of objects: VisA's in VisA's order, then others by name.
 
-    A file is an object, called as the file is, unless its `OBJECTS` names several.
+    A file is one object of the file's name, unless its `OBJECTS` names several.
     """
     found: dict[str, Any] = {}
     for file in iter_modules(objects.__path__):
@@ -49,7 +49,7 @@ def check_known(what: str, value: str, known: Iterable[str]) -> None:
 
 
 def classes_of(name: str, index: int, seed: int = 0) -> tuple[str, ...]:
-    """The defect classes of anomalous image `index`, in the order of their ids: one, sometimes two.
+    """Return the defect classes of anomalous image `index`, in the order of their ids: one, sometimes two.
 
     All classes of the object take turns, so that any run of as many images as there are classes shows each.
     """
@@ -71,12 +71,12 @@ def render(
     difficulty: float = 1.0,
     defects: Sequence[str] | None = None,
 ) -> tuple[Image, Image]:
-    """Image (size, size, 3), uint8 RGB, and its class ids (size, size), uint8, of one specimen.
+    """Render one specimen: its image (size, size, 3), uint8 RGB, and class ids (size, size), uint8.
 
     `kind` is Normal or Anomaly. An anomalous image shows `classes_of` it unless `defects` names others; with
     `defects=()` it is the same specimen without a defect. Pixels depend on the arguments alone.
 
-    Raises ValueError for an object, kind or defect that there is not.
+    Raises ValueError for an unknown object, kind or defect, a `size` below 64 or a `difficulty` of 0 or less.
     """
     check_known("object of mini-VisA", name, MODULES)
     check_known("kind of image", kind, KINDS)
@@ -103,5 +103,5 @@ def render(
 
 
 def _rng(seed: int, name: str, what: str, *numbers: int) -> np.random.Generator:
-    """A generator of its own for every use, so that no picture depends on which were drawn before it."""
+    """Make a generator for each use, so that no picture depends on which were drawn before it."""
     return np.random.default_rng([seed, crc32(name.encode()), crc32(what.encode()), *numbers])

@@ -21,30 +21,30 @@ class Pose:
     scale: float = 1.0
 
     def matrix(self) -> npt.NDArray[np.float64]:
-        """The 2 x 3 affine matrix from the outline's own coordinates to the picture's."""
+        """Return the 2 x 3 affine matrix from the outline's own coordinates to the picture's."""
         a = np.deg2rad(self.angle)
         cos, sin = self.scale * np.cos(a), self.scale * np.sin(a)
         return np.array([[cos, -sin, self.x], [sin, cos, self.y]])
 
     def __call__(self, points: Points) -> Points:
-        """`points` (n, 2) on the picture."""
+        """Map `points` (n, 2) to the picture."""
         m = self.matrix()
         return np.asarray(points) @ m[:, :2].T + m[:, 2]
 
     def at(self, x: float, y: float, angle: float = 0.0, scale: float = 1.0) -> "Pose":
-        """The pose of a part that lies at (x, y), turned by `angle`, in this pose's own coordinates."""
+        """Return the pose of a part that lies at (x, y), turned by `angle`, in this pose's own coordinates."""
         cx, cy = self(np.array([[x, y]]))[0]
         return Pose(float(cx), float(cy), self.angle + angle, self.scale * scale)
 
 
 def ellipse(rx: float, ry: float | None = None, n: int = 72) -> Points:
-    """An ellipse, or a circle if `ry` is left out."""
+    """Outline an ellipse, or a circle if `ry` is left out."""
     t = np.linspace(0, 2 * np.pi, n, endpoint=False)
     return np.stack([rx * np.cos(t), (rx if ry is None else ry) * np.sin(t)], axis=1)
 
 
 def rectangle(width: float, height: float, radius: float = 0.0) -> Points:
-    """A rectangle with rounded corners."""
+    """Outline a rectangle with rounded corners."""
     if radius <= 0:
         return np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * (width / 2, height / 2)
     t = np.linspace(0, np.pi / 2, 8)
@@ -55,7 +55,7 @@ def rectangle(width: float, height: float, radius: float = 0.0) -> Points:
 
 
 def blob(rng: np.random.Generator, radius: float, rough: float = 0.25, waves: int = 6, n: int = 72) -> Points:
-    """A closed irregular outline of about `radius`; `rough` is the relative size of its bumps."""
+    """Make a closed irregular outline of about `radius`; `rough` is the relative size of its bumps."""
     t = np.linspace(0, 2 * np.pi, n, endpoint=False)
     k = np.arange(2, 2 + waves)
     amplitude, phase = 1.6 * rng.normal(size=waves) / k, rng.uniform(0, 2 * np.pi, waves)
@@ -65,7 +65,7 @@ def blob(rng: np.random.Generator, radius: float, rough: float = 0.25, waves: in
 
 
 def ribbon(path: Points, width: npt.ArrayLike) -> Points:
-    """The outline of a band along `path` (n, 2); `width` is one number or one a point."""
+    """Outline a band along `path` (n, 2); `width` is one number, or one for each point."""
     step = np.gradient(path, axis=0)
     step /= np.linalg.norm(step, axis=1, keepdims=True) + 1e-12
     side = np.stack([-step[:, 1], step[:, 0]], axis=1) * (np.broadcast_to(width, len(path))[:, None] / 2)
@@ -73,7 +73,7 @@ def ribbon(path: Points, width: npt.ArrayLike) -> Points:
 
 
 def wander(rng: np.random.Generator, length: float, bend: float = 0.4, n: int = 24) -> Points:
-    """A smooth random stroke of about `length`, centred, its start towards -x; `bend` in radians."""
+    """Draw a smooth random stroke of about `length`, centred, its start towards -x; `bend` in radians."""
     t = np.linspace(-1, 1, n)
     heading = bend * (rng.normal() * t + rng.normal() * np.sin(2.5 * t + rng.uniform(0, 6)))
     path = np.cumsum(np.stack([np.cos(heading), np.sin(heading)], axis=1), axis=0) * length / n
@@ -81,6 +81,6 @@ def wander(rng: np.random.Generator, length: float, bend: float = 0.4, n: int = 
 
 
 def jagged(rng: np.random.Generator, length: float, depth: float, n: int = 14) -> Points:
-    """A torn line of `length` along x whose teeth reach about `depth` to either side."""
+    """Draw a torn line of `length` along x whose teeth reach about `depth` to either side."""
     x = np.linspace(-length / 2, length / 2, n)
     return np.stack([x, depth * np.cumsum(rng.normal(size=n)) / np.sqrt(n) + depth * 0.5 * rng.normal(size=n)], axis=1)

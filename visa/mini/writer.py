@@ -59,20 +59,20 @@ class Settings:
             raise ValueError("mini-VisA needs a size of at least 64 pixels and a difficulty above 0.")
 
     def info(self) -> dict[str, Any]:
-        """What `dataset.json` says."""
+        """Return what `dataset.json` says."""
         return {"name": "mini-VisA", "synthetic": True, "generator_version": VERSION, **asdict(self)}
 
     def counts(self, name: str) -> tuple[int, int]:
-        """How many normal and anomalous images an object has."""
+        """Return how many normal and anomalous images an object has."""
         if not self.scale:
             return self.normal, self.anomaly
         normal, anomaly = VISA_COUNTS[name]
         return round(self.scale * normal), round(self.scale * anomaly)
 
     def training_counts(self, split_type: str, name: str) -> tuple[int, int]:
-        """How many of an object's normal and anomalous images train; the rest is for test.
+        """Return how many of an object's normal and anomalous images are for training; the others are for test.
 
-        VisA's own shares, but SMALL_SHARES where numbers of images are given, and at least ten for few-shot training.
+        The shares are VisA's, or SMALL_SHARES where numbers of images are given; few-shot training has at least ten.
         """
         shares = (TRAINING_SHARES if self.scale else SMALL_SHARES)[split_type], TRAINING_SHARES[split_type]
         least = FEW_SHOT_LEAST if split_type == "2cls_fewshot" else 0
@@ -81,7 +81,7 @@ class Settings:
         return normal, 0 if split_type == "1cls" else anomaly
 
     def files(self, name: str, kind: str, index: int) -> tuple[str, str]:
-        """Paths in the root of an image and of its mask, which is empty for a normal image."""
+        """Return the paths in the root of an image and of its mask, "" for a normal image."""
         number = f"{index:0{3 if max(self.counts(name)) < 1000 else 4}d}"  # as in VisA
         mask = f"{name}/Data/Masks/Anomaly/{number}.png" if kind == "Anomaly" else ""
         return f"{name}/Data/Images/{kind}/{number}.JPG", mask
@@ -99,16 +99,16 @@ def write_mini_visa(
     difficulty: float = 1.0,
     scale: float = 0.0,
 ) -> Path:
-    """Render mini-VisA into the folder `root` and return it; at once if it is there with the same settings.
+    """Render mini-VisA into the folder `root` and return it; one that has the same settings is kept.
 
     Every object gets `normal` and `anomaly` images of `size` x `size` pixels, or with a `scale` in (0, 1] that share
     of VisA's own numbers and splits. Pixels and splits depend on `seed` and the other settings, not on `workers`
-    (processes; None: one a core). A greater `difficulty` makes subtler defects.
+    (processes; None: one for each core). A greater `difficulty` makes subtler defects.
 
     Objects that a mini-VisA of the same settings lacks are added to it; one of other settings is replaced. Each object
     appears under its name only when it is whole, and two processes may ask for the same root at the same time.
 
-    Raises ValueError for an unknown object, for counts that leave a split empty, or where `root` is something else.
+    Raises ValueError for an unknown object, for counts that leave a split empty, or where `root` holds something else.
     """
     root, names = Path(root), tuple(dict.fromkeys(objects))
     settings = Settings(normal, anomaly, float(scale), size, seed, float(difficulty))
@@ -129,7 +129,7 @@ def write_mini_visa(
 
 
 def present(root: Path, settings: Settings | None = None) -> list[str]:
-    """Objects of a mini-VisA of these settings, or the usual ones, at `root`; ValueError if something else is there."""
+    """List the objects of a mini-VisA of these, or the usual, settings; ValueError if `root` holds something else."""
     try:
         info = json.loads((root / INFO).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -228,7 +228,7 @@ def write_splits(root: Path, settings: Settings, objects: Sequence[str]) -> None
 
 
 def _split(settings: Settings, split_type: str, name: str) -> list[tuple[str, ...]]:
-    """An object's rows: training before test, normal before anomalous, shuffled as in VisA; but these splits nest."""
+    """Make an object's rows: training before test, normal before anomalous, shuffled as in VisA, but nested."""
     rng = np.random.default_rng([settings.seed, crc32(name.encode())])
     rows: dict[str, list[tuple[str, ...]]] = {"train": [], "test": []}
     training = settings.training_counts(split_type, name)

@@ -1,4 +1,4 @@
-"""What a run left behind, as tables: metrics, files of scores, training curves, run times, provenance."""
+"""What a run left behind: metrics and files of scores as tables, and what made them."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,6 @@ from visa.data.setups import SETUPS
 from visa.errors import check_choice
 from visa.provenance import read_sidecar
 from visa.report.tables import load_metrics
-from visa.runs import pretraining_name
 
 # Below a run: object, pre-training, scope and seed; for a file of scores, setup, detector and draw too.
 _METRICS = "scores/*/*/*/seed*/metrics.csv"
@@ -20,21 +19,21 @@ _FIRST = (*SETUPS, "patchcore", "padim", "unet")  # the case to look at, where t
 
 
 def run_metrics(run: Path, scope: str = "") -> pd.DataFrame:
-    """Read the metrics of a run, one a row (see `load_metrics`), of one scope and of weights from elsewhere.
+    """Read the metrics of a run, a row each (see `load_metrics`), for one scope and for weights from elsewhere.
 
-    `scope` says what pre-trainings saw: `object` the object itself, `all`, or a folder's name. Empty: `object` where
-    the run has such, else its first.
+    `scope` names the images of the pre-training: `object` for the object itself, `all`, or a folder's name. Empty
+    means `object` if the run has it, else the run's first scope.
     """
     return load_metrics(_of_scope(scored_files(run, _METRICS), scope)["file"])
 
 
 def run_scores(run: Path, scope: str = "") -> pd.DataFrame:
-    """Find the scores of single images: the rows of `scored_files` of one scope, as in `run_metrics`."""
+    """Find the files of image scores: the rows of `scored_files` of one scope, as in `run_metrics`."""
     return _of_scope(scored_files(run), scope)
 
 
 def scored_files(run: Path, pattern: str = _SCORES) -> pd.DataFrame:
-    """List the files of scores: a row a `file`, with what it is of; `scope` is `object` for the object itself."""
+    """List the files of scores: a row for each `file`; `scope` is `object` where it names the scored object."""
     rows = []
     for file in sorted(run.glob(pattern)):
         object, pretraining, scope, seed, *of = file.relative_to(run).parts[1:-1]
@@ -46,16 +45,16 @@ def scored_files(run: Path, pattern: str = _SCORES) -> pd.DataFrame:
 
 
 def _of_scope(found: pd.DataFrame, scope: str) -> pd.DataFrame:
-    """Choose the rows of one scope (empty: `object`, else the first), and those of weights from elsewhere."""
+    """Return the rows of one scope (empty: `object`, else the first), and those of weights from elsewhere."""
     scopes = sorted(set(found["scope"]) - {"given"}, key=lambda name: (name != "object", name))
     return found[found["scope"].isin([scope or next(iter(scopes), "given"), "given"])]
 
 
 def pick_case(found: pd.DataFrame, setup: str = "", detector: str = "", object: str = "") -> pd.DataFrame:
-    """Pick the rows of `run_scores` of one setup, detector, object, seed and draw, a row a pre-training.
+    """Pick the rows of `run_scores` of one setup, detector, object, seed and draw: a row for each pre-training.
 
-    What is left empty is chosen: the paper's first setup, a detector with maps, the first object, seed and draw.
-    Raises VisaError for what has no scores. Empty if there are no scores at all.
+    An empty argument takes the paper's first setup, a detector with maps, the first object; seed and draw are the
+    first. Raises VisaError for a choice without scores. The result is empty if there are no scores at all.
     """
     for column, wanted in {"setup": setup, "detector": detector, "object": object}.items():
         if wanted and len(found):
@@ -67,33 +66,8 @@ def pick_case(found: pd.DataFrame, setup: str = "", detector: str = "", object: 
     return found.merge(pd.DataFrame(ranked[:1], columns=columns))
 
 
-def run_curves(run: Path) -> pd.DataFrame:
-    """Read one row a training step: `pretraining`, `scope`, `seed` and the columns of `curves.csv`."""
-    found = [(where, folder / "curves.csv") for where, folder in _pretrainings(run)]
-    tables = [pd.read_csv(file).assign(**where) for where, file in found if file.is_file()]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["pretraining", "scope", "seed"])
-
-
-def run_diagnoses(run: Path) -> pd.DataFrame:
-    """Read one row a pre-training: what held-out images say of z and of the backbone."""
-    rows = [where | json.loads((folder / "diagnosis.json").read_text()) for where, folder in _pretrainings(run)]
-    return pd.DataFrame(rows)
-
-
-def run_stages(run: Path) -> pd.DataFrame:
-    """Read the `seconds` of each stage that `visa run` executed: its notebook, pre-training, object and seed."""
-    rows = []
-    for file in sorted(run.glob("stages/*.json")):
-        stamp = json.loads(file.read_text())
-        p = stamp["parameters"]
-        named = p.get("pretraining") or (pretraining_name(p["method"], p.get("spd", False)) if "method" in p else "")
-        of = (named, p.get("object", ""), p.get("seed", ""))
-        rows.append((stamp["stage"], stamp["notebook"], *of, stamp["seconds"]))
-    return pd.DataFrame(rows, columns=["stage", "notebook", "pretraining", "object", "seed", "seconds"])
-
-
 def run_provenance(run: Path) -> dict[str, Any]:
-    """Read what made the run: data set, settings of each pre-training and scoring, and the distinct machines."""
+    """Read the run's data set, the settings of each pre-training and scoring, and the distinct machines."""
     weights = {"/".join(map(str, where.values())): f / "backbone.safetensors" for where, f in _pretrainings(run)}
     scored = {str(file.parent.relative_to(run / "scores")): file for file in sorted(run.glob(_METRICS))}
     facts, machines = json.loads((run / "run.json").read_text()), []

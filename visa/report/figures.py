@@ -1,4 +1,4 @@
-"""Figures of the notebooks and the book: readable by colour-blind eyes, on a white page and on a dark one."""
+"""Figures of the notebooks and the book, as wide as the book's text, with at most four panels a row."""
 
 from collections.abc import Mapping
 from itertools import product
@@ -18,6 +18,7 @@ from visa.errors import VisaError
 from visa.metrics.intervals import resample
 from visa.report.tables import METRICS, overall, summary_table, title_of
 
+WIDTH = 7.8  # inches: the book shows a figure of this width in its full size
 INK = "#767676"  # contrast of 4 : 1 or better on white and on the book's dark page
 PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#949494")  # seaborn's "colorblind", without its dark
 MARKERS = ("o", "s", "^", "D", "v", "P")  # beside colours, for eyes and printers that tell few apart
@@ -30,7 +31,7 @@ _RATES = np.linspace(0, 1, 101)  # where the bands of curves are drawn
 
 
 def use_style() -> None:
-    """Set the one style of all figures: transparent, grey ink, colour-blind safe, text kept as text in an SVG."""
+    """Set the style of all figures: transparent, grey ink, colours for colour-blind readers, text as text in an SVG."""
     ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color")
     clear = ("figure.facecolor", "axes.facecolor", "savefig.facecolor")
     settings = {
@@ -47,14 +48,14 @@ def use_style() -> None:
 
 
 def plot_curves(curves: pd.DataFrame, smooth: int = 25) -> Figure:
-    """Plot training curves: an axis a term of TERMS, a colour a pre-training, a line a seed.
+    """Plot training curves: an axis for each of TERMS, a colour for each pre-training, a line for each seed.
 
     curves: columns `pretraining`, `seed`, `step`, the terms, and `scope` where there are several; a term that is
     absent, or empty for a pre-training, is left out. Lines are running means over `smooth` steps.
     """
     shown = [t for t in TERMS if t in curves and curves[t].notna().any()]
     columns, rows = min(2, len(shown)), (len(shown) + 1) // 2
-    figure = plt.figure(figsize=(3.8 * columns, 2.5 * rows + 0.4))
+    figure = plt.figure(figsize=(WIDTH * columns / 2, 2.5 * rows + 0.4))
     names = list(curves["pretraining"].unique())
     keys = [c for c in ("pretraining", "seed", "scope") if c in curves]
     for place, term in enumerate(shown, 1):
@@ -82,10 +83,10 @@ def plot_scores(scores: ArrayLike, labels: ArrayLike, axis: Axes, bins: int = 30
 def plot_roc_pr(results: Mapping[str, tuple[ArrayLike, ArrayLike]], resamples: int = 0) -> Figure:
     """Plot ROC and precision-recall curves; `results` maps a name to scores (N,) and labels (N,), 1 for an anomaly.
 
-    With `resamples`, say 500, each curve lies in a band: at every rate, the middle 95 % of the curves of as many
-    bootstrap samples, normal and anomalous images drawn apart. The dotted lines are chance.
+    With `resamples`, say 500, each curve has a band: at every rate, the middle 95 % of the curves of that many
+    bootstrap samples, normal and anomalous images drawn separately. The dotted lines are chance.
     """
-    figure, (roc, pr) = plt.subplots(1, 2, figsize=(8, 3.6))
+    figure, (roc, pr) = plt.subplots(1, 2, figsize=(WIDTH, 3.6))
     for name, (scores, labels) in results.items():
         fpr, tpr, _ = roc_curve(labels, scores)
         precision, recall, _ = precision_recall_curve(labels, scores)
@@ -125,7 +126,7 @@ def _resampled_curves(scores: Floats, positive: NDArray[np.bool_], resamples: in
     return resample(curves, positive, resamples, seed=0)
 
 
-def pick_cases(labels: ArrayLike, image_scores: ArrayLike, n: int = 3) -> dict[str, NDArray[np.int64]]:
+def pick_cases(labels: ArrayLike, image_scores: ArrayLike, n: int = 2) -> dict[str, NDArray[np.int64]]:
     """Pick up to `n` images of each kind by index, the clearest first.
 
     `false alarms`: the normal images with the highest scores; `misses`: the anomalous ones with the lowest; `found`:
@@ -138,18 +139,18 @@ def pick_cases(labels: ArrayLike, image_scores: ArrayLike, n: int = 3) -> dict[s
 
 
 def show_cases(picked: Mapping[str, NDArray[np.int64]], images: ArrayLike, scores: Scores) -> Figure:
-    """Show a row a kind of case: each image with its true mask's outline, and the heat map over it if there is one.
+    """Show a row for each kind of case: images with their masks' outlines, and beside each its heat map if it has one.
 
     images: those of `picked`, kind after kind, (N, 3, H, W) uint8. All heat maps share one scale, from the
-    median of all test pixels (clear) to the highest (light). Titles give the image score, and how many of 100 normal
-    test images score lower.
+    median of all test pixels (clear) to the highest (light). Titles give the image score, and the share of normal
+    test images that score lower.
     """
     pictures, normal = iter(np.moveaxis(np.asarray(images), 1, -1)), scores.image_scores[scores.labels == 0]
     maps = scores.maps
     if maps is not None:
         low, high = float(np.median(maps[:, ::4, ::4])), float(maps.max())  # a median needs no more pixels
     columns, wide = max(map(len, picked.values())), 1 if maps is None else 2
-    size = (1.9 * columns * wide, 2.2 * len(picked))
+    size = (min(1.95 * columns * wide, WIDTH), 2.25 * len(picked))
     figure, axes = plt.subplots(len(picked), columns * wide, figsize=size, squeeze=False)
     for row, (kind, indices) in zip(axes, picked.items(), strict=True):
         row[0].set_ylabel(kind)
@@ -172,7 +173,7 @@ def show_cases(picked: Mapping[str, NDArray[np.int64]], images: ArrayLike, score
 
 
 def plot_overview(metrics: pd.DataFrame, metric: str = "au_pr") -> Figure:
-    """Plot a row a task, a column a setup: mean of the metric for each pre-training, a colour and marker a detector.
+    """Plot the mean metric of each pre-training: a row for each task, a column for each setup, a marker a detector.
 
     Means are over objects, draws and seeds; whiskers are one standard deviation over seeds, of one seed over draws.
     metrics: balanced (see `balanced`), so that means compare like with like.
@@ -183,7 +184,7 @@ def plot_overview(metrics: pd.DataFrame, metric: str = "au_pr") -> Figure:
     levels, setups = (list(dict.fromkeys(summary[c])) for c in ("level", "setup"))
     names = list(metrics["pretraining"].unique())
     looks = {detector: _look(k) for k, detector in enumerate(metrics["detector"].unique())}
-    size = (max(2.6, 0.45 * len(names) + 1.2) * len(setups), 2.5 * len(levels) + 0.9)
+    size = (min(max(2.6, 0.45 * len(names) + 1.2) * len(setups), WIDTH), 2.3 * len(levels) + 1.2)
     figure, axes = plt.subplots(len(levels), len(setups), figsize=size, squeeze=False, sharex=True, sharey="row")
     for row, level in zip(axes, levels, strict=True):
         for axis, setup in zip(row, setups, strict=True):
@@ -197,24 +198,23 @@ def plot_overview(metrics: pd.DataFrame, metric: str = "au_pr") -> Figure:
             axis.set(title=title_of(setup), xlim=(-0.5, len(names) - 0.5))
         row[0].set_ylabel(f"{title_of(level)}\n{METRICS.get(metric, metric)}")
     for axis in axes[-1]:
-        axis.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
+        axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     legend_once(figure)
     return figure
 
 
 def plot_defects(metrics: pd.DataFrame, level: str, metric: str = "au_pr") -> Figure:
-    """Plot the metric of each defect class, one axis a setup and detector: mean and range over seeds.
+    """Plot the metric of each defect class, an axis for each setup and detector: mean and range over seeds.
 
-    metrics: rows of one object, some with a `defect`. The classes that are hardest on average are on top.
-    Raises VisaError if there is no such metric of a single class.
+    metrics: rows of one object, some with a `defect`. The class that is hardest on average is on top.
+    Raises VisaError if no class has such a metric.
     """
     table = _measured(metrics[metrics["defect"] != ""], level, metric)
     classes = list(table.groupby("defect")["value"].mean().sort_values().index)
     names = list(table["pretraining"].unique())
     panels = list(table.groupby(["setup", "detector"], sort=False))
-    columns = min(len(panels), 4)
-    rows = -(-len(panels) // columns)
-    size = (2.6 * columns + 1.5, (0.2 + 0.1 * len(names)) * len(classes) * rows + 1.3)
+    columns, rows = min(len(panels), 3), -(-len(panels) // 3)
+    size = (min(2.6 * columns + 1.5, WIDTH), ((0.15 + 0.07 * len(names)) * len(classes) + 0.9) * rows + 0.5)
     figure, first = plt.figure(figsize=size), None
     for k, ((setup, detector), part) in enumerate(panels):
         axis = figure.add_subplot(rows, columns, k + 1, sharex=first, sharey=first)
@@ -228,7 +228,7 @@ def plot_defects(metrics: pd.DataFrame, level: str, metric: str = "au_pr") -> Fi
                 axis.errorbar(own["mean"], y, xerr=whiskers, label=name, **_look(place))
         axis.set_yticks(range(len(classes)), classes, parse_math=False)  # a class may be called anything, $ included
         axis.tick_params(labelleft=k % columns == 0)
-        axis.set_title(f"{title_of(str(setup))}, {title_of(str(detector))}")
+        axis.set_title(f"{title_of(str(setup))}\n{title_of(str(detector))}")
         axis.set(xlabel=f"{level} {METRICS.get(metric, metric)}", ylim=(len(classes) - 0.5, -0.5))
     legend_once(figure)
     return figure
@@ -248,6 +248,6 @@ def _measured(metrics: pd.DataFrame, level: str, metric: str) -> pd.DataFrame:
 
 
 def legend_once(figure: Figure) -> None:
-    """Draw one legend below the figure for all its axes, each label once."""
+    """Draw one legend for all axes below the figure, each label once, up to four in a row."""
     handles = {label: h for axis in figure.axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=min(len(handles), 4))

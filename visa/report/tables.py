@@ -1,13 +1,12 @@
 """Measured metrics as tables: mean and spread over seeds and draws, paired differences, and the paper's tables.
 
-A table becomes Markdown, LaTeX, HTML or CSV.
+A table becomes Markdown, LaTeX or CSV.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -33,17 +32,12 @@ TITLES = {  # how the paper calls a setup, a level and a detector, in its order
     "patchcore": "PatchCore",
     "unet": "U-Net",
 }
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }}
-table {{ border-collapse: collapse; border-block: 2px solid; white-space: nowrap; margin-block: .5rem; }}
-th, td {{ padding: .2rem .7rem; text-align: left; font-variant-numeric: tabular-nums; }}
-</style>
-<h1>{title}</h1>
-{body}
-"""
+SPREAD = (
+    "Mean ± standard deviation over seeds, over draws where there is one seed; differences are paired, "
+    "with the 95 % t-interval over seeds, over draws where seeds are one or agree."
+)
 _REPEATED = 1e-12  # standard deviation of equal values
+_NUMBER = r"([▲▼] )?\**[+−-]?\d[\d,.]*\**( ?%)?|–?"  # a cell of a column of plain numbers
 _NBSP = "\N{NO-BREAK SPACE}"  # a narrow table breaks between numbers, not inside one
 
 
@@ -88,8 +82,8 @@ def overall(metrics: pd.DataFrame) -> pd.DataFrame:
 def balanced(metrics: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the objects, seeds and draws that every pre-training has: means of them compare alike.
 
-    Each setup and detector is looked at on its own, among the pre-trainings that were scored with it. May be empty:
-    then no object was scored with every pre-training on a common seed.
+    Each setup and detector is compared among the pre-trainings that were scored with it. The result is empty if no
+    object was scored with every pre-training on a common seed.
     """
     parts = [metrics[:0]]
     for _, part in metrics.groupby(["setup", "detector"], sort=False):
@@ -112,8 +106,8 @@ def spd_pairs(names: Iterable[str]) -> dict[str, str]:
 def summary_table(metrics: pd.DataFrame, by: Sequence[str] = GROUP) -> pd.DataFrame:
     """Compute mean and spread for each group of `by`, over all anomalies unless `by` holds `defect`.
 
-    What `by` leaves out is averaged first, for each seed and draw on its own: without `object`, the mean over
-    objects. Draws are averaged next, for each seed. Columns: `mean`; `sd` over the `n` seeds (n - 1; NaN for one);
+    What `by` leaves out is averaged first, in each seed and draw: without `object`, the mean over objects. Draws
+    are averaged next, in each seed. Columns: `mean`; `sd` over the `n` seeds (n - 1; NaN for one);
     `draws`, the least number of a seed; `sd_draws` over the draws of one seed (root mean square over seeds).
     Raises VisaError if a seed or draw lacks an object (or whatever else is left out) that another has.
     """
@@ -123,10 +117,9 @@ def summary_table(metrics: pd.DataFrame, by: Sequence[str] = GROUP) -> pd.DataFr
 def paired_difference(metrics: pd.DataFrame, a: str, b: str, by: Sequence[str] = PAIRED) -> pd.DataFrame:
     """Subtract pre-training `b` from `a`, paired by seed and draw: a `summary_table` with `low` and `high`.
 
-    Draws are averaged for each seed. `low` to `high` is the 95 % t-interval of the mean, over what `over` says:
-    `seeds`, or `draws` where there is one seed, or where all seeds give the same differences, as those of a probe on
-    given weights do. One pair has no interval (NaN, `over` empty). Seeds say how much initial weights and batches
-    matter, draws how much the choice of training images does; neither how another object would fare.
+    Draws are averaged for each seed. `low` to `high` is the 95 % t-interval of the mean over `over`: `seeds`, or
+    `draws` where there is one seed or all seeds give the same differences (a probe on given weights). One pair has no
+    interval (NaN, `over` empty). Seeds vary initial weights and batches, draws the training images, neither the object.
     Pairs that lack one side are left out. Raises VisaError if a pre-training is unknown or no seed (and draw) is
     common to both, and as `summary_table` does for what `by` leaves out.
     """
@@ -188,10 +181,9 @@ def mean_interval(line: "pd.Series[float]") -> str:
 
 
 def lay_out(table: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
-    """Lay a `summary_table` or a `paired_difference` out for reading: `rows` down, levels and metrics across.
+    """Lay out a `summary_table` or a `paired_difference` to be read: `rows` down, levels and metrics across.
 
-    Cells are those of `mean_sd` or `mean_interval`; the least numbers of seeds, and of draws if there are some, stand
-    in front.
+    Cells are those of `mean_sd` or `mean_interval`. The first columns give the least number of seeds, and of draws.
     """
     cell = mean_interval if "low" in table else mean_sd
     table = table[table["metric"].isin(list(METRICS))]
@@ -212,9 +204,10 @@ def _wide(cells: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """Write a pipe table; numbers to three decimals, absent values as an en dash."""
+    """Write a pipe table: numbers to three decimals, columns of numbers at the right, absent values as an en dash."""
     text = table.map(lambda value: f"{value:.3f}" if isinstance(value, float) else str(value)).where(table.notna(), "–")
-    lines = [[str(c) for c in table.columns], ["---"] * table.shape[1], *text.to_numpy().tolist()]
+    rules = ["---:" if cells.str.fullmatch(_NUMBER).all() else "---" for _, cells in text.items()]
+    lines = [[str(c) for c in table.columns], rules, *text.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
@@ -235,82 +228,48 @@ class Table:
     cells: pd.DataFrame
 
 
-def to_html(table: Table) -> str:
-    """Write a table with its caption, in the colours of the page around it."""
-    cells = table.cells.to_html(index=False, border=0, escape=True, justify="left")
-    return f'<figure style="overflow-x:auto"><figcaption>{escape(table.caption)}</figcaption>\n{cells}</figure>'
-
-
-def write_tables(folder: Path, made: Sequence[Table], title: str) -> None:
-    """Write NAME.csv and NAME.tex of each table to `folder`, and index.html with all of them."""
+def write_tables(folder: Path, made: Sequence[Table]) -> None:
+    """Write NAME.csv, whose first column is the data set, and NAME.tex of each table to `folder`."""
     for table in made:
         cells = table.cells.copy()
         cells.insert(0, "dataset", table.dataset)
         write_text(folder / f"{table.name}.csv", cells.to_csv(index=False))
         write_text(folder / f"{table.name}.tex", to_latex(table.cells, table.caption, f"tab:{table.name}"))
-    write_text(folder / "index.html", PAGE.format(title=escape(title), body="\n".join(map(to_html, made))))
 
 
 def paper_tables(metrics: pd.DataFrame, note: str = "") -> list[Table]:
-    """Make two tables a setup, task and metric: each pre-training's metric, and SPD minus its baseline for each pair.
+    """Make a table of each setup, task and metric in the paper's order: AU-PR and AU-ROC over all anomalies.
 
-    Objects down, pre-trainings (pairs) across; the last row is the mean over the objects that every pre-training has
-    (both have). Cells are `mean ± sd` of `summary_table`, `mean [low, high]` of `paired_difference`, of the metrics
-    over all anomalies. Captions name the data set and what the spread is over; `note` ends each.
+    Detectors and objects down; across, the pre-trainings (`mean ± sd` of `summary_table`), then each one with SPD minus
+    its baseline (`mean [low, high]` of `paired_difference`). The last row of a detector is the mean over the objects
+    that every pre-training has (both have). Captions name the data set; `note` ends each.
     """
+    chosen, order = overall(metrics), [*TITLES, *SHOWN]
+    groups = chosen[chosen["metric"].isin(SHOWN)].groupby(["dataset", "setup", "level", "metric"], sort=False)
     made = []
-    for part in _parts(overall(metrics), SHOWN):
-        lines = [_lines(part, "object")]
+    for key, part in sorted(groups, key=lambda g: [order.index(k) if k in order else len(order) for k in g[0][1:]]):
+        dataset, setup, level, metric = map(str, key)
+        rows = [_cells(part, "object")]
         if part["object"].nunique() > 1:
-            lines.append(_lines(part, "").assign(object="mean"))
-        made += _tables(part, pd.concat(lines), note)
+            rows.append(_cells(part, "").assign(object="mean"))
+        cells = pd.concat(rows)
+        cells["detector"] = cells["detector"].map(title_of)
+        columns = sorted(cells["column"].unique(), key=lambda name: (" − " in name, name != "random"))
+        caption = f"{dataset}, {title_of(setup)}, {title_of(level)}: {METRICS[metric]}. {SPREAD} {note}".strip()
+        name = "_".join([setup, title_of(level).split()[-1], metric])
+        made.append(Table(name, caption, dataset, _wide(cells, ["detector", "object"])[columns].reset_index()))
     return made
 
 
-def _parts(metrics: pd.DataFrame, shown: Sequence[str]) -> list[pd.DataFrame]:
-    """Split into the rows of each setup, level and metric, in the order of the paper."""
-    chosen, order = metrics[metrics["metric"].isin(list(shown))], [*TITLES, *shown]
-    groups = chosen.groupby(["setup", "level", "metric"], sort=False)
-    ranked = sorted(groups, key=lambda group: [order.index(k) if k in order else len(order) for k in group[0]])
-    return [part for _, part in ranked]
-
-
-def _lines(part: pd.DataFrame, row: str) -> pd.DataFrame:
-    """Make a line a cell: `detector`, `row` (empty: the mean over objects), the cell, and what its spread is over."""
+def _cells(part: pd.DataFrame, row: str) -> pd.DataFrame:
+    """Write the cells of one setup, level and metric: `detector`, `row` (empty: the mean over objects), `column`."""
     keys = ["detector", *filter(None, [row])]
     means = summary_table(part if row else balanced(part), [*keys, "pretraining"])
-    text = [mean_sd(line) for _, line in means.iterrows()]
-    over = np.select([means["n"] > 1, means["draws"] > 1], ["seeds", "draws"], "")
-    found = [means.assign(column=means["pretraining"], text=text, pair=False, over=over)]
+    found = [means.assign(column=means["pretraining"], text=[mean_sd(line) for _, line in means.iterrows()])]
     for name, base in spd_pairs(part["pretraining"].unique()).items():
         two = part[part["pretraining"].isin([name, base])]
         with suppress(VisaError):  # no object, seed and draw in common: nothing to show
             table = paired_difference(two if row else balanced(two), name, base, keys)
             text = [mean_interval(line) for _, line in table.iterrows()]
-            found.append(table.assign(column=f"{name} − {base}", text=text, pair=True))
-    return pd.concat(found)[[*keys, "column", "pair", "text", "n", "draws", "over"]]
-
-
-def _tables(part: pd.DataFrame, lines: pd.DataFrame, note: str) -> list[Table]:
-    """Make the table of metrics, and the table of differences if there are any."""
-    dataset, setup, level, metric = (str(part[c].iloc[0]) for c in ("dataset", "setup", "level", "metric"))
-    title = f"{dataset}, {title_of(setup)}, {title_of(level)}: {METRICS[metric]}"
-    name = "_".join([setup, title_of(level).split()[-1], metric])
-    made = []
-    for pair, cells in lines.groupby("pair"):
-        over = []
-        for kind, column in (("seeds", "n"), ("draws", "draws")):
-            own = cells[cells["over"] == kind]
-            averaged = " (each the mean of its draws)" if (own["draws"] > 1).any() else ""
-            if len(own):
-                counts = sorted({int(own[column].min()), int(own[column].max())})
-                why = averaged if kind == "seeds" else " where seeds are one or agree"
-                over.append(f" over {' to '.join(map(str, counts))} {kind}{why}")
-        spread = ",".join(over) or " (none here: seeds are one or agree)"
-        what = "SPD minus its baseline, paired, with the 95 % t-interval" if pair else "mean ± standard deviation"
-        caption = f"{title}, {what}{spread}. {note}".strip()
-        columns = sorted(cells["column"].unique(), key=lambda column: column != "random")  # the untrained network first
-        laid_out = _wide(cells, ["detector", "object"])[columns].reset_index()
-        laid_out["detector"] = [title_of(d) for d in laid_out["detector"]]
-        made.append(Table(name + "_difference" * bool(pair), caption, dataset, laid_out))
-    return made
+            found.append(table.assign(column=f"{name} − {base}", text=text))
+    return pd.concat(found)[[*keys, "column", "text"]]

@@ -33,7 +33,7 @@ from visa.report.collect import scored_files
 from visa.report.figures import HEAT
 from visa.report.tables import TITLES
 
-VERSION = 1  # of records and pictures: raise it when the same scores give others, and they are made anew
+VERSION = 2  # of records and pictures: raise it when the same scores give others, and they are made anew
 PAGE = Path(__file__).parent / "page"
 LEVELS = 256
 SIDE = 320  # long side of the small pictures, in pixels
@@ -79,7 +79,7 @@ def _build(run: Path, source: Source, folder: Path) -> None:
         scorings = [{"model": models.index(_model(s)), **_scoring(s, records[s.file])} for s in several]
         name = f"parts/{digest([object, setup])}.js"
         write_text(folder / name, script(name, {"images": images, "scorings": scorings}))
-        chosen = [[s["model"], s["detector"]] for s in scorings]
+        chosen = [[s["model"], s["detector"], s["metrics"]["image"]["auroc"]] for s in scorings]
         parts.append({"object": object, "setup": setup, "file": name, "scored": chosen})
     named = [dict(zip(("pretraining", "scope", "seed"), model, strict=True)) for model in models]
     for file in PAGE.iterdir():
@@ -90,8 +90,7 @@ def _build(run: Path, source: Source, folder: Path) -> None:
         "synthetic": source.synthetic,
         "version": visa.__version__,
         "size": EVALUATION_SIZE,
-        "setups": TITLES,
-        "detectors": TITLES,
+        "titles": TITLES,
         "heat": (mpl.colormaps[HEAT](np.arange(LEVELS), bytes=True)[:, :3]).ravel().tolist(),
     }
     write_text(folder / "index.js", script("index.js", {"about": about, "parts": parts, "models": named}))
@@ -116,7 +115,7 @@ def _scoring(scored: Any, record: dict[str, Any]) -> dict[str, Any]:
     return {
         "detector": scored.detector,
         "scores": record["image_scores"],
-        **{name: record[name] for name in ("au_pr", "maps", "folder")},
+        **{name: record[name] for name in ("metrics", "maps", "folder")},
         "made": made | {"commit": (sidecar.get("machine") or {}).get("commit") or ""},
     }
 
@@ -149,7 +148,7 @@ def read_record(file: Path, below: Path) -> dict[str, Any]:
     Its keys: `paths`, `labels`, `known`; `image_scores` with the fewest digits that tell float32 values apart;
     `maps`, None or `low` and `step`: level k holds the scores from low + k * step up to the next; `positives` and
     `negatives`: the pixels of either kind in each level, of the images whose mask is known; `middle`: the level of the
-    median pixel; `masks`: a PNG as a data address for each image with a known, not empty mask; `au_pr` of images and
+    median pixel; `masks`: a PNG as a data address for each image with a known, not empty mask; `metrics` of images and
     pixels, the latter from levels; `folder`: where the maps lie, one `<index of the image>.js` each.
     Raises VisaError for a file that holds no scores, and for maps that are not finite.
     """
@@ -167,7 +166,7 @@ def read_record(file: Path, below: Path) -> dict[str, Any]:
         "folder": f"{below.name}/{folder.name}",
         "maps": None,
         "masks": {},
-        "au_pr": {"image": image_metrics(scores.image_scores, scores.labels)["au_pr"]},
+        "metrics": {"image": image_metrics(scores.image_scores, scores.labels)},
     }
     if scores.maps is not None and scores.masks is not None:
         _add_maps(record, scores.maps, scores.masks, folder)
@@ -190,7 +189,7 @@ def _add_maps(record: dict[str, Any], maps: NDArray[np.float32], masks: NDArray[
     record["masks"] = {p: _png(mask * 255) for p, mask in zip(record["paths"], masks, strict=True) if mask.any()}
     if negatives.any() and positives.any():
         found = curve_metrics(steps_of_groups(positives[::-1], negatives[::-1]))
-        record["au_pr"]["pixel"] = float(found["au_pr"])
+        record["metrics"]["pixel"] = {name: float(value) for name, value in found.items()}
 
 
 def scale_of(maps: NDArray[np.float32]) -> tuple[float, float]:

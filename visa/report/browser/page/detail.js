@@ -7,9 +7,12 @@ visaBrowser.detail = (() => {
   let current = null;
   let shown = [];
   let state = () => ({ sides: 1, look: {} });
+  let tell = () => {};
 
-  function make(currentState) {
+  /** `currentState()` gives sides and look; `changed()` is called when another case is shown, or none. */
+  function make(currentState, changed) {
     state = currentState;
+    tell = changed;
     const dialog = find("detail");
     find("close").addEventListener("click", () => dialog.close());
     find("previous").addEventListener("click", () => move(-1));
@@ -21,6 +24,7 @@ visaBrowser.detail = (() => {
     dialog.addEventListener("close", () => {
       visaBrowser.gallery.focus(current);
       current = null;
+      tell();
     });
   }
 
@@ -31,6 +35,7 @@ visaBrowser.detail = (() => {
     find("detail-views").replaceChildren();
     update();
     if (!find("detail").open) find("detail").showModal();
+    tell();
   }
 
   function move(step) {
@@ -60,5 +65,5 @@ visaBrowser.detail = (() => {
     for (const [id, step] of [["previous", -1], ["next", 1]]) find(id).disabled = !visaBrowser.gallery.neighbour(current, step);
   }
 
-  return { make, open, update, fade };
+  return { make, open, update, fade, close: () => find("detail").close(), name: () => current?.name };
 })();

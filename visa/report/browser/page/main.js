@@ -1,7 +1,11 @@
 "use strict";
-// Controls hold the state of the page: they are read, and what depends on them is shown anew.
+// Controls hold the state of the page: they are read, and what depends on them is shown anew. The address follows.
 (async () => {
-  const { cases, panel, gallery, detail } = visaBrowser;
+  const { address, cases, panel, gallery, detail } = visaBrowser;
+  const CONTROLS = { // by their names in the address
+    object: "object", setup: "setup", detector: "detector", A: "model0", B: "model1", defect: "defect", decision: "error",
+    sort: "order", direction: "direction", show: "mode", opacity: "fade",
+  };
   const find = (id) => document.getElementById(id);
   const value = (id) => find(id).value;
   const index = await visaBrowser.load("index.js").catch(fail);
@@ -13,9 +17,8 @@
   introduce();
   panel.make(find("sides"), moved);
   gallery.make(find("gallery"), detail.open);
-  detail.make(() => ({ sides: sides(), look: look() }));
-  fill("object", [...(objects().length > 1 ? [["", "all objects"]] : []), ...objects().map((name) => [name, name])], objects()[0]);
-  for (const id of ["object", "setup", "detector", "model0", "model1"]) find(id).addEventListener("change", choose);
+  detail.make(() => ({ sides: sides(), look: look() }), remember);
+  for (const id of ["object", "setup", "detector", "model0", "model1"]) find(id).addEventListener("change", () => choose());
   for (const id of ["order", "direction", "defect", "error"]) find(id).addEventListener("change", arrange);
   for (const id of ["mode", "truth"]) find(id).addEventListener("change", paint);
   find("fade").addEventListener("input", fade);
@@ -23,9 +26,34 @@
   document.addEventListener("keydown", shortcut);
   find("ask").addEventListener("click", () => find("help").showModal());
   find("help-close").addEventListener("click", () => find("help").close());
-  fade();
-  await choose();
+  window.addEventListener("hashchange", restore);
+  await restore();
   document.body.dataset.ready = "yes";
+
+  /** Show what the address says; what it leaves out or what is not there any more is as at the opening. */
+  async function restore() {
+    const asked = address.read();
+    const opening = !["", ...objects()].includes(asked.object);
+    for (const id of ["direction", "mode", "fade"]) reset(find(id), asked[nameOf(id)]);
+    find("truth").checked = asked.outline !== "no";
+    fade();
+    if (!(await choose(opening ? { decision: "differ" } : asked))) return;
+    if (opening && !find("gallery").children.length) put("error", "all");
+    const one = allCases().find(({ name }) => name === asked.image);
+    if (one) detail.open(one);
+    else detail.close();
+  }
+
+  /** The state under its names in an address; thresholds that are at the best F1 are left out. */
+  function state() {
+    const chosen = Object.fromEntries(Object.entries(CONTROLS).map(([name, id]) => [name, value(id)]));
+    const image = detail.name();
+    return { ...chosen, outline: find("truth").checked ? "yes" : "no", ...panel.thresholds(), ...(image && { image }) };
+  }
+
+  function remember() {
+    address.write(find("link"), state);
+  }
 
   function objects() {
     return [...new Set(index.parts.map((part) => part.object))];
@@ -39,41 +67,50 @@
     return { mode: value("mode"), truth: find("truth").checked };
   }
 
-  /** Fill the choices that depend on each other, load what is chosen, and show it. */
-  async function choose() {
+  /** Fill the choices that depend on each other, load what is chosen, and show it; as `fill` chooses. */
+  async function choose(asked) {
     const mine = (turn += 1);
+    const best = (entries) => address.best(entries, index.models);
+    const titled = (name) => [name, index.about.titles[name] ?? name];
+    const all = objects();
+    fill("object", [...(all.length > 1 ? [["", "all objects"]] : []), ...all.map((name) => [name, name])], asked, best(index.parts).object);
     let entries = index.parts.filter((part) => !value("object") || part.object === value("object"));
-    fill("setup", distinct(entries.map((part) => part.setup)).map((name) => [name, index.about.setups[name] ?? name]));
+    fill("setup", distinct(entries.map((part) => part.setup)).map(titled), asked, best(entries).setup);
     entries = entries.filter((part) => part.setup === value("setup"));
-    const scored = entries.flatMap((part) => part.scored);
-    const detectors = distinct(scored.map(([, detector]) => detector));
-    fill("detector", detectors.map((name) => [name, index.about.detectors[name] ?? name]), detectors.find((d) => d === "patchcore"));
-    const models = distinct(scored.filter(([, d]) => d === value("detector")).map(([model]) => model)).sort((a, b) => a - b);
-    fill("model0", models.map((model) => [model, modelName(model)]), models.at(-1));
-    fill("model1", [["", "none"], ...models.map((model) => [model, modelName(model)])], "");
+    fill("detector", distinct(entries.flatMap((part) => part.scored.map(([, d]) => d))).map(titled), asked, best(entries).detector);
+    const scored = entries.map((part) => ({ ...part, scored: part.scored.filter(([, d]) => d === value("detector")) }));
+    const numbers = distinct(scored.flatMap((part) => part.scored.map(([model]) => model))).sort((a, b) => a - b);
+    const models = numbers.map((model) => [address.keyOf(index.models[model]), modelName(model)]);
+    fill("model0", models, asked, best(scored).A);
+    fill("model1", [["", "none"], ...models], asked, value("model0") === best(scored).A ? best(scored).B : "");
     const found = await Promise.all(entries.map(cases.partOf)).catch(fail);
-    if (!found || mine !== turn) return;
+    if (!found || mine !== turn) return false;
     parts = found;
     for (const part of parts) part.chosen = [0, 1].map((side) => chosenOf(part, value(`model${side}`)));
-    fillFilters();
-    panel.show(parts, [0, 1].map((side) => value(`model${side}`) && modelName(value(`model${side}`))));
+    fillFilters(asked);
+    const names = new Map([["", ""], ...models]);
+    panel.show(parts, [0, 1].map((side) => names.get(value(`model${side}`))), asked);
     tellOrigin();
     arrange();
     paint();
+    return true;
   }
 
-  function chosenOf(part, model) {
-    return part.scorings.find((s) => model !== "" && s.model === Number(model) && s.detector === value("detector"));
+  function chosenOf(part, key) {
+    return part.scorings.find((s) => address.keyOf(index.models[s.model]) === key && s.detector === value("detector"));
   }
 
-  function fillFilters() {
-    const all = parts.flatMap((part) => part.cases);
-    const names = distinct(all.flatMap((one) => one.defects)).sort();
-    fill("defect", [["all", "all"], ["normal", "normal"], ["anomalous", "anomalous"], ...names.map((n) => [`class ${n}`, n])]);
+  function allCases() {
+    return parts.flatMap((part) => part.cases);
+  }
+
+  function fillFilters(asked) {
+    const names = distinct(allCases().flatMap((one) => one.defects)).sort();
+    fill("defect", [["all", "all"], ["normal", "normal"], ["anomalous", "anomalous"], ...names.map((n) => [`class ${n}`, n])], asked);
     const two = sides() === 2;
     const named = (choices, hidden) => Object.entries(choices).filter(([key]) => two || !hidden.includes(key)).map(([key, [name]]) => [key, name]);
-    fill("error", named(cases.FILTERS, ["differ"]));
-    fill("order", named(cases.ORDERS, ["score1", "ranks"]));
+    fill("error", named(cases.FILTERS, ["differ"]), asked);
+    fill("order", named(cases.ORDERS, ["score1", "ranks"]), asked);
   }
 
   function moved(kind) {
@@ -89,30 +126,35 @@
 
   function arrange() {
     const chosen = { defect: value("defect"), error: value("error"), order: value("order"), direction: Number(value("direction")) };
-    const all = parts.flatMap((part) => part.cases);
     document.body.classList.toggle("two", sides() === 2);
-    gallery.arrange(cases.selected(all, chosen), sides());
+    gallery.arrange(cases.selected(allCases(), chosen), sides());
     detail.update();
     count();
   }
 
+  /** Tell how many images are shown and what each side makes of all; the state has changed. */
   function count() {
-    const all = parts.flatMap((part) => part.cases);
-    const said = all.map((one) => cases.judged(one, 0)?.verdict);
-    const of = (verdict) => said.filter((s) => s === verdict).length;
-    const shown = find("gallery").children.length;
-    find("count").textContent = `${shown} of ${all.length} images · A: ${of("missed")} missed, ${of("false alarm")} false alarms`;
+    const all = allCases();
+    const errors = [0, 1].slice(0, sides()).map((side) => {
+      const said = all.map((one) => cases.judged(one, side)?.verdict);
+      const of = (verdict) => said.filter((s) => s === verdict).length;
+      return ` · ${"AB"[side]}: ${of("missed")} missed, ${of("false alarm")} false alarms`;
+    });
+    find("count").textContent = `${find("gallery").children.length} of ${all.length} images${errors.join("")}`;
+    remember();
   }
 
   function paint() {
     find("legend").hidden = value("mode") !== "decisions";
     gallery.paint(look());
     detail.update();
+    remember();
   }
 
   function fade() {
     gallery.fade(Number(value("fade")) / 100);
     detail.fade(Number(value("fade")) / 100);
+    remember();
   }
 
   function shortcut(event) {
@@ -152,12 +194,22 @@
     find(id).dispatchEvent(new Event(event));
   }
 
-  /** Options of a select; what was chosen stays chosen if it is still there, else `first` is. */
-  function fill(id, options, first = options[0]?.[0]) {
-    const before = find(id).length ? value(id) : undefined;
+  /** Options of a select. It gets what is asked (nothing asked: what it had) or, if that is not there, `otherwise`. */
+  function fill(id, options, asked, otherwise = options[0][0]) {
+    const wanted = asked ? asked[nameOf(id)] : value(id);
     find(id).replaceChildren(...options.map(([key, name]) => new Option(name, key)));
-    const kept = options.some(([key]) => String(key) === before);
-    find(id).value = kept ? before : first ?? options[0][0];
+    find(id).value = options.some(([key]) => key === wanted) ? wanted : otherwise;
+  }
+
+  /** Give a control of fixed choices what is asked, or what it has at first. */
+  function reset(control, asked) {
+    const initial = control.defaultValue ?? control.options[0].value;
+    control.value = asked ?? initial;
+    if (control.value !== asked) control.value = initial;
+  }
+
+  function nameOf(id) {
+    return Object.keys(CONTROLS).find((name) => CONTROLS[name] === id);
   }
 
   function distinct(values) {

@@ -1,17 +1,18 @@
 "use strict";
-// The two sides' thresholds: histogram, slider, decisions and figures, of images and of pixels.
+// The two sides' thresholds: histogram, slider and decisions, of images and of pixels; and the metrics of both sides.
 visaBrowser.panel = (() => {
   const { countsAt, bestThreshold, nextThreshold, ratios, sum } = visaBrowser.figures;
   const STEPS = 1000; // of the slider over image scores; its last is above all
   const BARS = 50;
+  const KINDS = ["image", "pixel"];
   const sides = [];
 
   /** Make both sides; `moved(kind)` is called after a threshold has moved, "image" or "pixel". */
   function make(place, moved) {
     for (const name of ["A", "B"]) {
       const root = document.getElementById("side").content.cloneNode(true).firstElementChild;
-      const side = { name, root, scorings: [] };
-      for (const kind of ["image", "pixel"]) wire(side, kind, moved);
+      const side = { name, root, scorings: [], rows: {} };
+      for (const kind of KINDS) wire(side, kind, moved);
       sides.push(side);
       place.append(root);
     }
@@ -19,6 +20,9 @@ visaBrowser.panel = (() => {
 
   function wire(side, kind, moved) {
     const box = boxOf(side, kind);
+    side.rows[kind] = document.getElementById("row").content.cloneNode(true).firstElementChild;
+    side.rows[kind].firstElementChild.textContent = side.name;
+    document.querySelector(`#summary .${kind} tbody`).append(side.rows[kind]);
     const slider = box.querySelector("input");
     slider.setAttribute("aria-label", `${kind === "image" ? "Image" : "Pixel"} threshold of ${side.name}`);
     slider.addEventListener("input", () => set(side, kind, fromSlider(side.scorings[0], kind, Number(slider.value)), moved));
@@ -45,8 +49,8 @@ visaBrowser.panel = (() => {
     moved(kind);
   }
 
-  /** Show what the parts' chosen scorings say; titles[side] is "" for a side that is not in use. */
-  function show(parts, titles) {
+  /** Show what the parts' chosen scorings say; titles[side] is "" for a side that is not in use. asked: `thresholds`. */
+  function show(parts, titles, asked) {
     sides.forEach((side, s) => {
       side.root.hidden = !titles[s];
       side.scorings = parts.map((part) => part.chosen[s]).filter(Boolean);
@@ -54,18 +58,42 @@ visaBrowser.panel = (() => {
       const note = side.root.querySelector(".none");
       note.hidden = side.scorings.length > 0;
       note.textContent = "Not scored: choose another detector, setup or pre-training.";
-      for (const kind of ["image", "pixel"]) {
+      for (const kind of KINDS) {
         const box = boxOf(side, kind);
         box.hidden = !side.scorings.length || !side.scorings.every((scoring) => scoring.curves[kind]);
         box.classList.toggle("several", side.scorings.length > 1);
+        side.rows[kind].hidden = side.root.hidden || box.hidden;
+        if (asked && !box.hidden) restore(side, kind, Number.parseFloat(asked[`${kind}${side.name}`]));
       }
     });
+    for (const kind of KINDS) document.querySelector(`#summary .${kind}`).hidden = sides.every((side) => side.rows[kind].hidden);
     update();
+  }
+
+  /** Set a threshold as an address gives it; without one, and for several objects, to the best F1. */
+  function restore(side, kind, threshold) {
+    for (const { curves, thresholds } of side.scorings) {
+      const asked = side.scorings.length === 1 && !Number.isNaN(threshold);
+      const inside = kind === "pixel" ? Math.min(256, Math.max(0, Math.round(threshold))) : Math.max(curves.image.levels.at(-1), threshold);
+      thresholds[kind] = asked ? inside : bestThreshold(curves[kind]);
+    }
+  }
+
+  /** The thresholds that are not at the best F1, by their names in an address. */
+  function thresholds() {
+    const found = {};
+    for (const { name, root, scorings: [scoring, ...others] } of sides) {
+      for (const kind of KINDS) {
+        if (root.hidden || others.length || !scoring?.curves[kind]) continue;
+        if (scoring.thresholds[kind] !== bestThreshold(scoring.curves[kind])) found[`${kind}${name}`] = scoring.thresholds[kind];
+      }
+    }
+    return found;
   }
 
   function update() {
     for (const side of sides.filter((s) => !s.root.hidden)) {
-      for (const kind of ["image", "pixel"]) if (!boxOf(side, kind).hidden) updateBox(side, kind);
+      for (const kind of KINDS) if (!boxOf(side, kind).hidden) updateBox(side, kind);
     }
   }
 
@@ -74,9 +102,9 @@ visaBrowser.panel = (() => {
     const counts = sum(side.scorings.map((scoring) => countsAt(scoring.curves[kind], scoring.thresholds[kind])));
     const share = ratios(counts);
     const one = side.scorings.length === 1 ? side.scorings[0] : null;
-    for (const cell of box.querySelectorAll("[data-figure]")) {
-      const name = cell.dataset.figure;
-      cell.textContent = name in counts ? counts[name].toLocaleString("en") : fixed({ ...share, au_pr: one?.au_pr[kind] }[name]);
+    for (const cell of box.querySelectorAll("[data-figure]")) cell.textContent = counts[cell.dataset.figure].toLocaleString("en");
+    for (const cell of side.rows[kind].querySelectorAll("[data-figure]")) {
+      cell.textContent = fixed({ ...one?.metrics[kind], ...share }[cell.dataset.figure]);
     }
     box.querySelector("output").textContent = one ? textOf(one, kind) : "each object's own";
     if (one) showThreshold(box, one, kind);
@@ -165,5 +193,5 @@ visaBrowser.panel = (() => {
     return side.root.querySelector(`.threshold.${kind}`);
   }
 
-  return { make, show, update, step: (s, kind, by, moved) => step(sides[s], kind, by, moved) };
+  return { make, show, update, thresholds, step: (s, kind, by, moved) => step(sides[s], kind, by, moved) };
 })();

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from visa.errors import VisaError
-from visa.report.tables import paired_difference
+from visa.report.tables import paired_difference, summary_table
 
 OUTCOMES = {  # set-up, detector and level: all are of AU-PR, the paper's primary metric
     "probe, 5-shot": ("2cls_5shot", "probe", "image"),
@@ -30,6 +30,11 @@ CONTROLS = {  # an arm to the one that differs from it in one thing alone
     "supervised": "given",
     "supervised + SPD": "supervised",
 }
+GATES = {  # columns of the facts: what they are, and the gate of visa.pretrain.diagnose
+    "base_gain": ("base loss", 0.25),
+    "spread": ("spread", 0.5),
+    "term": ("SPD term", 0.75),
+}
 PRIMARY = (("SPD classifier", "probe, 10-shot"), ("SimSiam + SPD", "probe, 10-shot"))  # arms and outcomes
 
 
@@ -39,8 +44,7 @@ def differences(metrics: pd.DataFrame) -> pd.DataFrame:
     Columns are those of `paired_difference`, with the 95 % interval, and `arm`, `control`, `outcome`, and `p` over
     seeds. The given weights, measured once, are the control of every seed. Raises VisaError if no arm has its control.
     """
-    chosen = pd.MultiIndex.from_frame(metrics[["setup", "detector", "level"]]).isin(list(OUTCOMES.values()))
-    metrics = metrics[chosen & (metrics["metric"] == "au_pr")]
+    metrics = with_outcome(metrics)
     given, seeds = metrics[metrics["pretraining"] == "given"], sorted(set(metrics["seed"]))
     metrics = pd.concat([metrics[metrics["pretraining"] != "given"], *(given.assign(seed=seed) for seed in seeds)])
     measured = set(metrics["pretraining"])
@@ -51,12 +55,18 @@ def differences(metrics: pd.DataFrame) -> pd.DataFrame:
     ]
     if not parts:
         raise VisaError("no arm of the protocol is measured beside its control: measure both.")
-    table = pd.concat(parts, ignore_index=True)
+    table = with_outcome(pd.concat(parts, ignore_index=True))
     error = table["sd"] / table["n"] ** 0.5
-    names = {key: name for name, key in OUTCOMES.items()}
-    outcome = [names[key] for key in zip(table["setup"], table["detector"], table["level"], strict=True)]
     p = 2 * stats.t.sf((table["mean"] / error).abs(), table["n"] - 1)
-    return table.assign(outcome=outcome, p=np.where(table["n"] > 1, p, np.nan))
+    return table.assign(p=np.where(table["n"] > 1, p, np.nan))
+
+
+def with_outcome(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that are an outcome of the protocol, named in the column `outcome`."""
+    names = {(*key, "au_pr"): name for name, key in OUTCOMES.items()}
+    keys = metrics[["setup", "detector", "level", "metric"]].itertuples(index=False, name=None)
+    named = metrics.assign(outcome=pd.Series([names.get(key) for key in keys], metrics.index, dtype=object))
+    return named[named["outcome"].notna()]
 
 
 def points(line: "pd.Series[float]") -> str:
@@ -74,28 +84,60 @@ def differences_table(table: pd.DataFrame) -> pd.DataFrame:
     return wide.rename_axis(columns=None).reset_index()
 
 
+def au_pr_table(metrics: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Lay out the mean AU-PR of one object in points: arms down (`weights`), outcomes across.
+
+    The best of an outcome is bold; ▲ or ▼ stands where the arm's difference to its control (`table`, see `differences`)
+    has an interval without 0.
+    """
+    means = summary_table(with_outcome(metrics), ["pretraining", "outcome"])
+    wide = means.pivot(index="pretraining", columns="outcome", values="mean")
+    arms = [arm for arm in ("given", *CONTROLS) if arm in wide.index]
+    wide = 100 * wide.reindex(arms)[[name for name in OUTCOMES if name in wide]]
+    cells = wide.map("{:.1f}".format).mask(wide.isna(), "–")
+    cells = cells.mask(wide == wide.max(), "**" + cells + "**")
+    for _, line in table.iterrows():
+        mark = "▲ " * bool(line["low"] > 0) + "▼ " * bool(line["high"] < 0)
+        cells.loc[line["arm"], line["outcome"]] = mark + cells.loc[line["arm"], line["outcome"]]
+    return cells.rename_axis(index="weights", columns=None).reset_index()
+
+
 def sentences(table: pd.DataFrame, facts: pd.DataFrame) -> Iterator[str]:
     """One sentence a primary comparison of an object: supported, refuted or not decided, by Holm's correction.
 
-    facts: columns `object`, `pretraining` and `learned`, a row an arm and seed.
+    facts: a row an arm and seed, with columns `object`, `pretraining`, `learned` and those of GATES.
     """
     for object, of_object in table.groupby("object", sort=False):
         rows = {(line["arm"], line["outcome"]): line for _, line in of_object.iterrows()}
         measured = [rows[key] for key in PRIMARY if key in rows]
         for arm, outcome in (key for key in PRIMARY if key not in rows):
-            yield f"{object}: whether {arm} helps is not measured ({outcome}): too few images, or no such arm."
+            yield f"{object}: not measured. {arm} ({outcome}): too few images, or no such arm."
         ordered = sorted(_p(line) for line in measured)
         for line in measured:
             rank = ordered.index(_p(line))
             held = all(p * (len(ordered) - i) < 0.05 for i, p in enumerate(ordered[: rank + 1]))
             verdict = "not decided" if not held else "supported" if line["mean"] > 0 else "refuted"
-            of_arm = (facts["object"] == object) & (facts["pretraining"] == line["arm"])
-            learned = facts.loc[of_arm, "learned"].astype(float)
-            told = f"{int(learned.sum())} of {len(learned)} trainings learned"
-            if learned.mean() < 0.5:
-                told += ", so that this says nothing of SPD"
-            claim = f"{line['arm']} helps against {line['control']} ({line['outcome']}, AU-PR)"
-            yield f"{object}: {claim}: {verdict}; {points(line)} points, {told}."
+            measured_by = f"{points(line)} points of AU-PR ({line['outcome']}; p = {_p(line):.2g}, {line['n']} seeds)"
+            told = training_told(facts[(facts["object"] == object) & (facts["pretraining"] == line["arm"])])
+            yield f"{object}: {verdict}. {line['arm']} against {line['control']}: {measured_by}; {told}."
+
+
+def training_told(facts: pd.DataFrame) -> str:
+    """Say how many trainings of an arm learned, and which gates the others missed."""
+    learned = facts["learned"].astype(float)
+    told = f"{int(learned.sum())} of {len(learned)} trainings learned"
+    missed = {
+        what: int((facts[name].astype(float) < gate).sum()) for name, (what, gate) in GATES.items() if name in facts
+    }
+    if any(missed.values()):
+        told += f" ({', '.join(f'{what} below its gate in {n}' for what, n in missed.items() if n)})"
+    return told + ", so that this says nothing of SPD" * bool(learned.mean() < 0.5)
+
+
+def not_learned(facts: pd.DataFrame) -> set[str]:
+    """The arms of one object of which fewer than half of the trainings learned."""
+    share = facts[facts["pretraining"] != "given"].astype({"learned": float}).groupby("pretraining")["learned"].mean()
+    return set(share[share < 0.5].index)
 
 
 def _p(line: "pd.Series[float]") -> float:
