@@ -157,13 +157,9 @@ def _pretrain_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
 
 
 def _parameters(notebook: str, values: Settings) -> Settings:
-    own, rest = {}, []
-    for name, value in values.items():
-        if name in _PARAMETERS[notebook]:
-            own[name] = value
-        else:
-            rest.append(f"{name}={value}")
-    return {**own, "set": ",".join(rest)} if rest else own
+    own = {name: value for name, value in values.items() if name in _PARAMETERS[notebook]}
+    rest = ",".join(f"{name}={value}" for name, value in values.items() if name not in own)
+    return {**own, "set": rest} if rest else own
 
 
 def _shared_scope(matrix: Matrix) -> str:
