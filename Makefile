@@ -3,7 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Options of `visa run`; see `visa run --help`. Two stages side by side take little more than half the time.
-RUN ?= --scope all --pretrain epochs=8 --workers 2
+# Of mini-VisA two objects, each pre-trained on its own images; of data at hand all objects, pre-trained together.
+ifdef VISA_ROOT
+RUN ?= --scope all --workers 2
+else
+RUN ?= --objects pcb1,fryum --workers 2
+endif
 # Processes that run the tests.
 JOBS ?= 2
 # TORCH=cpu installs PyTorch without CUDA, several GB less (TORCH=cu126, ...: that CUDA): uv knows where it lies.

@@ -29,10 +29,12 @@ def test_the_plan_pairs_pretrainings_by_seed_and_shares_what_serves_all(mini_roo
 
 def test_a_folder_of_images_serves_all_objects(mini_root, tmp_path):
     (tmp_path / "photos").mkdir()
-    matrix = Matrix(["pcb1", "fryum"], ["simsiam"], pretrain={"pretrain_root": str(tmp_path / "photos")})
+    chosen = {"pretrain_root": str(tmp_path / "photos"), "image_size": 32, "steps": 5, "eta": 0.5}
+    matrix = Matrix(["pcb1", "fryum"], ["simsiam"], pretrain=chosen)
     stages = plan(open_source(str(mini_root)), Run(tmp_path / "run"), matrix)
     (pretrained,) = (s for s in stages if s.notebook == "03_pretrain")
     assert pretrained.outputs[0].parent == tmp_path / "run/pretrain/simsiam/photos/seed0"
+    assert (pretrained.parameters["set"], pretrained.parameters["steps"]) == ("image_size=32,eta=0.5", 5)
     scored = [s for s in stages if s.notebook == "04_score"]
     assert len(scored) == 2 and all(s.parameters["scope"] == "photos" for s in scored)
 
@@ -124,7 +126,7 @@ def called(mini_root, tmp_path, monkeypatch, capsys):
         (["run", "--weights", "..=resnet18:w.pth"], "NAME=ARCH:FILE"),
         (["run", "--weights", "simsiam=resnet18:w.pth"], "weights"),
         (["run", "--weights", "x=resnet18:/absent.pth"], "weights"),
-        (["run", "--pretrain", "epochs_=3"], "no parameter 'epochs_'"),
+        (["run", "--pretrain", "epochs_=3"], "unknown setting 'epochs_'"),
         (["synth", "/proc/none/x", "--objects", "fryum"], "Check the path"),
         (["run", "--name", "a/b"], "no plain folder name"),
         (["run", "--pretrain", "epochs"], "NAME=VALUE"),

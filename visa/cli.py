@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, ParamSpec
 import typer
 
 from visa.detect import DETECTORS
-from visa.errors import VisaError, check_choice
+from visa.errors import VisaError, check_choice, named_values
 from visa.paths import data_root, locked, runs_root
 from visa.pretrain import DEFAULT, DEFAULT_ADAPTATION, METHODS
 
@@ -173,7 +173,7 @@ def pretrain(
     from visa.runs import folder_scope, open_run, pretraining_name
 
     given = {name: value for name, value in (("arch", arch), ("weights", weights)) if value}
-    chosen = {**_settings(setting), **given, "seed": seed}
+    chosen = {**named_values(setting), **given, "seed": seed}
     method = method or (DEFAULT_ADAPTATION if chosen.get("weights") else DEFAULT)
     settings = configured(method, spd, chosen)
     if dataset and not images:
@@ -230,7 +230,7 @@ def fit(
     if not arch:
         raise VisaError(f"{weights} does not say what architecture it is of: give --arch.")
     backbone = load_backbone(arch, weights).to(pick_device(device))
-    sides, stages, settings = _size(size), _parts(layers), _settings(setting)
+    sides, stages, settings = _size(size), _parts(layers), named_values(setting)
     prepare = partial(_adapt, backbone, weights, arch, out.with_name(f"{out.stem}-adapted"), device) if adapt else None
     fitted = fit_detector(detector, arch, backbone, files, sides, stages, settings, false_alarms, prepare, True)
     save_detector(out, fitted)
@@ -291,8 +291,8 @@ def run(
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
     scope: Annotated[str, typer.Option(help="Pre-train on each object, or once on all.")] = "object",
     weights: Annotated[list[str] | None, typer.Option(help="Other weights to score: NAME=ARCH:FILE.")] = None,
-    pretrain: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of 03_pretrain's parameters.")] = None,
-    score: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of 04_score's parameters.")] = None,
+    pretrain: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of a setting of the pre-trainings.")] = None,
+    score: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of a setting of the scoring.")] = None,
     name: RunName = "",
     workers: Annotated[int, typer.Option(min=1, help="Stages that run side by side on this machine.")] = 1,
     scheduler: Annotated[str, typer.Option(help="Instead: run on the Dask scheduler's workers at this address.")] = "",
@@ -307,7 +307,7 @@ def run(
     check_choice("scope", scope, ("object", "all"))
     names = _object_names(",".join(default_objects()) if objects is None else objects)
     source = open_source("", names or ["all"])
-    trained = _settings(pretrain)
+    trained = named_values(pretrain)
     usual = pipeline.ADAPTATIONS if trained.get("weights") else pipeline.DEFAULT_PRETRAININGS
     matrix = pipeline.Matrix(
         objects=[source.check_object(o) for o in names or source.objects],
@@ -318,7 +318,7 @@ def run(
         scope=scope,
         weights=[pipeline.GivenWeights.parse(text) for text in weights or ()],
         pretrain=trained,
-        score=_settings(score),
+        score=named_values(score),
     )
     target = open_run(name, source, make=False)
     stages = pipeline.plan(source, target, matrix)
@@ -465,25 +465,3 @@ def _number(what: str, text: str) -> int:
         return int(text)
     except ValueError:
         raise VisaError(f"{what} {text!r} is no whole number.") from None
-
-
-def _settings(pairs: Sequence[str] | None) -> dict[str, object]:
-    """`NAME=VALUE` pairs as a dictionary, each value a bool, int or float if it reads as one; else VisaError."""
-    settings: dict[str, object] = {}
-    for pair in pairs or ():
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise VisaError(f"{pair!r} is not of the form NAME=VALUE, as in epochs=20.")
-        settings[name] = _literal(text)
-    return settings
-
-
-def _literal(text: str) -> object:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

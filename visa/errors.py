@@ -1,6 +1,6 @@
-"""The one error that is meant for the user."""
+"""The one error that is meant for the user, and checks of what the user gives."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 
@@ -23,3 +23,35 @@ def check_choice(what: str, value: object, choices: Iterable[str]) -> None:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     shown = value if not isinstance(value, str) or len(value) <= 60 else f"{value[:57]}..."
     raise VisaError(f"unknown {what} {shown!r}: choose one of {', '.join(names)}.{hint}")
+
+
+def named_values(pairs: Iterable[str] | None) -> dict[str, object]:
+    """Read `NAME=VALUE` pairs, each value a bool, int or float if it reads as one; else VisaError."""
+    found: dict[str, object] = {}
+    for pair in pairs or ():
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise VisaError(f"{pair!r} is not of the form NAME=VALUE, as in epochs=20.")
+        found[name.strip()] = _literal(text.strip())
+    return found
+
+
+def _literal(text: str) -> object:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def check_values(values: Mapping[str, object], defaults: Mapping[str, object]) -> None:
+    """Raise VisaError for a name that `defaults` lacks, or a value of another type than the default's."""
+    for name, value in values.items():
+        check_choice("setting", name, defaults)
+        kind = type(defaults[name])
+        fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
+        if not fits or isinstance(value, bool) != (kind is bool):
+            raise VisaError(f"setting {name!r} is {value!r}, of type {type(value).__name__}: give {kind.__name__}.")

@@ -13,7 +13,7 @@ import visa
 from visa.data.setups import SETUPS, obstacle
 from visa.data.source import Source
 from visa.detect import DETECTORS
-from visa.errors import VisaError
+from visa.errors import VisaError, named_values
 from visa.paths import notebooks_root
 from visa.pretrain import METHODS
 from visa.pretrain import VERSION as PRETRAIN_VERSION
@@ -25,6 +25,10 @@ Settings = Mapping[str, object]
 # A notebook's number, 1 for one without: raise it when the package gives it other results; its stages then run again,
 # and what reads them. Pre-trainings and detectors have numbers of their own, in visa.pretrain and visa.detect.
 VERSIONS: dict[str, int] = {}
+_PARAMETERS = {  # what a notebook takes as a parameter; any other setting goes into its parameter `set`
+    "03_pretrain": ("pretrain_root", "weights", "arch", "steps", "epochs", "device"),
+    "04_score": ("draws", "full_maps", "device"),
+}
 _PLANNED = ("object", "method", "spd", "seed", "run", "visa_root", "pretraining", "scope", "detectors", "setups")
 DEFAULT_DETECTORS = tuple(name for name, entry in DETECTORS.items() if entry.default)
 UNTRAINED = ("random", "given")
@@ -146,9 +150,16 @@ def _pretrain_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
         parameters = {"object": "all" if shared else scope, "method": method, "spd": bool(spd), "seed": seed}
         outputs = (run.pretrain_dir(pretraining, scope, seed) / "backbone.safetensors",)
         name, data = f"pretrain-{pretraining}-{scope}-seed{seed}", () if shared else (scope,)
-        settings, page = {**common, **matrix.pretrain, **parameters}, (pretraining, scope, seed) == shown
+        settings = {**common, **_parameters("03_pretrain", matrix.pretrain), **parameters}
+        page = (pretraining, scope, seed) == shown
         stages.append(Stage("03_pretrain", name, settings, outputs, data=data, page=page))
     return stages
+
+
+def _parameters(notebook: str, values: Settings) -> Settings:
+    own = {name: value for name, value in values.items() if name in _PARAMETERS[notebook]}
+    rest = ",".join(f"{name}={value}" for name, value in values.items() if name not in own)
+    return {**own, "set": rest} if rest else own
 
 
 def _shared_scope(matrix: Matrix) -> str:
@@ -168,7 +179,8 @@ def _score_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
         outputs = (run.score_dir(object, name, scope, seed) / "metrics.csv",)
         reads = () if name in given else (f"pretrain-{name}-{scope}-seed{seed}",)
         own = {"object": object, "pretraining": name, "scope": scope, "seed": seed, **given.get(name, arch)}
-        settings, page = {**common, **matrix.score, **lists, **own}, len(stages) == max(0, len(matrix.pretrainings) - 1)
+        settings = {**common, **_parameters("04_score", matrix.score), **lists, **own}
+        page = len(stages) == max(0, len(matrix.pretrainings) - 1)
         title = f"score-{object}-{name}-{scope}-seed{seed}"
         stages.append(Stage("04_score", title, settings, outputs, reads, (object,), page))
     return stages
@@ -248,14 +260,26 @@ def listing(jobs: Sequence[Job], current: Collection[str]) -> str:
 
 
 def check_parameters(stages: Sequence[Stage]) -> None:
-    """Raise VisaError if a stage sets a parameter that its notebook does not have, before anything runs."""
+    """Raise VisaError if a stage sets a parameter or setting that its notebook lacks, before anything runs."""
     import papermill  # it takes half a second, which help and other commands do without
 
+    for notebook, text in {(s.notebook, str(s.parameters["set"])) for s in stages if "set" in s.parameters}:
+        _check_settings(notebook, named_values(text.split(",")))
     for notebook in dict.fromkeys(s.notebook for s in stages):
         known = papermill.inspect_notebook(str(notebooks_root() / f"{notebook}.ipynb"))
         given = {name for s in stages if s.notebook == notebook for name in s.parameters}
         if unknown := sorted(given - known.keys()):
             raise VisaError(f"notebook {notebook} has no parameter {unknown[0]!r}: it has {', '.join(known)}.")
+
+
+def _check_settings(notebook: str, values: Settings) -> None:
+    from visa.detect.shared import score_settings  # with torch, which a plan without such settings does without
+    from visa.pretrain.settings import configured
+
+    if notebook == "03_pretrain":
+        configured("simsiam", True, values)
+    else:
+        score_settings(0, values)
 
 
 def _cells_digest(notebook: str) -> str:

@@ -16,7 +16,7 @@ This notebook has not been run here, so the page shows its code without results.
 """
 RUN = """:::{{note}}
 :class: executed
-Executed in {seconds:.0f} s, {day:.10}.
+Executed on {dataset}{settings} in {seconds:.0f} s, {day:.10}{commit}.
 :::
 """
 SYNTHETIC = """:::{warning}
@@ -24,8 +24,7 @@ SYNTHETIC = """:::{warning}
 :::
 """
 PROMPTS = {"code_prompt_show": "Parameters", "code_prompt_hide": "Parameters"}
-MADE_BY = "{caption} *Made by notebook `{name}` on {dataset}{settings}{commit}.*"
-SETTINGS = ("object", "pretraining", "seed", "seeds", "method", "spd", "arch", "epochs")  # shown in a caption
+SETTINGS = ("object", "pretraining", "seed", "method", "spd", "arch", "steps", "epochs", "set")  # shown at the top
 BANNER = 'class="mini-visa-banner"'  # the notebook's own warning, replaced by the page's
 
 
@@ -44,11 +43,10 @@ def page(source: Path, executed: Path, texts: Texts) -> Notebook:
     was_run = executed.is_file()
     copy: Notebook = json.loads((executed if was_run else source).read_text(encoding="utf-8"))
     notes = _notes(copy["metadata"]) if was_run else NOT_RUN.format(name=source.name)
-    made_by = _made_by(source.stem, copy["metadata"])
     cells = copy["cells"]
     if any("injected-parameters" in _tags(cell) for cell in cells):  # they replace the defaults
         cells = [cell for cell in cells if "parameters" not in _tags(cell)]
-    copy["cells"] = [_cell(c, _figure(texts.get((source.stem, c.get("id", ""))), made_by)) for c in cells]
+    copy["cells"] = [_cell(c, _figure(texts.get((source.stem, c.get("id", ""))))) for c in cells]
     title, _, rest = "".join(cells[0]["source"]).partition("\n")
     copy["cells"][0]["source"] = f"{title}\n\n{notes}\n{rest}"
     copy["metadata"] = {k: v for k, v in copy["metadata"].items() if k in ("kernelspec", "language_info")}
@@ -56,26 +54,26 @@ def page(source: Path, executed: Path, texts: Texts) -> Notebook:
 
 
 def _notes(metadata: dict[str, Any]) -> str:
-    """A warning where the data were synthetic, and how long the run took."""
-    warning = SYNTHETIC if metadata.get("visa", {}).get("dataset") == "mini-VisA" else ""
-    times = metadata.get("papermill", {})
-    return warning + (RUN.format(seconds=times["duration"], day=times["end_time"]) if times.get("duration") else "")
-
-
-def _made_by(name: str, metadata: dict[str, Any]) -> dict[str, str]:
-    """What a caption says of the run behind its figure, from the executed copy's metadata."""
-    run, given = metadata.get("visa", {}), metadata.get("papermill", {}).get("parameters", {})
+    """A warning where the data were synthetic, and what made the page: data, settings, time and commit."""
+    run, times = metadata.get("visa", {}), metadata.get("papermill", {})
+    warning = SYNTHETIC if run.get("dataset") == "mini-VisA" else ""
+    if not times.get("duration"):
+        return warning
+    given = times.get("parameters", {})
     settings = [f"{key} {given[key]}" for key in SETTINGS if given.get(key, "") != ""]
-    commit = f", commit `{run['commit'][:7]}`" if run.get("commit") else ""
-    shown = f" ({', '.join(settings)})" if settings else ""
-    return {"name": name, "dataset": run.get("dataset", "the data at hand"), "settings": shown, "commit": commit}
+    made_by = {
+        "dataset": run.get("dataset", "the data at hand"),
+        "settings": f" ({', '.join(settings)})" if settings else "",
+        "commit": f", commit `{run['commit'][:7]}`" if run.get("commit") else "",
+    }
+    return warning + RUN.format(seconds=times["duration"], day=times["end_time"], **made_by)
 
 
-def _figure(text: dict[str, str] | None, made_by: dict[str, str]) -> dict[str, Any]:
+def _figure(text: dict[str, str] | None) -> dict[str, Any]:
     """What myst-nb needs to show a cell's picture as a figure."""
     if text is None:
         return {"image": {"alt": "Figure; the text around it says what it shows"}}
-    return {"image": {"alt": text["alt"]}, "figure": {"caption": MADE_BY.format(caption=text["caption"], **made_by)}}
+    return {"image": {"alt": text["alt"]}, "figure": {"caption": text["caption"]}}
 
 
 def _cell(cell: dict[str, Any], figure: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from visa.pretrain.diagnose import diagnose
 from visa.pretrain.settings import PretrainSettings
 from visa.pretrain.simsiam import SimSiam
 from visa.pretrain.spd import SpdSettings
-from visa.pretrain.train import batch_indices, load_checkpoint, pretrain
+from visa.pretrain.train import Training, batch_indices, load_checkpoint, pretrain
 
 SCRIPT = Path(__file__).parent / "conftest.py"
 
@@ -68,6 +68,7 @@ def test_a_finished_run_is_not_trained_again_and_no_corrupt_image_is_forgotten(
     first = pretrain(images, tiny, tmp_path / "c.pt", cpu)
     assert first.skipped == ["another.jpg: no JPEG", "corrupt.jpg: no JPEG"]
     again = pretrain(stopping_at(images, 0), tiny, tmp_path / "c.pt", cpu)
+    assert list(Training(images, tiny, tmp_path / "c.pt", cpu).steps()) == first.curves, "each step is told again"
     assert same_bits(again, first)
     for fact in ("curves", "seconds", "images_per_second", "skipped", "where"):
         assert getattr(again, fact) == getattr(first, fact)

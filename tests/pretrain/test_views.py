@@ -22,7 +22,7 @@ from visa.pretrain.augment import (
     random_view,
     resized_crop,
 )
-from visa.pretrain.smoothblend import BLEND, CUTPASTE, SmoothBlend, draw_patches, smooth_blend
+from visa.pretrain.smoothblend import BLEND, CUTPASTE, SmoothBlend, draw_patches, pasted_layer, smooth_blend
 
 STILL = View((1.0, 1.0), (0, 0, 0, 0), jitter_p=0, grey_p=0, blur_p=0, blur_sigma=(0, 0), flip_p=0, ratio=(1, 1))
 
@@ -188,6 +188,7 @@ def test_smooth_blend_equals_the_formula(params):
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(7))
     patches = draw_patches(4, 32, params, draws(1))
     blended, alpha = smooth_blend(images, patches)
+    torch.testing.assert_close(blended, (1 - alpha) * images + alpha * pasted_layer(images, patches))
     assert alpha.shape == (4, 1, 32, 32) and (params.jitter == NO_JITTER) is (patches.colour is None)
     for i in range(len(images)):
         for found, expected in zip((blended[i], alpha[i, 0]), naive_blend(images, patches, i), strict=True):

@@ -2,8 +2,8 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -19,7 +19,7 @@ from visa.data.setups import Split
 from visa.data.splits import Sample
 from visa.detect.finetune import TwoClass
 from visa.detect.scores import EVALUATION_SIZE
-from visa.errors import VisaError
+from visa.errors import VisaError, check_values
 
 # Images N,3,H,W in [0,1] to one N,C,h,w map for each stage: `visa.backbone.FeatureMaps`.
 Extract = Callable[[Tensor], list[Tensor]]
@@ -52,6 +52,19 @@ class ScoreSettings:
     seed: int = 0
     coreset_ratio: float = 0.01
     two_class: TwoClass = field(default_factory=TwoClass)
+
+
+def score_settings(seed: int, values: Mapping[str, Any]) -> ScoreSettings:
+    """Return the defaults with `values` by name: `coreset_ratio`, or one of TwoClass, its size as `height`, `width`.
+
+    Raises VisaError for an unknown name, a value of another type, and as TwoClass does.
+    """
+    plain = asdict(TwoClass())
+    known = {"coreset_ratio": 0.01, **dict(zip(("height", "width"), plain.pop("size"), strict=True)), **plain}
+    check_values(values, known)
+    chosen: dict[str, Any] = {**known, **values}
+    ratio, size = chosen.pop("coreset_ratio"), (chosen.pop("height"), chosen.pop("width"))
+    return ScoreSettings(seed, ratio, TwoClass(size=size, **chosen))
 
 
 @dataclass

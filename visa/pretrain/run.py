@@ -1,6 +1,7 @@
-"""One pre-training from images to files, as notebook 3 and `visa pretrain` both do it."""
+"""One pre-training from images to files, as notebook 03 and `visa pretrain` both do it."""
 
 import json
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from visa.pretrain.fabric import from_first
 from visa.pretrain.images import TrainingData
 from visa.pretrain.settings import PretrainSettings
 from visa.pretrain.spd import SpdSettings
-from visa.pretrain.train import PRECISIONS, Result, pretrain, training_key
+from visa.pretrain.train import PRECISIONS, Result, Training, training_key
 from visa.provenance import read_sidecar, write_rows, write_sidecar, write_text
 from visa.runs import pretraining_name
 
@@ -25,19 +26,31 @@ from visa.runs import pretraining_name
 def run_pretraining(
     settings: PretrainSettings, data: TrainingData, folder: Path, fabric: Fabric, precision: str = "auto"
 ) -> None:
-    """Train, judge and write `backbone.safetensors`, `curves.csv` and `diagnosis.json` to `folder`.
+    """Take all steps of a pre-training, see `training_steps`."""
+    for _ in training_steps(settings, data, folder, fabric, precision):
+        pass
+
+
+def training_steps(
+    settings: PretrainSettings, data: TrainingData, folder: Path, fabric: Fabric, precision: str = "auto"
+) -> Iterator[dict[str, float]]:
+    """Train, yield the loss terms of each step, then judge what was learned, and write the results to `folder`.
+
+    They are `backbone.safetensors`, `curves.csv` and `diagnosis.json`.
 
     Interrupted or killed, the same call goes on from its last checkpoint; the first process alone judges and writes.
     A backbone from random weights gets its batch-norm statistics from clean images as they are, as `run_untrained` does
     it: so the statistics of compared ones are of the same images.
     `precision`: 32-true, bf16-mixed, or auto: what is fast on the device.
-    Raises VisaError as `pretrain`, and if another process trains in that folder.
+    Raises VisaError as a `Training` and its steps do, and if another process trains in that folder.
     """
     check_choice("precision", precision, ("auto", *PRECISIONS))
     checkpoint = folder / f"checkpoint-{training_key(settings, data.fingerprint)}.pt"
     with ExitStack() as stack:
         from_first(lambda: stack.enter_context(locked(folder)), fabric)
-        result = pretrain(data.images, settings, checkpoint, fabric, None if precision == "auto" else precision)
+        training = Training(data.images, settings, checkpoint, fabric, None if precision == "auto" else precision)
+        yield from training.steps()
+        result = training.result()
         if fabric.is_global_zero:
             views = settings.spd or SpdSettings()
             device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")

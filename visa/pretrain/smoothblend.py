@@ -80,6 +80,14 @@ def smooth_blend(
     if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3] or images.dtype == torch.uint8:
         raise VisaError(f"Images are {images.dtype} {tuple(images.shape)}; give square ones, N,3,S,S, divided by 255.")
     at = torch.arange(images.shape[-1], device=images.device)
+    u = pasted_layer(images, patches, onto)
+    alpha = _soft_box(at, patches)[:, None].to(images)
+    return images + alpha * (u - images), alpha
+
+
+def pasted_layer(images: Tensor, patches: Patches, onto: Literal["zeros", "shifted"] = "zeros") -> Tensor:
+    """Return the layer u of `smooth_blend`: each image's patch at its new place, its colours jittered, on zeros."""
+    at = torch.arange(images.shape[-1], device=images.device)
     rows, columns = (
         (at >= start[:, None]) & (at < (start + extent)[:, None])
         for start, extent in ((patches.top, patches.height), (patches.left, patches.width))
@@ -88,10 +96,7 @@ def smooth_blend(
     u = _shift(images, at, patches)
     if patches.colour is not None:
         apply_jitter_(u, patches.colour, inside=box)
-    if onto == "zeros":
-        u = u * box
-    alpha = _soft_box(at, patches)[:, None].to(images)
-    return images + alpha * (u - images), alpha
+    return u * box if onto == "zeros" else u
 
 
 def _shift(images: Tensor, at: Tensor, p: Patches) -> Tensor:

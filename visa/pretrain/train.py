@@ -69,29 +69,11 @@ def pretrain(
     precision: str | None = None,
     save_every: float = 30.0,
 ) -> Result:
-    """Train the method of `settings`, on from `checkpoint` if there is one.
-
-    A checkpoint is written between two steps, every `save_every` seconds (after every step if 0), or more rarely, see
-    PAUSE. On a CPU a resumed run ends with the same bits as an undisturbed one, and any number of processes may go on
-    with it. `precision`: see `Step`.
-    Raises VisaError if there are too few images, processes cannot share a batch equally, no checkpoint can be read, or
-    the loss is not finite or the embeddings collapse, with what was seen and what to try.
-    """
-    if len(images) < settings.batch_size and not settings.steps:
-        raise VisaError(f"{len(images)} images make no batch of {settings.batch_size}: set a smaller batch_size.")
-    if settings.batch_size % (n := fabric.world_size):
-        raise VisaError(
-            f"batch_size is {settings.batch_size}, which {n} processes cannot share equally: give a multiple of {n}."
-        )
-    step = Step(build(settings, images.classes), settings, fabric, precision)
-    run = _Run(step, images, checkpoint)
-    if content := from_first(lambda: load_checkpoint(checkpoint), fabric):
-        run.restore(content)
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # all batches have one shape
-        run.train(save_every)
-    method = step.method.to("cpu").to(memory_format=torch.contiguous_format).eval()
-    curves = run.rows if fabric.is_global_zero else []
-    return Result(method, curves, run.seconds, run.rate, sorted(run.skipped), run.where)
+    """Take all steps of a `Training`; arguments and errors are those of the class and of its `steps`."""
+    training = Training(images, settings, checkpoint, fabric, precision)
+    for _ in training.steps(save_every):
+        pass
+    return training.result()
 
 
 class Step:
@@ -139,46 +121,76 @@ class Step:
         return draw_views(images.contiguous().float() / 255, labels, s.image_size, s.strong, two, s.spd, draws)
 
 
-class _Run:
-    """A training under way: what a checkpoint holds, and the steps whose terms are still on the device."""
+class Training:
+    """A training of the method of `settings`, which goes on from `checkpoint` if there is one.
 
-    def __init__(self, step: Step, images: Images, checkpoint: Path) -> None:
-        self.step, self.images, self.checkpoint = step, images, checkpoint
-        self.steps = step.settings.steps or step.settings.epochs * (len(images) // step.settings.batch_size)
-        self.per_epoch = self.steps / step.settings.epochs
+    On a CPU a resumed run ends with the same bits as an undisturbed one, and any number of processes may go on with
+    it. `precision`: see `Step`.
+    Raises VisaError if there are too few images, processes cannot share a batch equally, or no checkpoint can be read.
+    """
+
+    def __init__(
+        self, images: Images, settings: PretrainSettings, checkpoint: Path, fabric: Fabric, precision: str | None = None
+    ) -> None:
+        if len(images) < settings.batch_size and not settings.steps:
+            raise VisaError(f"{len(images)} images make no batch of {settings.batch_size}: set a smaller batch_size.")
+        if settings.batch_size % (n := fabric.world_size):
+            raise VisaError(f"batch_size is {settings.batch_size}: give a multiple of {n}, the number of processes.")
+        self.step = step = Step(build(settings, images.classes), settings, fabric, precision)
+        self.images, self.checkpoint = images, checkpoint
+        self.length = settings.steps or settings.epochs * (len(images) // settings.batch_size)
+        self.per_epoch = self.length / settings.epochs
         self.at, self.seconds, self.rate = 0, 0.0, 0.0
         self.rows: list[dict[str, float]] = []  # of each step done
-        fabric = step.fabric
         self.where = {"device": str(fabric.device), "processes": fabric.world_size, "precision": step.precision}
         self.skipped: set[str] = set()
         self.waiting: list[tuple[float, dict[str, Tensor]]] = []
         self.saved, self.saving = time.monotonic(), 0.0
+        if content := from_first(lambda: load_checkpoint(checkpoint), fabric):
+            self._restore(content)
 
-    def train(self, save_every: float) -> None:
+    def steps(self, save_every: float = 30.0) -> Iterator[dict[str, float]]:
+        """Train, and yield the loss terms of each step; those of the steps before a checkpoint come first.
+
+        A checkpoint is written between two steps, every `save_every` seconds (after every step if 0), or more rarely,
+        see PAUSE. Raises VisaError if the loss is not finite or the embeddings collapse, with what to try.
+        """
+        yield from self.rows
         settings, fabric = self.step.settings, self.step.fabric
-        if self.at == self.steps:
+        if self.at == self.length:
             return
         order = batch_indices(len(self.images), settings, self.at, fabric.global_rank, fabric.world_size)
         group = 1 if fabric.device.type == "cpu" else _GROUP
         first, began, before = self.at, time.monotonic(), self.seconds
         shown: dict[str, Any] = {"desc": "pre-training", "unit": " images", "unit_scale": True, "mininterval": 2}
         size, silent = settings.batch_size, fabric.global_rank > 0
-        with tqdm(total=self.steps * size, initial=first * size, disable=silent, **shown) as bar:
+        with (
+            torch.backends.cudnn.flags(enabled=True, benchmark=True),  # all batches have one shape
+            tqdm(total=self.length * size, initial=first * size, disable=silent, **shown) as bar,
+        ):
             for batch in self.images.batches(order):
                 self.waiting.append(self.step(batch, self.at, self.at / self.per_epoch))
                 self.at += 1
-                if self.at % group and self.at < self.steps:
+                if self.at % group and self.at < self.length:
                     continue
                 bar.update(len(self.waiting) * size)
-                self.look()
+                seen = len(self.rows)
+                self._look()
                 took = time.monotonic() - began
                 self.seconds, self.rate = before + took, (self.at - first) * size / took
                 pause = save_every and max(save_every, PAUSE * self.saving)
-                if time.monotonic() - self.saved > pause and self.at < self.steps:
-                    self.save()
-        self.finish()
+                if time.monotonic() - self.saved > pause and self.at < self.length:
+                    self._save()
+                yield from self.rows[seen:]
+        self._finish()
 
-    def look(self) -> None:
+    def result(self) -> Result:
+        """Return what the steps have made so far."""
+        method = self.step.method.to("cpu").to(memory_format=torch.contiguous_format).eval()
+        curves = self.rows if self.step.fabric.is_global_zero else []
+        return Result(method, curves, self.seconds, self.rate, sorted(self.skipped), self.where)
+
+    def _look(self) -> None:
         """Fetch the terms of the steps since the last look, in one go; raises VisaError if training makes no sense."""
         rates, terms = zip(*self.waiting, strict=True)
         self.waiting.clear()
@@ -192,23 +204,23 @@ class _Run:
                     raise VisaError(self._diverged(f"the term {name!r} of the loss", int(row["step"]), row[name]))
         self._check_collapse()
 
-    def save(self) -> None:
+    def _save(self) -> None:
         """Write a checkpoint if all weights are finite; if not, the next step's loss says so to every process."""
         started = time.monotonic()
         if self.step.fabric.global_rank == 0 and self._is_finite():
-            save_checkpoint(self.checkpoint, self.content() | {"optimizer": self.step.optimizer.state_dict()})
+            save_checkpoint(self.checkpoint, self._content() | {"optimizer": self.step.optimizer.state_dict()})
         self.saved = time.monotonic()
         self.saving = self.saved - started
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         if not self._is_finite():
             raise VisaError(self._diverged("a weight", self.at - 1))
         self.skipped.update(all_strings(self.images.skipped, self.step.fabric))
         if self.step.fabric.global_rank == 0:
-            save_checkpoint(self.checkpoint, self.content())
+            save_checkpoint(self.checkpoint, self._content())
         self.step.fabric.barrier()
 
-    def content(self) -> dict[str, Any]:
+    def _content(self) -> dict[str, Any]:
         return {
             "step": self.at,
             "seconds": self.seconds,
@@ -221,14 +233,14 @@ class _Run:
             "optimizer": None,
         }
 
-    def restore(self, content: dict[str, Any]) -> None:
+    def _restore(self, content: dict[str, Any]) -> None:
         self.step.method.load_state_dict(content["method"])
         if content["optimizer"]:
             self.step.optimizer.load_state_dict(content["optimizer"])
         self.at, self.seconds, self.rate = content["step"], content["seconds"], content["rate"]
         self.skipped = set(content["skipped"])
         self.rows = [dict(zip(content["columns"], row, strict=True)) for row in content["curves"].tolist()]
-        if self.at == self.steps:
+        if self.at == self.length:
             self.where = content.get("where", self.where)
 
     def _is_finite(self) -> bool:
@@ -239,7 +251,7 @@ class _Run:
 
     def _diverged(self, what: str, step: int, value: float = math.nan) -> str:
         return (
-            f"{what} is {value} at step {step} of {self.steps}: try a lower base_lr, a longer warm-up, or precision "
+            f"{what} is {value} at step {step} of {self.length}: try a lower base_lr, a longer warm-up, or precision "
             f"32-true; the last good checkpoint, if one was written, stays at {self.checkpoint}."
         )
 
