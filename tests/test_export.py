@@ -180,38 +180,28 @@ def test_weights_alone_are_enough_and_names_are_safe(tmp_path):
     assert file.parent == (tmp_path / "out").resolve() and file.is_file()
 
 
-def test_another_export_is_replaced_only_on_demand_and_other_files_never(tmp_path):
+def test_the_same_export_is_kept_and_nothing_is_replaced(tmp_path):
     first, second = pretraining(tmp_path / "a"), pretraining(tmp_path / "b", scope="pcb2")
     out = tmp_path / "out"
     before = export(first, out).stat().st_mtime_ns
     assert export(first, out).stat().st_mtime_ns == before, "the same export is no conflict"
-    with pytest.raises(VisaError, match="holds another export"):
-        export(second, out)
+    for taken in (out, first.parent):
+        with pytest.raises(VisaError, match="delete it, or name a new folder"):
+            export(second, taken)
     assert [f.name for f in out.glob("*.safetensors")] == ["resnet18-simsiam-spd-pcb1-seed3.safetensors"]
-    export(second, out, overwrite=True)
-    assert [f.name for f in out.glob("*.safetensors")] == ["resnet18-simsiam-spd-pcb2-seed3.safetensors"]
-    with pytest.raises(VisaError, match="no export: give a new folder"):
-        export(second, first.parent, overwrite=True)
-    assert first.is_file()
-    assert sorted(f.name for f in tmp_path.iterdir() if f.name.startswith(".")) == []
+    assert first.is_file() and sorted(f.name for f in tmp_path.iterdir() if f.name.startswith(".")) == []
 
 
-def test_an_interrupted_export_leaves_the_old_one(tmp_path, monkeypatch):
-    first, second = pretraining(tmp_path / "a"), pretraining(tmp_path / "b", scope="pcb2")
-    file = export(first, tmp_path / "out")
-    rename = Path.rename
+def test_an_interrupted_export_leaves_nothing(tmp_path, monkeypatch):
+    weights = pretraining(tmp_path / "a")
 
     def fail(self, target):
-        if self.name == "new":
-            raise KeyboardInterrupt
-        return rename(self, target)
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(KeyboardInterrupt):
-        export(second, tmp_path / "out", overwrite=True)
-    with pytest.raises(KeyboardInterrupt):
-        export(second, tmp_path / "new")
-    assert file.is_file() and sorted(f.name for f in tmp_path.iterdir() if f.is_dir()) == ["a", "b", "out"]
+        export(weights, tmp_path / "new")
+    assert [f.name for f in tmp_path.iterdir()] == ["a"]
 
 
 def test_mistakes_are_told_in_a_sentence(tmp_path):
@@ -229,7 +219,7 @@ def test_mistakes_are_told_in_a_sentence(tmp_path):
             export(tmp_path / name, tmp_path / "out")
     with pytest.raises(VisaError, match="neither torchvision nor timm knows"):
         export(pretraining(tmp_path / "half", "resnet18_half"), tmp_path / "out")
-    with pytest.raises(VisaError, match="no export: give a new folder"):
+    with pytest.raises(VisaError, match="delete it, or name a new folder"):
         export(weights, tmp_path / "plain.safetensors")
     sidecar = weights.with_name(weights.name + ".json")
     sidecar.write_text(sidecar.read_text().replace('"epochs": 2', '"epochs": 3'))

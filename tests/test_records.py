@@ -127,7 +127,7 @@ def pretraining(root, folder):
 
     images = ImagesInMemory((smooth(40, 36) * 255).round().to(torch.uint8))
     settings = small("simsiam", 0.1, epochs=4, base_lr=0.002, weight_decay=0.1)
-    result = train.pretrain(images, settings, folder / "checkpoint.pt", make_fabric("cpu"))
+    result = train.Training(images, settings, folder / "checkpoint.pt", make_fabric("cpu")).run()
     start = build(settings, images.classes).state_dict()
     moved = {k: [(v - start[k]).float().norm(), start[k].float().norm()] for k, v in result.method.state_dict().items()}
     return {"curves": [[row[k] for k in ("base", "spd", "loss")] for row in result.curves], **moved}

@@ -194,12 +194,11 @@ def pretrain(
 def export(
     weights: Annotated[Path, typer.Argument(help="backbone.safetensors of a finished pre-training.")],
     destination: Annotated[Path, typer.Argument(help="New folder for the weights and their model card.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
 ) -> None:
     """Write weights that torchvision, timm and anomalib load, with a model card."""
     from visa.export import export as write
 
-    typer.echo(write(weights, destination, overwrite=overwrite))
+    typer.echo(write(weights, destination))
 
 
 @command

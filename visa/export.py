@@ -33,7 +33,7 @@ _TERMS = {  # of the images, by the data set's name: the card's licence, and the
 _TRAINED = "The classifier is the trained one, its classes in the order of the training folder's sorted class names."
 
 
-def export(weights: Path, out: Path, overwrite: bool = False) -> Path:
+def export(weights: Path, out: Path) -> Path:
     """Write `out`/NAME.safetensors and its model card README.md from a pre-training's `backbone.safetensors`.
 
     NAME is made of arch, method, scope (and `synthetic`) and seed. The file fits torchvision (`strict=True`) and timm
@@ -42,7 +42,7 @@ def export(weights: Path, out: Path, overwrite: bool = False) -> Path:
     all, the same bytes for the same input. Returns the path of the file.
 
     Raises VisaError if `weights` is absent or no pre-training's, its arch is unknown, its sidecar is another run's, or
-    `out` holds another export (unless `overwrite`) or anything else (always).
+    `out` holds anything else.
     """
     record = _read_record(weights)
     arch = record["settings"]["arch"]
@@ -57,7 +57,7 @@ def export(weights: Path, out: Path, overwrite: bool = False) -> Path:
         config = {"architecture": arch, "num_classes": 1000, "pretrained_cfg": expected}
         files["config.json"] = (json.dumps(config, indent=1) + "\n").encode()
     out = out.expanduser().resolve()
-    _write_folder(out, files, overwrite)
+    _write_folder(out, files)
     return out / f"{name}.safetensors"
 
 
@@ -132,29 +132,18 @@ def _name(record: Mapping[str, Any]) -> str:
     return "-".join(safe for p in parts if (safe := re.sub(r"[^A-Za-z0-9_.]+", "-", p).strip("-.")))
 
 
-def _write_folder(folder: Path, files: Mapping[str, bytes], overwrite: bool) -> None:
+def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Make the folder hold these files alone, whole or not at all."""
     present = {f.name: f for f in folder.iterdir()} if folder.is_dir() else {}
     if present and present.keys() == files.keys() and all(present[n].read_bytes() == b for n, b in files.items()):
         return
-    exports = {n for n, f in present.items() if f.suffix == ".safetensors" and "classifier" in weights_metadata(f)}
-    foreign = sorted(present.keys() - exports - {"README.md", "config.json"})
-    if foreign or (folder.exists() and not folder.is_dir()):
-        raise VisaError(f"{folder} holds {foreign[0] if foreign else 'a file'}, no export: give a new folder.")
-    if present and not overwrite:
-        raise VisaError(f"{folder} holds another export: give a new folder, or overwrite it (--overwrite).")
+    if present or (folder.exists() and not folder.is_dir()):
+        raise VisaError(f"{folder} holds {min(present, default='a file')}: delete it, or name a new folder.")
     with scratch_folder(folder) as scratch:
         (scratch / "new").mkdir()
         for name, content in files.items():
             (scratch / "new" / name).write_bytes(content)
-        if folder.is_dir():
-            folder.rename(scratch / "old")
-        try:
-            (scratch / "new").rename(folder)
-        except BaseException:
-            if (scratch / "old").is_dir():
-                (scratch / "old").rename(folder)
-            raise
+        (scratch / "new").rename(folder)
 
 
 def _card(record: Mapping[str, Any], name: str, classifier: str, expected: Mapping[str, Any]) -> str:

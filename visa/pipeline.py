@@ -27,7 +27,7 @@ Settings = Mapping[str, object]
 VERSIONS: dict[str, int] = {}
 _PARAMETERS = {  # what a notebook takes as a parameter; any other setting goes into its parameter `set`
     "03_pretrain": ("pretrain_root", "weights", "arch", "steps", "epochs", "device"),
-    "04_score": ("draws", "full_maps", "device"),
+    "04_score": ("draws", "device"),
 }
 _PLANNED = ("object", "method", "spd", "seed", "run", "visa_root", "pretraining", "scope", "detectors", "setups")
 DEFAULT_DETECTORS = tuple(name for name, entry in DETECTORS.items() if entry.default)

@@ -1,17 +1,14 @@
 """Scores and anomaly maps come back from disk as they went there, or not at all."""
 
-import json
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 
-from visa.detect.scores import Scores, load_scores, save_full_maps, save_scores
+from visa.detect.scores import Scores, load_scores, save_scores
 from visa.errors import VisaError
 
 PATHS = ["fryum/Data/Images/Normal/000.JPG", "fryum/Data/Images/Anomaly/000.JPG", "fryum/Data/Images/Anomaly/017.JPG"]
-SIZES = [(40, 60), (40, 60), (33, 21)]
 
 
 @pytest.fixture
@@ -39,21 +36,6 @@ def test_scores_come_back_equal(tmp_path, scores, change):
     for name in ("labels", "image_scores", "maps", "masks", "known"):
         np.testing.assert_array_equal(getattr(back, name), getattr(scores, name), strict=scores.maps is not None)
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["scores.npz"]
-
-
-def test_full_maps_come_back_at_their_images_size_on_one_scale(tmp_path, scores):
-    def read(path):
-        pixels = cv2.imread(str((tmp_path / path).with_suffix(".png")), cv2.IMREAD_UNCHANGED)
-        ends = json.loads((tmp_path / "scale.json").read_text())
-        return ends["low"] + pixels / 65535 * (ends["high"] - ends["low"])
-
-    flat = np.stack([np.full((8, 8), v, np.float32) for v in (-2, 0.25, 6)])
-    save_full_maps(tmp_path, flat, PATHS, SIZES)
-    for path, size, value in zip(PATHS, SIZES, (-2, 0.25, 6), strict=True):
-        np.testing.assert_allclose(read(path), np.full(size, value), atol=8 / 131070 * 1.01)
-    save_full_maps(tmp_path, scores.maps, PATHS, [(8, 8)] * 3)
-    np.testing.assert_allclose(read(PATHS[1]), scores.maps[1], atol=np.ptp(scores.maps) / 65535 * 0.51)
-    assert not list(tmp_path.rglob("*partial*"))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from visa.pretrain.images import ImagesInMemory
 from visa.pretrain.settings import PretrainSettings
 from visa.pretrain.simclr import nt_xent
 from visa.pretrain.spd import SpdSettings
-from visa.pretrain.train import pretrain
+from visa.pretrain.train import Training
 
 TINY = PretrainSettings(arch="resnet18", epochs=2, batch_size=4, image_size=32, base_lr=0.5, spd=SpdSettings())
 
@@ -117,7 +117,7 @@ def killed(path, where):
         torch.optim.SGD.step = then_die(torch.optim.SGD.step)
     else:  # before the new name
         os.fsync = then_die(os.fsync)
-    pretrain(tiny_images(), TINY, Path(path), make_fabric("cpu"), save_every=0.0)
+    Training(tiny_images(), TINY, Path(path), make_fabric("cpu")).run(0.0)
 
 
 def member(folder):
@@ -127,14 +127,14 @@ def member(folder):
     fabric = make_fabric("cpu")
     found = {"gradient": gradient_of_gathered(rank, size)}
     for method in METHODS:
-        result = pretrain(tiny_images(f"{rank}.jpg: no JPEG"), tiny_method(method), folder / f"{method}.pt", fabric)
+        result = Training(
+            tiny_images(f"{rank}.jpg: no JPEG"), tiny_method(method), folder / f"{method}.pt", fabric
+        ).run()
         found[method] = {"curves": result.curves, "skipped": result.skipped}
         torch.save(result.method.state_dict(), folder / f"{method}.weights{rank}")
     (folder / f"found{rank}.json").write_text(json.dumps(found))
     with suppress(KeyboardInterrupt):
-        pretrain(
-            interrupted_at(tiny_images(), 3), tiny_method("simsiam"), folder / "stopped.pt", fabric, save_every=0.0
-        )
+        Training(interrupted_at(tiny_images(), 3), tiny_method("simsiam"), folder / "stopped.pt", fabric).run(0.0)
     torch.distributed.destroy_process_group()
 
 

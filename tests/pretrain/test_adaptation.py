@@ -12,7 +12,7 @@ from visa.pretrain.augment import Draws
 from visa.pretrain.diagnose import diagnose, judge
 from visa.pretrain.settings import build, configured
 from visa.pretrain.spd import SpdSettings, spd_views
-from visa.pretrain.train import batch_indices, build_optimizer, pretrain, set_lr
+from visa.pretrain.train import Training, batch_indices, build_optimizer, set_lr
 
 LITE0 = "timm/tf_efficientnet_lite0"
 
@@ -34,7 +34,7 @@ def chosen(given, method, spd=True, **changes):
 def test_the_statistics_stay_and_the_weights_move_in_bounded_steps(given, images, cpu, tmp_path, method, form):
     settings = chosen(given, method, form=form)
     before = build(settings, images.classes).get_submodule("backbone").state_dict()
-    result = pretrain(images, settings, tmp_path / "c.pt", cpu)
+    result = Training(images, settings, tmp_path / "c.pt", cpu).run()
     after = result.method.get_submodule("backbone").state_dict()
     kept = {"running_mean", "running_var", "num_batches_tracked"}
     for name, tensor in before.items():
@@ -87,7 +87,7 @@ def test_a_network_without_these_stages_is_refused_in_a_sentence(tmp_path, monke
 
 
 def test_an_untrained_run_is_marked_so_and_a_learned_one_too(given, images, cpu, tmp_path):
-    untrained = pretrain(images, chosen(given, "auxiliary", base_lr=0.0), tmp_path / "c.pt", cpu)
+    untrained = Training(images, chosen(given, "auxiliary", base_lr=0.0), tmp_path / "c.pt", cpu).run()
     settings = SpdSettings()
     diagnosis = diagnose(untrained.method, images.images, 32, settings)
     found = judge(untrained.method, untrained.curves, diagnosis)

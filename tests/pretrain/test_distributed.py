@@ -15,7 +15,7 @@ from visa.pretrain import METHODS
 from visa.pretrain.fabric import _started, make_fabric
 from visa.pretrain.images import default_workers
 from visa.pretrain.simclr import nt_xent
-from visa.pretrain.train import pretrain
+from visa.pretrain.train import Training
 
 SCRIPT = Path(__file__).parent / "conftest.py"
 SIZE = 2
@@ -59,7 +59,7 @@ def test_all_processes_hold_the_same_weights_and_curves(two_processes, method):
 def test_moco_trains_as_one_process_does(two_processes, tiny, images, cpu, tmp_path, of_method):
     """Its batch norms work on groups of images, whichever process has them."""
     both = json.loads((two_processes / "found0.json").read_text())["mocov2"]["curves"]
-    alone = pretrain(images, of_method("mocov2"), tmp_path / "c.pt", cpu)
+    alone = Training(images, of_method("mocov2"), tmp_path / "c.pt", cpu).run()
     for two, one in zip(both, alone.curves, strict=True):
         for term in ("loss", "base", "spd", "lr"):
             assert two[term] == pytest.approx(one[term], abs=1e-4), (term, one["step"])
@@ -84,7 +84,7 @@ def test_the_gradient_through_gathered_negatives_is_that_of_one_process(two_proc
 def test_one_process_goes_on_where_two_have_stopped(two_processes, tiny, images, cpu, of_method):
     stopped = torch.load(two_processes / "stopped.pt", weights_only=True)
     assert stopped["step"] == 3
-    resumed = pretrain(images, of_method("simsiam"), two_processes / "stopped.pt", cpu)
+    resumed = Training(images, of_method("simsiam"), two_processes / "stopped.pt", cpu).run()
     before = json.loads((two_processes / "found0.json").read_text())["simsiam"]["curves"]
     assert resumed.curves[:3] == before[:3] and len(resumed.curves) == 4
     assert resumed.curves[3]["loss"] == pytest.approx(before[3]["loss"], abs=0.1)

@@ -17,7 +17,7 @@ from visa.pretrain.diagnose import diagnose
 from visa.pretrain.settings import PretrainSettings
 from visa.pretrain.simsiam import SimSiam
 from visa.pretrain.spd import SpdSettings
-from visa.pretrain.train import Training, batch_indices, load_checkpoint, pretrain
+from visa.pretrain.train import Training, batch_indices, load_checkpoint
 
 SCRIPT = Path(__file__).parent / "conftest.py"
 
@@ -37,23 +37,23 @@ def start_killed(checkpoint, where):
 def test_killed_at_any_point_a_run_ends_with_the_same_bits(tiny, images, cpu, tmp_path):
     points = ("after the update", "before the new name")
     running = {w: start_killed(tmp_path / f"{w}.pt", w) for w in points}
-    whole = pretrain(images, tiny, tmp_path / "whole.pt", cpu)
+    whole = Training(images, tiny, tmp_path / "whole.pt", cpu).run()
     for where, process in running.items():
         errors = process.communicate(timeout=120)[1]
         assert process.returncode == -9, errors
         checkpoint = tmp_path / f"{where}.pt"
         assert load_checkpoint(checkpoint)["step"] == 5
-        resumed = pretrain(images, tiny, checkpoint, cpu)
+        resumed = Training(images, tiny, checkpoint, cpu).run()
         assert same_bits(resumed, whole) and resumed.curves == whole.curves and len(whole.curves) == 8
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_resumes_to_the_same_bits(tiny, images, cpu, tmp_path, method, stopping_at):
     settings = replace(tiny, method=method, queue=10, optimizer="lars" if method == "simclr" else "sgd")
-    whole = pretrain(images, settings, tmp_path / "whole.pt", cpu)
+    whole = Training(images, settings, tmp_path / "whole.pt", cpu).run()
     with pytest.raises(KeyboardInterrupt):
-        pretrain(stopping_at(images, 5), settings, tmp_path / "cut.pt", cpu, save_every=0.0)
-    resumed = pretrain(images, settings, tmp_path / "cut.pt", cpu)
+        Training(stopping_at(images, 5), settings, tmp_path / "cut.pt", cpu).run(0.0)
+    resumed = Training(images, settings, tmp_path / "cut.pt", cpu).run()
     assert same_bits(resumed, whole) and resumed.curves == whole.curves and resumed.where == whole.where
     assert [row["step"] for row in whole.curves] == list(range(8)) and whole.skipped == ["corrupt.jpg: no JPEG"]
     assert whole.images_per_second > 0 and whole.seconds > 0 and not whole.method.training
@@ -63,11 +63,11 @@ def test_a_finished_run_is_not_trained_again_and_no_corrupt_image_is_forgotten(
     tiny, images, cpu, tmp_path, stopping_at
 ):
     with pytest.raises(KeyboardInterrupt):
-        pretrain(stopping_at(images, 5), tiny, tmp_path / "c.pt", cpu, save_every=0.0)
+        Training(stopping_at(images, 5), tiny, tmp_path / "c.pt", cpu).run(0.0)
     images.skipped = ["another.jpg: no JPEG"]
-    first = pretrain(images, tiny, tmp_path / "c.pt", cpu)
+    first = Training(images, tiny, tmp_path / "c.pt", cpu).run()
     assert first.skipped == ["another.jpg: no JPEG", "corrupt.jpg: no JPEG"]
-    again = pretrain(stopping_at(images, 0), tiny, tmp_path / "c.pt", cpu)
+    again = Training(stopping_at(images, 0), tiny, tmp_path / "c.pt", cpu).run()
     assert list(Training(images, tiny, tmp_path / "c.pt", cpu).steps()) == first.curves, "each step is told again"
     assert same_bits(again, first)
     for fact in ("curves", "seconds", "images_per_second", "skipped", "where"):
@@ -78,7 +78,7 @@ def test_checkpoints_that_take_long_are_written_rarely(tiny, images, cpu, tmp_pa
     written = []
     monkeypatch.setattr(train, "save_checkpoint", lambda path, content: written.append(content["step"]))
     monkeypatch.setattr(train, "PAUSE", 1e12)
-    pretrain(images, tiny, tmp_path / "c.pt", cpu, save_every=1e-9)
+    Training(images, tiny, tmp_path / "c.pt", cpu).run(1e-9)
     assert written == [1, 8], "the first, and the finished one"
 
 
@@ -98,7 +98,7 @@ def test_a_diverging_run_stops_with_a_sentence(tiny, images, cpu, tmp_path, epoc
     settings = replace(tiny, epochs=epochs, batch_size=16)
     object.__setattr__(settings, "base_lr", float("nan"))  # past its check: weights are NaN from step 0 on
     with pytest.raises(VisaError, match=r"nan at step [01] of .*lower base_lr"):
-        pretrain(images, settings, tmp_path / "c.pt", cpu, save_every=0.0)
+        Training(images, settings, tmp_path / "c.pt", cpu).run(0.0)
     assert not (tmp_path / "c.pt").exists()
 
 
@@ -113,7 +113,7 @@ def test_the_term_that_is_not_finite_is_named_and_the_last_good_checkpoint_stays
 
     monkeypatch.setattr("visa.pretrain.spd.spd_loss", breaking)
     with pytest.raises(VisaError, match=r"'spd' of the loss is -?inf at step 5 of 8"):
-        pretrain(images, tiny, tmp_path / "c.pt", cpu, save_every=0.0)
+        Training(images, tiny, tmp_path / "c.pt", cpu).run(0.0)
     good = load_checkpoint(tmp_path / "c.pt")
     assert good["step"] == 5 and all(t.isfinite().all() for t in good["method"].values())
 
@@ -125,12 +125,12 @@ def test_collapse_stops_the_run_after_warm_up(tiny, images, cpu, tmp_path, monke
     monkeypatch.setattr(train, "COLLAPSE_STEPS", 10)
     settings = replace(tiny, epochs=10, warmup_epochs=warmup)
     with pytest.raises(VisaError, match=rf"collapsed: feature_std is 0\.010.*step {stops} .*lower base_lr"):
-        pretrain(images, settings, tmp_path / "c.pt", cpu)
+        Training(images, settings, tmp_path / "c.pt", cpu).run()
 
 
 def test_too_few_images_are_refused(tiny, images, cpu, tmp_path):
     with pytest.raises(VisaError, match="16 images make no batch of 32"):
-        pretrain(images, PretrainSettings(batch_size=32), tmp_path / "c.pt", cpu)
+        Training(images, PretrainSettings(batch_size=32), tmp_path / "c.pt", cpu).run()
 
 
 def test_diagnosis_sees_what_an_oracle_sees(tiny, images):

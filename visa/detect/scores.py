@@ -1,8 +1,5 @@
-"""Scores and anomaly maps on disk: at the evaluation size for the metrics, at full resolution for the eye."""
+"""Scores and anomaly maps on disk, at the evaluation size; and pictures."""
 
-import json
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,6 @@ COLUMNS = (  # of a `metrics.csv`, which holds one metric a row
     *("dataset", "object", "setup", "draw", "pretraining", "seed"),
     *("detector", "defect", "level", "metric", "value"),
 )
-_LEVELS = 65535
 
 
 @dataclass(frozen=True)
@@ -85,38 +81,6 @@ def load_scores(path: Path) -> Scores:
         raise VisaError(f"{path} holds no scores ({error}): score the object again.") from error
     text = {name: str(fields[name]) for name in ("setup", "object", "detector")}
     return Scores(**fields | text | {"paths": fields["paths"].tolist(), "draw": int(fields["draw"])})
-
-
-def save_full_maps(
-    folder: Path, maps: NDArray[np.float32], paths: Sequence[str], sizes: Sequence[tuple[int, int]]
-) -> None:
-    """Write the maps (N, h, w) at the images' own `sizes` (height, width), bilinear, as 16-bit grey PNG.
-
-    The map of the image `fryum/.../000.JPG` becomes `folder/fryum/.../000.png`. One linear scale serves all of them:
-    a map's value is `low + pixel / 65535 * (high - low)`, with both in `folder/scale.json`, which is written last: a
-    folder without it is unfinished.
-    Raises VisaError for unequal numbers, two images of one name, or a path that leaves the folder.
-    """
-    if outside := [path for path in paths if Path(path).is_absolute() or ".." in Path(path).parts]:
-        raise VisaError(f"{outside[0]!r} leaves the folder of the maps: paths are relative to the VisA root.")
-    files = [(folder / path).with_suffix(".png") for path in paths]
-    if not len(maps) == len(set(files)) == len(sizes) or not len(maps):
-        raise VisaError(f"{len(maps)} maps, {len(set(files))} distinct paths, {len(sizes)} sizes: give one each.")
-    low, high = float(maps.min()), float(maps.max())
-    if not np.isfinite(high - low):
-        raise VisaError(f"the maps for {folder} hold NaN or infinite values: look for a diverged model.")
-    (folder / "scale.json").unlink(missing_ok=True)
-    scale = _LEVELS / (high - low) if high > low else 0.0
-
-    def write(index: int) -> None:
-        height, width = sizes[index]
-        full = cv2.resize(maps[index], (width, height), interpolation=cv2.INTER_LINEAR)
-        write_png(files[index], np.rint((full - low) * scale).clip(0, _LEVELS).astype(np.uint16))
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(write, range(len(maps))))
-    with written_whole(folder / "scale.json") as partial:
-        partial.write_text(json.dumps({"low": low, "high": high}) + "\n", encoding="utf-8")
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:

@@ -34,9 +34,7 @@ def run_pretraining(
 def training_steps(
     settings: PretrainSettings, data: TrainingData, folder: Path, fabric: Fabric, precision: str = "auto"
 ) -> Iterator[dict[str, float]]:
-    """Train, yield the loss terms of each step, then judge what was learned, and write the results to `folder`.
-
-    They are `backbone.safetensors`, `curves.csv` and `diagnosis.json`.
+    """Train, yield the loss terms of each step, judge, and write weights, `curves.csv`, `diagnosis.json` to `folder`.
 
     Interrupted or killed, the same call goes on from its last checkpoint; the first process alone judges and writes.
     A backbone from random weights gets its batch-norm statistics from clean images as they are, as `run_untrained` does
@@ -52,12 +50,11 @@ def training_steps(
         yield from training.steps()
         result = training.result()
         if fabric.is_global_zero:
-            views = settings.spd or SpdSettings()
             device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")
             method, held_out = result.method.to(device), data.held_out.to(device)
             if not settings.weights:
                 _calibrate(method.get_submodule("backbone"), data, device)
-            diagnosis = diagnose(method, held_out, settings.image_size, views, settings.seed)
+            diagnosis = diagnose(method, held_out, settings.image_size, settings.spd or SpdSettings(), settings.seed)
             diagnosis |= judge(method, result.curves, diagnosis)
             name = pretraining_name(settings.method, settings.spd is not None)
             _write(folder, name, settings, data, result, diagnosis)

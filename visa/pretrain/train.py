@@ -61,21 +61,6 @@ class Result:
     where: dict[str, Any]
 
 
-def pretrain(
-    images: Images,
-    settings: PretrainSettings,
-    checkpoint: Path,
-    fabric: Fabric,
-    precision: str | None = None,
-    save_every: float = 30.0,
-) -> Result:
-    """Take all steps of a `Training`; arguments and errors are those of the class and of its `steps`."""
-    training = Training(images, settings, checkpoint, fabric, precision)
-    for _ in training.steps(save_every):
-        pass
-    return training.result()
-
-
 class Step:
     """A training step of `method` on this process's part of a global batch.
 
@@ -148,6 +133,12 @@ class Training:
         self.saved, self.saving = time.monotonic(), 0.0
         if content := from_first(lambda: load_checkpoint(checkpoint), fabric):
             self._restore(content)
+
+    def run(self, save_every: float = 30.0) -> Result:
+        """Take all `steps`; returns what was trained."""
+        for _ in self.steps(save_every):
+            pass
+        return self.result()
 
     def steps(self, save_every: float = 30.0) -> Iterator[dict[str, float]]:
         """Train, and yield the loss terms of each step; those of the steps before a checkpoint come first.

@@ -231,8 +231,7 @@ class Table:
 def write_tables(folder: Path, made: Sequence[Table]) -> None:
     """Write NAME.csv, whose first column is the data set, and NAME.tex of each table to `folder`."""
     for table in made:
-        cells = table.cells.copy()
-        cells.insert(0, "dataset", table.dataset)
+        cells = pd.DataFrame({"dataset": table.dataset, **table.cells})
         write_text(folder / f"{table.name}.csv", cells.to_csv(index=False))
         write_text(folder / f"{table.name}.tex", to_latex(table.cells, table.caption, f"tab:{table.name}"))
 

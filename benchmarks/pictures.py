@@ -1,4 +1,4 @@
-"""Draw the method's pictures from rendered images, in seconds: python book/examples/pictures.py
+"""Draw the method's pictures from rendered images, in seconds: python benchmarks/pictures.py
 
 Writes spd_views.webp (the base method's strong views; SPD's anchor, positive and negative) and smoothblend.webp
 (x, u, alpha, x') to book/_static.
@@ -19,7 +19,7 @@ from visa.pretrain.augment import STRONG, WEAK, Draws, random_view
 from visa.pretrain.smoothblend import SmoothBlend, draw_patches, smooth_blend
 from visa.report.figures import PALETTE, use_style
 
-STATIC = Path(__file__).resolve().parents[1] / "_static"
+STATIC = Path(__file__).resolve().parents[1] / "book" / "_static"
 SIDE, PULL, PUSH = 320, PALETTE[2], PALETTE[3]
 PLAIN, PATCH = SmoothBlend(area=(0.03, 0.05)), 7  # large enough to be seen on a page; the seed of the patch
 TITLES = ("$x$", "$u$", r"$\alpha$", r"$x' = (1 - \alpha)\,x + \alpha\,u$")
