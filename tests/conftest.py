@@ -60,7 +60,8 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The book of a clone without data and runs, built from another folder."""
     clone, elsewhere = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("elsewhere")
     shutil.copytree(REPO / "book", clone / "book", symlinks=True, ignore=shutil.ignore_patterns(*MADE))
-    shutil.copy(REPO / "_config.yml", clone)
+    for name in ("_config.yml", "CITATION.cff"):
+        shutil.copy(REPO / name, clone)
     for name in ("visa", "notebooks", "benchmarks"):
         shutil.copytree(REPO / name, clone / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     build = [str(Path(sys.executable).with_name("jupyter-book")), "build", f"{clone}/book", "-W", "-n", "--keep-going"]

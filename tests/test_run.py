@@ -45,7 +45,6 @@ class TestFinishedRun:
             scores = run / "scores/fryum" / pretraining / "fryum/seed0"
             for detector in ("padim", "patchcore"):
                 assert (scores / "1cls" / detector / "draw0/scores.npz").is_file()
-                assert (scores / "1cls" / detector / "maps/scale.json").is_file()
             assert {p.name for p in scores.glob("*/probe/draw*")} == {f"draw{i}" for i in range(5)}
         assert len(list((run / "browser/scored").iterdir())) == 2 * 4, "the browser has every detector of both"
         names = {p.name for p in (run / "results").iterdir()}
