@@ -87,10 +87,10 @@ def test_the_executed_copy_is_shown_with_what_made_its_figures(shown, dataset, w
     title, *code = shown([*SOURCE, INJECTED, CODE], visa=visa, papermill=papermill)
     assert ("say nothing about VisA" in title["source"]) is warned
     assert f"Executed on {dataset} (object fryum, seed 2) in 42 s, 2025-01-02, commit `0123456`." in title["source"]
-    assert [c["source"] for c in code] == ["n = 2", "n"], "the defaults that were replaced are gone"
-    assert code[1]["outputs"] == [PICTURE], "one banner is enough, and progress bars are noise"
+    assert [c["source"] for c in code] == ["n: int = 1", "n = 2", "n"], "defaults, then those of the run"
+    assert code[2]["outputs"] == [PICTURE], "one banner is enough, and progress bars are noise"
     figure = {"image": {"alt": "Two curves"}, "figure": {"caption": "It."}}
-    assert code[1]["metadata"]["mystnb"] == figure
+    assert code[2]["metadata"]["mystnb"] == figure
 
 
 def test_every_figure_of_a_notebook_has_a_text_and_a_caption():

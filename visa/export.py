@@ -18,9 +18,7 @@ from visa.errors import VisaError
 from visa.paths import scratch_folder
 from visa.provenance import read_sidecar
 
-_UNTRAINED = (
-    "The classifier is not trained: it is all zeros, so that strict loading succeeds; its output means nothing."
-)
+_UNTRAINED = "The classifier is not trained: all zeros, so that strict loading succeeds; its output means nothing."
 _TERMS = {  # of the images, by the data set's name: the card's licence, and the duty in words
     r"mini-visa": ("apache-2.0", "mini-VisA is rendered by the code: nobody's photographs, no licence but the code's."),
     r"visa": ("cc-by-4.0", "VisA is licensed CC BY 4.0: name its authors (citation below) when you pass weights on."),

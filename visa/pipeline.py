@@ -276,10 +276,7 @@ def _check_settings(notebook: str, values: Settings) -> None:
     from visa.detect.shared import score_settings  # with torch, which a plan without such settings does without
     from visa.pretrain.settings import configured
 
-    if notebook == "03_pretrain":
-        configured("simsiam", True, values)
-    else:
-        score_settings(0, values)
+    _ = configured("simsiam", True, values) if notebook == "03_pretrain" else score_settings(0, values)
 
 
 def _cells_digest(notebook: str) -> str:

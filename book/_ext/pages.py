@@ -44,8 +44,6 @@ def page(source: Path, executed: Path, texts: Texts) -> Notebook:
     copy: Notebook = json.loads((executed if was_run else source).read_text(encoding="utf-8"))
     notes = _notes(copy["metadata"]) if was_run else NOT_RUN.format(name=source.name)
     cells = copy["cells"]
-    if any("injected-parameters" in _tags(cell) for cell in cells):  # they replace the defaults
-        cells = [cell for cell in cells if "parameters" not in _tags(cell)]
     copy["cells"] = [_cell(c, _figure(texts.get((source.stem, c.get("id", ""))))) for c in cells]
     title, _, rest = "".join(cells[0]["source"]).partition("\n")
     copy["cells"][0]["source"] = f"{title}\n\n{notes}\n{rest}"

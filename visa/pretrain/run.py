@@ -13,11 +13,12 @@ from torch import nn
 from visa.backbone import calibrate_batch_norm, create_backbone, load_weights, save_weights
 from visa.errors import check_choice
 from visa.paths import locked
+from visa.pretrain.augment import Draws
 from visa.pretrain.diagnose import diagnose, judge
 from visa.pretrain.fabric import from_first
 from visa.pretrain.images import TrainingData
 from visa.pretrain.settings import PretrainSettings
-from visa.pretrain.spd import SpdSettings
+from visa.pretrain.spd import SpdSettings, spd_views
 from visa.pretrain.train import PRECISIONS, Result, Training, training_key
 from visa.provenance import read_sidecar, write_rows, write_sidecar, write_text
 from visa.runs import pretraining_name
@@ -38,7 +39,7 @@ def training_steps(
 
     Interrupted or killed, the same call goes on from its last checkpoint; the first process alone judges and writes.
     A backbone from random weights gets its batch-norm statistics from clean images as they are, as `run_untrained` does
-    it: so the statistics of compared ones are of the same images.
+    it, to be compared. The SPD term is judged before that, with the statistics of its own views of training images.
     `precision`: 32-true, bf16-mixed, or auto: what is fast on the device.
     Raises VisaError as a `Training` and its steps do, and if another process trains in that folder.
     """
@@ -52,9 +53,14 @@ def training_steps(
         if fabric.is_global_zero:
             device = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")
             method, held_out = result.method.to(device), data.held_out.to(device)
+            backbone, asked = method.get_submodule("backbone"), (settings.image_size, settings.spd or SpdSettings())
+            term: dict[str, float] = {}
             if not settings.weights:
-                _calibrate(method.get_submodule("backbone"), data, device)
-            diagnosis = diagnose(method, held_out, settings.image_size, settings.spd or SpdSettings(), settings.seed)
+                _calibrate(backbone, data, device, settings)
+                term = diagnose(method, held_out, *asked, settings.seed)
+                _calibrate(backbone, data, device, None)
+            diagnosis = diagnose(method, held_out, *asked, settings.seed)
+            diagnosis |= {name: term[name] for name in ("triplet_own", "spd_accuracy") if name in term}
             diagnosis |= judge(method, result.curves, diagnosis)
             name = pretraining_name(settings.method, settings.spd is not None)
             _write(folder, name, settings, data, result, diagnosis)
@@ -67,18 +73,22 @@ def run_untrained(settings: PretrainSettings, data: TrainingData, folder: Path) 
     if settings.weights:
         load_weights(backbone, Path(settings.weights))
     else:
-        _calibrate(backbone, data, torch.device("cpu"))
+        _calibrate(backbone, data, torch.device("cpu"), None)
     untrained = nn.ModuleDict({"backbone": backbone})
     diagnosis = diagnose(untrained, data.held_out, settings.image_size, SpdSettings(), settings.seed)
     name, result = "given" if settings.weights else "random", Result(untrained, [], 0.0, 0.0, [], {})
     _write(folder, name, settings, data, result, diagnosis)
 
 
-def _calibrate(backbone: nn.Module, data: TrainingData, device: torch.device) -> None:
-    """Set batch-norm statistics by 64 of the training images, whole and unchanged."""
+def _calibrate(backbone: nn.Module, data: TrainingData, device: torch.device, of: PretrainSettings | None) -> None:
+    """Set batch-norm statistics by 64 of the training images, as they are, or by the views of their SPD term."""
     spread = torch.linspace(0, len(data.images) - 1, min(len(data.images), 64)).long().tolist()
     (batch,) = data.images.batches([spread])
-    calibrate_batch_norm(backbone, [batch.images.to(device).float() / 255])
+    images = batch.images.to(device).float() / 255
+    if of and of.spd:
+        draws = Draws(torch.Generator(device).manual_seed(of.seed))
+        images = torch.cat(spd_views(images, of.image_size, of.spd, draws))
+    calibrate_batch_norm(backbone, [images])
 
 
 def is_finished(settings: PretrainSettings, data: TrainingData, folder: Path) -> bool:

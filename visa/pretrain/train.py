@@ -29,9 +29,6 @@ from visa.provenance import digest, file_digest
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
-COLLAPSE_WARNING = 0.5
-"""Below this `feature_std` (1 is healthy) embeddings have begun to be all alike."""
-
 COLLAPSED = 0.1
 """Below this for COLLAPSE_STEPS steps after warm-up a run is stopped: healthy ones stay near 1, collapsed ones reach 0
 (Chen & He 2021, figure 2)."""

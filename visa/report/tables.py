@@ -32,10 +32,7 @@ TITLES = {  # how the paper calls a setup, a level and a detector, in its order
     "patchcore": "PatchCore",
     "unet": "U-Net",
 }
-SPREAD = (
-    "Mean ± standard deviation over seeds, over draws where there is one seed; differences are paired, "
-    "with the 95 % t-interval over seeds, over draws where seeds are one or agree."
-)
+SPREAD = "Mean ± standard deviation; paired differences with their 95 % t-interval: over seeds, or draws of one seed."
 _REPEATED = 1e-12  # standard deviation of equal values
 _NUMBER = r"([▲▼] )?\**[+−-]?\d[\d,.]*\**( ?%)?|–?"  # a cell of a column of plain numbers
 _NBSP = "\N{NO-BREAK SPACE}"  # a narrow table breaks between numbers, not inside one
