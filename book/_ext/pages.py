@@ -23,7 +23,7 @@ SYNTHETIC = """:::{warning}
 **Synthetic mini-VisA: these numbers say nothing about VisA.** They show that every step runs, on rendered images.
 :::
 """
-PROMPTS = {"code_prompt_show": "Parameters", "code_prompt_hide": "Parameters"}
+PROMPTS = {"parameters": "Parameters and their defaults", "injected-parameters": "Parameters of this run"}
 SETTINGS = ("object", "pretraining", "seed", "method", "spd", "arch", "steps", "epochs", "set")  # shown at the top
 BANNER = 'class="mini-visa-banner"'  # the notebook's own warning, replaced by the page's
 
@@ -77,8 +77,9 @@ def _figure(text: dict[str, str] | None) -> dict[str, Any]:
 def _cell(cell: dict[str, Any], figure: dict[str, Any]) -> dict[str, Any]:
     """The cell without run-time metadata and progress bars; its parameters folded away, its picture with a text."""
     metadata: dict[str, Any] = {"tags": _tags(cell)}
-    if {"parameters", "injected-parameters"} & set(metadata["tags"]):
-        metadata = {"tags": [*metadata["tags"], "hide-input"], "mystnb": PROMPTS}
+    for name in set(PROMPTS).intersection(metadata["tags"]):
+        prompts = dict.fromkeys(("code_prompt_show", "code_prompt_hide"), PROMPTS[name])
+        metadata = {"tags": [*metadata["tags"], "hide-input"], "mystnb": prompts}
     cell = cell | {"metadata": metadata}
     if "outputs" in cell:
         cell["outputs"] = [o for o in cell["outputs"] if not _is_noise(o)]
