@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from visa.backbone import calibrate_batch_norm, create_backbone, load_weights, save_weights
 from visa.errors import check_choice
@@ -56,9 +56,13 @@ def training_steps(
             backbone, asked = method.get_submodule("backbone"), (settings.image_size, settings.spd or SpdSettings())
             term: dict[str, float] = {}
             if not settings.weights:
-                _calibrate(backbone, data, device, settings)
-                term = diagnose(method, held_out, *asked, settings.seed)
-                _calibrate(backbone, data, device, None)
+                clean = _calibration_images(data, device)
+                if settings.spd:
+                    draws = Draws(torch.Generator(device).manual_seed(settings.seed))
+                    views = spd_views(clean, settings.image_size, settings.spd, draws)
+                    calibrate_batch_norm(backbone, [torch.cat(views)])
+                    term = diagnose(method, held_out, *asked, settings.seed)
+                calibrate_batch_norm(backbone, [clean])
             diagnosis = diagnose(method, held_out, *asked, settings.seed)
             diagnosis |= {name: term[name] for name in ("triplet_own", "spd_accuracy") if name in term}
             diagnosis |= judge(method, result.curves, diagnosis)
@@ -73,22 +77,18 @@ def run_untrained(settings: PretrainSettings, data: TrainingData, folder: Path) 
     if settings.weights:
         load_weights(backbone, Path(settings.weights))
     else:
-        _calibrate(backbone, data, torch.device("cpu"), None)
+        calibrate_batch_norm(backbone, [_calibration_images(data, torch.device("cpu"))])
     untrained = nn.ModuleDict({"backbone": backbone})
     diagnosis = diagnose(untrained, data.held_out, settings.image_size, SpdSettings(), settings.seed)
     name, result = "given" if settings.weights else "random", Result(untrained, [], 0.0, 0.0, [], {})
     _write(folder, name, settings, data, result, diagnosis)
 
 
-def _calibrate(backbone: nn.Module, data: TrainingData, device: torch.device, of: PretrainSettings | None) -> None:
-    """Set batch-norm statistics by 64 of the training images, as they are, or by the views of their SPD term."""
+def _calibration_images(data: TrainingData, device: torch.device) -> Tensor:
+    """Return 64 of the training images, as they are, N,3,S,S in [0,1]: batch-norm statistics are set by them."""
     spread = torch.linspace(0, len(data.images) - 1, min(len(data.images), 64)).long().tolist()
     (batch,) = data.images.batches([spread])
-    images = batch.images.to(device).float() / 255
-    if of and of.spd:
-        draws = Draws(torch.Generator(device).manual_seed(of.seed))
-        images = torch.cat(spd_views(images, of.image_size, of.spd, draws))
-    calibrate_batch_norm(backbone, [images])
+    return batch.images.to(device).float() / 255
 
 
 def is_finished(settings: PretrainSettings, data: TrainingData, folder: Path) -> bool:
