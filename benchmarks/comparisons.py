@@ -7,6 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from visa.errors import VisaError
+from visa.pretrain.diagnose import BASE_LEARNED, SPREAD_LEARNED, TERM_LEARNED
 from visa.report.tables import paired_difference, summary_table
 
 OUTCOMES = {  # set-up, detector and level: all are of AU-PR, the paper's primary metric
@@ -30,10 +31,10 @@ CONTROLS = {  # an arm to the one that differs from it in one thing alone
     "supervised": "given",
     "supervised + SPD": "supervised",
 }
-GATES = {  # columns of the facts: what they are, and the gate of visa.pretrain.diagnose
-    "base_gain": ("base loss", 0.25),
-    "spread": ("spread", 0.5),
-    "term": ("SPD term", 0.75),
+GATES = {  # columns of the facts: what they are, and their gate
+    "base_gain": ("base loss", BASE_LEARNED),
+    "spread": ("spread", SPREAD_LEARNED),
+    "term": ("SPD term", TERM_LEARNED),
 }
 PRIMARY = (("SPD classifier", "probe, 10-shot"), ("SimSiam + SPD", "probe, 10-shot"))  # arms and outcomes
 

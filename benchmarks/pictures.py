@@ -4,7 +4,6 @@ Writes spd_views.webp (the base method's strong views; SPD's anchor, positive an
 (x, u, alpha, x') to book/_static.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from visa.mini import render
 from visa.pretrain.augment import STRONG, WEAK, Draws, random_view
-from visa.pretrain.smoothblend import SmoothBlend, draw_patches, smooth_blend
+from visa.pretrain.smoothblend import SmoothBlend, draw_patches, pasted_layer, smooth_blend
 from visa.report.figures import PALETTE, use_style
 
 STATIC = Path(__file__).resolve().parents[1] / "book" / "_static"
@@ -70,9 +69,8 @@ def blend(x: Tensor) -> Figure:
     """Draw SmoothBlend as a strip."""
     patches = draw_patches(1, SIDE, PLAIN, draws(PATCH))
     blended, alpha = smooth_blend(x, patches)
-    hard, box = smooth_blend(x, replace(patches, sigma=0 * patches.sigma))  # a hard edge: u is what lies in the box
     figure, axes = plt.subplots(1, 4, figsize=(8.8, 2.5))
-    for axis, picture, title in zip(axes, (x, hard * box, alpha, blended), TITLES, strict=True):
+    for axis, picture, title in zip(axes, (x, pasted_layer(x, patches), alpha, blended), TITLES, strict=True):
         show(axis, picture[0], title)
     return figure
 
