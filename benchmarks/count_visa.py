@@ -1,4 +1,4 @@
-"""Count what VisA's official split files list, and verify the objects that are at hand, for the book's ledger.
+"""Count what VisA's official split files list, and verify the objects that a root holds, for the book's ledger.
 
 python benchmarks/count_visa.py --root VISA --objects fryum --out book/results/data
 

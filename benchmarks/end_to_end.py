@@ -89,7 +89,7 @@ def commands(options, detector, tree, folder):
 
     arch, source = f"timm/{ARCH}", CHECKOUT / "notebooks" / "04_score.ipynb"
     notebook = {"object": options.object, "pretraining": "imagenet", "weights": options.weights, "arch": arch}
-    notebook |= {"detectors": detector, "setups": "1cls", "coreset_ratio": options.ratio}
+    notebook |= {"detectors": detector, "setups": "1cls", "set": f"coreset_ratio={options.ratio}"}
     given = [text for name, value in notebook.items() for text in ("-p", name, value)]
     run = ["--objects", options.object, "--pretrainings", "random", "--weights", f"imagenet={arch}:{options.weights}"]
     run += ["--detectors", detector, "--setups", "1cls", "--score", f"coreset_ratio={options.ratio}"]

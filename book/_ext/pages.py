@@ -60,7 +60,7 @@ def _notes(metadata: dict[str, Any]) -> str:
     given = times.get("parameters", {})
     settings = [f"{key} {given[key]}" for key in SETTINGS if given.get(key, "") != ""]
     made_by = {
-        "dataset": run.get("dataset", "the data at hand"),
+        "dataset": run.get("dataset", "an unnamed data set"),
         "settings": f" ({', '.join(settings)})" if settings else "",
         "commit": f", commit `{run['commit'][:7]}`" if run.get("commit") else "",
     }

@@ -75,9 +75,8 @@ def plot_scores(scores: ArrayLike, labels: ArrayLike, axis: Axes, bins: int = 30
     edges = np.histogram_bin_edges(s, bins).tolist()
     for name, chosen, colour in (("normal", ~anomalous, PALETTE[0]), ("anomalous", anomalous, PALETTE[1])):
         share = np.full(chosen.sum(), 1 / max(chosen.sum(), 1))
-        axis.hist(s[chosen], edges, weights=share, alpha=0.65, color=colour, label=f"{name} ({chosen.sum()})")
+        axis.hist(s[chosen], edges, weights=share, alpha=0.65, color=colour, label=name)
     axis.set(xlabel="image score", ylabel="share of images")
-    axis.legend()
 
 
 def plot_roc_pr(results: Mapping[str, tuple[ArrayLike, ArrayLike]], resamples: int = 0) -> Figure:
