@@ -8,7 +8,7 @@ from scipy import stats
 
 from visa.errors import VisaError
 from visa.pretrain.diagnose import BASE_LEARNED, SPREAD_LEARNED, TERM_LEARNED
-from visa.report.tables import paired_difference, summary_table
+from visa.report.tables import overall, paired_difference, summary_table
 
 OUTCOMES = {  # set-up, detector and level: all are of AU-PR, the paper's primary metric
     "probe, 5-shot": ("2cls_5shot", "probe", "image"),
@@ -37,6 +37,10 @@ GATES = {  # columns of the facts: what they are, and their gate
     "term": ("SPD term", TERM_LEARNED),
 }
 PRIMARY = (("SPD classifier", "probe, 10-shot"), ("SimSiam + SPD", "probe, 10-shot"))  # arms and outcomes
+PRIMARY_COLUMNS = (
+    *("object", "comparison", "difference [over seeds]", "[over seeds and draws]", "p (Holm)", "learned", "verdict"),
+    "outcome",
+)
 
 
 def differences(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -72,8 +76,13 @@ def with_outcome(metrics: pd.DataFrame) -> pd.DataFrame:
 
 def points(line: "pd.Series[float]") -> str:
     """Write a row of `differences` in points as `mean [low, high]`, with signs."""
-    mean, low, high = (f"{100 * line[name]:+.1f}".replace("-", "−") for name in ("mean", "low", "high"))
+    mean, low, high = (signed(line[name]) for name in ("mean", "low", "high"))
     return mean if np.isnan(line["low"]) else f"{mean} [{low}, {high}]"
+
+
+def signed(value: float) -> str:
+    """Write a difference in points with its sign."""
+    return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def differences_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -85,62 +94,122 @@ def differences_table(table: pd.DataFrame) -> pd.DataFrame:
     return wide.rename_axis(columns=None).reset_index()
 
 
+def means(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Compute each arm's AU-PR in every outcome: a `summary_table`."""
+    return summary_table(with_outcome(metrics), ["object", "pretraining", "outcome"])
+
+
 def au_pr_table(metrics: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Lay out the mean AU-PR of one object in points: arms down (`weights`), outcomes across.
 
-    The best of an outcome is bold; ▲ or ▼ stands where the arm's difference to its control (`table`, see `differences`)
-    has an interval without 0.
+    The best of an outcome is bold; ▲ or ▼ stands where an exploratory difference to the arm's control (`table`, see
+    `differences`) has an interval without 0.
     """
-    means = summary_table(with_outcome(metrics), ["pretraining", "outcome"])
-    wide = means.pivot(index="pretraining", columns="outcome", values="mean")
+    wide = means(metrics).pivot(index="pretraining", columns="outcome", values="mean")
     arms = [arm for arm in ("given", *CONTROLS) if arm in wide.index]
     wide = 100 * wide.reindex(arms)[[name for name in OUTCOMES if name in wide]]
     cells = wide.map("{:.1f}".format).mask(wide.isna(), "–")
     cells = cells.mask(wide == wide.max(), "**" + cells + "**")
     for _, line in table.iterrows():
+        if (line["arm"], line["outcome"]) in PRIMARY:  # judged by `primary_table` alone
+            continue
         mark = "▲ " * bool(line["low"] > 0) + "▼ " * bool(line["high"] < 0)
         cells.loc[line["arm"], line["outcome"]] = mark + cells.loc[line["arm"], line["outcome"]]
     return cells.rename_axis(index="weights", columns=None).reset_index()
 
 
-def sentences(table: pd.DataFrame, facts: pd.DataFrame) -> Iterator[str]:
-    """One sentence a primary comparison of an object: supported, refuted or not decided, by Holm's correction.
+def primary_table(metrics: pd.DataFrame, table: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
+    """Judge the primary comparisons, a row each, by Holm's correction over those of an object.
 
-    facts: a row an arm and seed, with columns `object`, `pretraining`, `learned` and those of GATES.
+    table: see `differences`; facts: a row an arm and seed, with columns `object`, `pretraining`, `learned` and those of
+    GATES. Columns: `object`, `comparison`, the difference in points with its interval over seeds, the interval over
+    seeds and draws (see `crossed_interval`), p after the correction, `learned`, `verdict`, and `outcome`.
     """
+    rows = []
     for object, of_object in table.groupby("object", sort=False):
-        rows = {(line["arm"], line["outcome"]): line for _, line in of_object.iterrows()}
-        measured = [rows[key] for key in PRIMARY if key in rows]
-        for arm, outcome in (key for key in PRIMARY if key not in rows):
-            yield f"{object}: not measured. {arm} ({outcome}): too few images, or no such arm."
-        ordered = sorted(_p(line) for line in measured)
-        for line in measured:
-            rank = ordered.index(_p(line))
-            held = all(p * (len(ordered) - i) < 0.05 for i, p in enumerate(ordered[: rank + 1]))
-            verdict = "not decided" if not held else "supported" if line["mean"] > 0 else "refuted"
-            measured_by = f"{points(line)} points of AU-PR ({line['outcome']}; p = {_p(line):.2g}, {line['n']} seeds)"
-            told = training_told(facts[(facts["object"] == object) & (facts["pretraining"] == line["arm"])])
-            yield f"{object}: {verdict}. {line['arm']} against {line['control']}: {measured_by}; {told}."
+        keys = of_object[["arm", "outcome"]].apply(tuple, axis=1)
+        measured = of_object[keys.isin(PRIMARY)].assign(p=of_object["p"].fillna(1.0)).sort_values("p", kind="stable")
+        holm = (measured["p"] * range(len(measured), 0, -1)).cummax().clip(upper=1)
+        for place in sorted(measured.index):
+            line, p = measured.loc[place], holm.loc[place]
+            own = facts[(facts["object"] == object) & (facts["pretraining"] == line["arm"])]
+            low, high = crossed_interval(metrics[metrics["object"] == object], line)
+            both = f"[{signed(low)}, {signed(high)}]" if low < high else "–"
+            verdict = "not decided" if p >= 0.05 else "supported" if line["mean"] > 0 else "refuted"
+            compared = f"{line['arm']} − {line['control']}"
+            rows.append((object, compared, points(line), both, f"{p:.3f}", learned_told(own), verdict, line["outcome"]))
+        for arm, outcome in (key for key in PRIMARY if key not in set(keys)):  # too few images, or no such arm
+            rows.append((object, f"{arm} − {CONTROLS[arm]}", *["–"] * 4, "not measured", outcome))
+    return pd.DataFrame(rows, columns=list(PRIMARY_COLUMNS))
 
 
-def training_told(facts: pd.DataFrame) -> str:
-    """Say how many trainings of an arm learned, and which gates the others missed."""
-    learned = facts["learned"].astype(float)
-    told = f"{int(learned.sum())} of {len(learned)} trainings learned"
-    missed = {
-        what: int((facts[name].astype(float) < gate).sum()) for name, (what, gate) in GATES.items() if name in facts
+def detectable(table: pd.DataFrame, backbone: str) -> Iterator[str]:
+    """Name the difference that each primary comparison finds in four of five experiments, at the spread it reached.
+
+    That is at p < .025, the first step of Holm's correction: the t-quantiles of .9875 and .8, times sd / sqrt(n).
+    """
+    for _, line in table[table[["arm", "outcome"]].apply(tuple, axis=1).isin(PRIMARY) & (table["n"] > 1)].iterrows():
+        quantiles = stats.t.ppf([0.9875, 0.8], line["n"] - 1).sum()
+        least = 100 * quantiles * line["sd"] / line["n"] ** 0.5
+        yield f"{least:.1f} points ({line['arm']} − {line['control']}, {line['object']}, {backbone})"
+
+
+def extremes(table: pd.DataFrame) -> str:
+    """Name the largest gain and loss of `differences` whose interval is without 0, the primary ones left out."""
+    found = table[~table[["arm", "outcome"]].apply(tuple, axis=1).isin(PRIMARY) & (table["low"] * table["high"] > 0)]
+    told = []
+    for name, own in (("gain", found[found["mean"] > 0]), ("loss", found[found["mean"] < 0])):
+        for _, line in own.loc[own["mean"].abs().nlargest(1).index].iterrows():
+            told.append(
+                f"the largest {name} is {points(line)} points ({line['arm']} − {line['control']}, "
+                f"{line['outcome']}, {line['object']})"
+            )
+    return " and ".join(told) or "there is none"
+
+
+def sentences(table: pd.DataFrame) -> Iterator[str]:
+    """Say what each row of `primary_table` says."""
+    for object, compared, difference, _, p, learned, verdict, outcome in table.itertuples(index=False, name=None):
+        if verdict == "not measured":
+            yield f"{object}: not measured. {compared} ({outcome}): too few images, or no such arm."
+            continue
+        by = f"{difference} points of AU-PR ({outcome}; p = {p} after Holm's correction)"
+        yield f"{object}: {verdict}. {compared}: {by}; trainings that learned: {learned}."
+
+
+def crossed_interval(metrics: pd.DataFrame, line: "pd.Series[float]") -> tuple[float, float]:
+    """Compute the 95 % interval of a row of `differences` over seeds and few-shot draws, both as random effects.
+
+    The two are crossed: the variance of the mean is that of the seeds' means plus that of the draws' means, less the
+    residual that both contain. The degrees of freedom are those of the smaller of the two. NaN where there is one.
+    """
+    values = with_outcome(overall(metrics))
+    values = values[values["outcome"] == line["outcome"]].pivot(
+        index="draw", columns=["pretraining", "seed"], values="value"
+    )
+    control = values[line["control"]]
+    own = values[line["arm"]].sub(control[0] if line["control"] == "given" else control, axis=0).dropna(axis=1)
+    draws, seeds = own.shape
+    if min(draws, seeds) < 2:
+        return np.nan, np.nan
+    noise = own.sub(own.mean(axis=1), axis=0) - own.mean() + own.to_numpy().mean()
+    residual = (noise**2).to_numpy().sum() / (draws - 1) / (seeds - 1)
+    variance = own.mean().var() / seeds + own.mean(axis=1).var() / draws - residual / seeds / draws
+    half = stats.t.ppf(0.975, min(draws, seeds) - 1) * max(variance, 0) ** 0.5
+    return own.to_numpy().mean() - half, own.to_numpy().mean() + half
+
+
+def learned_told(facts: pd.DataFrame) -> str:
+    """Say how many trainings of an arm learned, and how many passed each gate where some did not."""
+    learned, n = facts["learned"].astype(float), len(facts)
+    passed = {
+        w: int((facts[c] >= gate).sum()) for c, (w, gate) in GATES.items() if c in facts and facts[c].notna().any()
     }
-    if any(missed.values()):
-        told += f" ({', '.join(f'{what} below its gate in {n}' for what, n in missed.items() if n)})"
-    return told + ", so that this says nothing of SPD" * bool(learned.mean() < 0.5)
+    told = ", ".join(f"{what} {count}" for what, count in passed.items())
+    return f"{int(learned.sum())} of {n}" + f" ({told})" * bool(min(passed.values(), default=n) < n)
 
 
 def not_learned(facts: pd.DataFrame) -> set[str]:
     """The arms of one object of which fewer than half of the trainings learned."""
     share = facts[facts["pretraining"] != "given"].astype({"learned": float}).groupby("pretraining")["learned"].mean()
     return set(share[share < 0.5].index)
-
-
-def _p(line: "pd.Series[float]") -> float:
-    """The p-value of a difference; 1 where one seed leaves none."""
-    return 1.0 if np.isnan(line["p"]) else float(line["p"])

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from comparisons import differences, differences_table, sentences
+from comparisons import differences, differences_table, primary_table, sentences
 
 from visa.backbone import load_backbone
 from visa.data.source import Source, open_source
@@ -185,7 +185,7 @@ def main() -> None:
     for object, part in table.groupby("object", sort=False):
         print(f"\n## {object}: AU-PR minus the control's, in points, 95 % interval over seeds\n")
         print(to_markdown(differences_table(part)))
-    print("", *sentences(table, facts), sep="\n")
+    print("", *sentences(primary_table(metrics, table, facts)), sep="\n")
 
 
 if __name__ == "__main__":

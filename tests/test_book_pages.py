@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 sys.path += [str(Path(__file__).resolve().parents[1] / folder) for folder in ("book/_ext", "benchmarks")]
 
 import companion
+import comparisons
 import findings
 import ledger
 import package
@@ -229,34 +230,49 @@ def shown_findings(book, what):
 
 
 def test_without_results_one_note_says_so_and_rendered_images_are_refused(tmp_path):
-    assert "have not been run" in shown_findings(tmp_path, "sentences") and not shown_findings(tmp_path, "objects")
+    assert "have not been run" in shown_findings(tmp_path, "primary") and not shown_findings(tmp_path, "objects")
     save_protocol(tmp_path / "results" / "protocol" / "lite0", "mini-VisA")
     with pytest.raises(VisaError, match="mini-VisA"):
-        shown_findings(tmp_path, "sentences")
+        shown_findings(tmp_path, "primary")
 
 
 def test_the_results_page_says_what_the_files_hold(tmp_path):
     save_protocol(tmp_path / "results" / "protocol" / "lite0")
-    told = shown_findings(tmp_path, "sentences").splitlines()
-    assert re.match(r"- lite0, fryum: supported\. SPD classifier against given: \+10\.1 .*3 of 3", told[0])
-    assert "fryum: refuted. SimSiam + SPD against SimSiam: −2." in told[1]
-    assert "0 of 3 trainings learned, so that this says nothing of SPD" in told[1]
+    told = shown_findings(tmp_path, "primary").splitlines()
+    assert re.match(r"\| fryum \| SPD classifier − given \| \+10\.1 \[.*\| 3 of 3 \| supported \| lite0", told[2])
+    assert re.match(r"\| fryum \| SimSiam \+ SPD − SimSiam \| −2\..*\| 0 of 3 \| refuted \| lite0", told[3])
+    assert "0.4 points (SPD classifier − given, fryum, lite0)" in shown_findings(tmp_path, "power")  # 7.27 sd / √3
     text = shown_findings(tmp_path, "objects")
     assert "| outcome | SPD classifier − given | SimSiam − given | SimSiam + SPD − SimSiam |" in text
     assert re.search(r"\| probe, 10-shot \| \*\*\+10\.1 \[[^]]+\]\*\* \|", text), "an interval without 0 is bold"
     assert re.search(r"\| PaDiM, pixel \| −\d+\.\d \[−[^]]+, \+[^]]+\] \|", text), "one that contains it is not"
     assert "small up to 0.2 %, middle up to 2 %, large up to 30 %" in plain(text)
-    assert "| arm | learned | seconds | small | middle | large |" in text
-    assert "| given | – | – | 0.540 | 0.700 | 0.860 |" in text
-    assert "| SimSiam + SPD | 0 of 3 | 101 | 0.540 ± 0.000 |" in plain(text) and "commits `0123456`" in text
+    assert "| arm | learned | seconds | cos z, weak view | cos z, blended | small | middle | large |" in text
+    assert "| given | – | 100 | – | – | 0.540 | 0.700 | 0.860 |" in text
+    assert "| SimSiam + SPD | 0 of 3 | 101 | – | – | 0.540 ± 0.000 |" in plain(text) and "commits `0123456`" in text
     assert (tmp_path / "generated" / "results-lite0-fryum.svg").stat().st_size > 5000
     table = shown_findings(tmp_path, "table")
     assert "| object | backbone | weights | probe, 10-shot | PaDiM, pixel |" in table
-    assert "| fryum | lite0 | SPD classifier | ▲ **60.1** | 39.1 |" in table, "the best, clearly above its control"
-    assert "| fryum | lite0 | SimSiam + SPD † | ▼ 48.0 |" in table
-    assert pd.read_csv(tmp_path / "generated" / "results.csv")["probe, 10-shot"].tolist() == [50.0, 60.1, 50.1, 48.0]
-    assert "fryum, lite0; chance" in shown_findings(tmp_path, "front")
-    assert (tmp_path / "generated" / "front.svg").stat().st_size > 5000
+    assert "| fryum | lite0 | SPD classifier | **60.1** | 39.1 |" in table, "primary: judged in its own table"
+    assert "| fryum | lite0 | SimSiam + SPD † | 48.0 | ▼ 48.0 |" in table
+    means = pd.read_csv(tmp_path / "generated" / "results.csv").set_index(["pretraining", "outcome"])
+    assert means["mean"]["SPD classifier", "probe, 10-shot"] == pytest.approx(0.601)
+    assert "the largest loss is −" in (front := shown_findings(tmp_path, "front")) and "fryum, lite0" in front
+    assert (tmp_path / "generated" / "defects.svg").stat().st_size > 5000
+
+
+def test_an_interval_over_seeds_and_draws_adds_both_variances():
+    seeds, draws = np.arange(4) / 100, np.array([0.0, 0.05, 0.1])
+    rows = [("SPD classifier", s, d, 0.5 + seeds[s] + draws[d]) for s, d in itertools.product(range(4), range(3))]
+    table = pd.DataFrame(
+        [*rows, *(("given", 0, d, 0.4) for d in range(3))], columns=["pretraining", "seed", "draw", "value"]
+    )
+    table = table.assign(object="o", setup="2cls_10shot", detector="probe", level="image", metric="au_pr", defect="")
+    line = comparisons.differences(table).iloc[0]
+    low, high = comparisons.crossed_interval(table, line)
+    half = 4.302653 * (seeds.var(ddof=1) / 4 + draws.var(ddof=1) / 3) ** 0.5  # t with two degrees of freedom
+    assert [low, high] == pytest.approx([0.165 - half, 0.165 + half], abs=1e-6)
+    assert line["high"] - line["low"] < high - low
 
 
 # The ledger of claims: exclusive statuses that add up, each no more sure than what was seen
@@ -279,7 +295,7 @@ def made(book, *claims):
 
 def test_a_claim_of_the_protocol_is_tested_once_there_are_results(tmp_path):
     text = made(tmp_path, UNET)
-    assert "| 1 | U-Net | 53.8 → 59.7, +5.9 |  | not tested |" in text
+    assert "| 1 | U-Net, AU-PR | 53.8 → 59.7, +5.9 (read) |  | not tested |" in text
     assert "| 1 | abstract; read | ImageNet | `make it` |  |  |" in text
     folder = tmp_path / "results" / "protocol" / "lite0"
     save_protocol(folder)

@@ -1,7 +1,8 @@
 """The directive `{findings}`: what the protocol's runs say, from the folders of results/protocol/, one a backbone.
 
-`{findings} front` is the first page's figure, `sentences` a sentence a primary comparison, `table` every arm's AU-PR,
-`objects` a figure and two tables an object and backbone: these stand one by one, and are never averaged.
+`{findings} front` is the first page's figures, `primary` a row a primary comparison, `power` the differences that these
+would find, `table` every arm's AU-PR, `objects` a figure and two tables an object and backbone: these stand one by one,
+and are never averaged.
 """
 
 import json
@@ -9,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import comparisons
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from comparisons import CONTROLS, OUTCOMES, PRIMARY, au_pr_table, differences, differences_table, not_learned, sentences
+from comparisons import CONTROLS, OUTCOMES, PRIMARY
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from results import commits, pivot
@@ -20,6 +22,7 @@ from results import commits, pivot
 from visa.errors import VisaError
 from visa.report import figures, tables
 
+TEXTS = Path(__file__).resolve().parents[1] / "reference"
 ARMS = ("given", *CONTROLS)
 LOOKS = dict(zip(ARMS, zip((*figures.PALETTE, figures.INK), (*figures.MARKERS, "X"), strict=True), strict=True))
 NAMES = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "mobilenetv2_100": "MobileNetV2"}
@@ -28,31 +31,7 @@ NOT_RUN = """:::{note}
 The experiments of [](protocol.md) have not been run for this copy of the book: the command below runs them.
 :::
 """
-FRONT = """:::{{figure}} generated/front.svg
-:alt: Left, how well maps tell defects from the rest of their images, by size; right, differences in AU-PR by object.
-:class: dark-light
-
-Left: how well PatchCore's maps tell the pixels of real defects from all others of an image ({title}; chance is 0.5).
-Right: AU-PR of a few-shot probe minus that of the arm's control, with 95 % intervals over seeds.
-:::
-"""
 TABLE = "{table}\n{{download}}`This table as CSV <generated/results.csv>`\n"
-PART = """```{{rubric}} {title}
-```
-
-:::{{figure}} generated/{file}
-:alt: AU-PR of each arm minus its control's on {title}, by outcome; the table below has the same numbers.
-:class: dark-light
-
-Mean difference in AU-PR and its 95 % interval over seeds; commits {commits}.
-:::
-
-{differences}
-Thirds of the defects by size: {sizes} of the image.
-
-{arms}
-{downloads}
-"""
 
 
 class Findings(NamedTuple):
@@ -78,22 +57,33 @@ def findings(page: Any) -> str:
     for file in (file for folder in folders for file in folder.iterdir()):
         page.file(str(file.relative_to(book)))
     found = [load(folder) for folder in folders]
-    if what == "sentences":
-        lines = [f"- {one.name}, {line}" for one in found for line in sentences(one.table, one.facts)]
-        return "\n".join(lines) if found else NOT_RUN
+    if not found:
+        return NOT_RUN if what == "primary" else ""
+    if what == "primary":
+        rows = [comparisons.primary_table(one.metrics, one.table, one.facts).assign(backbone=one.name) for one in found]
+        return tables.to_markdown(pd.concat(rows).drop(columns="outcome"))
     cases = [(object, one.of(object)) for one in found for object in one.table["object"].unique()]
-    if what == "front" and cases:
-        draw(page.file("generated/front.svg"), front, cases)
-        return FRONT.format(title=f"{cases[0][0]}, {cases[0][1].name}")
-    if what == "table" and cases:
-        tabled = [au_pr_table(one.metrics, one.table).assign(object=object, backbone=one.name) for object, one in cases]
-        for cells, (_, one) in zip(tabled, cases, strict=True):
-            cells["weights"] += cells["weights"].isin(list(not_learned(one.facts))).map({True: " †", False: ""})
-        table = pd.concat(tabled).set_index(["object", "backbone", "weights"]).fillna("–").reset_index()
-        plain = table.replace(r"\*\*|[▲▼] ", "", regex=True)
-        page.file("generated/results.csv").write_text(plain.to_csv(index=False), encoding="utf-8")
-        return TABLE.format(table=tables.to_markdown(table))
-    return "\n".join(part(page, object, one) for object, one in cases)
+    if what == "front":
+        draw(page.file("generated/defects.svg"), seen, cases[0][1])
+        draw(page.file("generated/primary.svg"), primary, cases)
+        extremes = comparisons.extremes(pd.concat(one.table for one in found))
+        text = (TEXTS / "front.txt").read_text(encoding="utf-8")
+        return text.format(title=f"{cases[0][0]}, {cases[0][1].name}", extremes=extremes)
+    if what == "power":
+        return "; ".join(told for one in found for told in comparisons.detectable(one.table, one.name)) + "."
+    if what == "table":
+        means = [comparisons.means(one.metrics).assign(backbone=one.name) for one in found]
+        pd.concat(means).to_csv(page.file("generated/results.csv"), index=False)
+        return TABLE.format(table=tables.to_markdown(pd.concat(arms_table(*case) for case in cases).fillna("–")))
+    text = (TEXTS / "part.txt").read_text(encoding="utf-8")
+    return "\n".join(part(page, text, object, one) for object, one in cases)
+
+
+def arms_table(object: str, one: Findings) -> pd.DataFrame:
+    """AU-PR of every arm of an object; † marks an arm of which most trainings did not learn."""
+    cells, missed = comparisons.au_pr_table(one.metrics, one.table), comparisons.not_learned(one.facts)
+    cells["weights"] += [" †" * (arm in missed) for arm in cells["weights"]]
+    return cells.assign(object=object, backbone=one.name).set_index(["object", "backbone", "weights"]).reset_index()
 
 
 def load(folder: Path) -> Findings:
@@ -104,7 +94,7 @@ def load(folder: Path) -> Findings:
     metrics = tables.load_metrics([folder / "metrics.csv"])
     facts, defects = (pd.read_csv(folder / name) for name in ("arms.csv", "defects.csv"))
     arch = about["settings"]["arch"].removeprefix("timm/")
-    return Findings(folder, NAMES.get(arch, arch), metrics, facts, sized(defects), differences(metrics))
+    return Findings(folder, NAMES.get(arch, arch), metrics, facts, sized(defects), comparisons.differences(metrics))
 
 
 def sized(defects: pd.DataFrame) -> pd.DataFrame:
@@ -123,30 +113,33 @@ def draw(file: Path, make: Callable[..., Figure], *given: Any) -> None:
         plt.close(figure)
 
 
-def front(cases: list[tuple[str, Findings]]) -> Figure:
-    """What features see of the first case's defects, by size and arm; beside it the primary differences of all."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 1.8 + 0.45 * max(3, len(cases))))
-    seen = cases[0][1].defects.groupby(["pretraining", "size"])["auroc"].mean().unstack()[list(SIZES)]
-    arms = [arm for arm in ARMS if arm in seen.index]
+def seen(one: Findings) -> Figure:
+    """What PatchCore's maps see of an object's defects, by size and arm."""
+    figure, axis = plt.subplots(figsize=(3.8, 3.2))
+    per_seed = one.defects.groupby(["pretraining", "size", "seed"])["auroc"].mean().groupby(["pretraining", "size"])
+    mean, sd = per_seed.mean().unstack()[list(SIZES)], per_seed.std().unstack()[list(SIZES)]
+    arms = [arm for arm in ARMS if arm in mean.index]
     for k, arm in enumerate(arms):
         color, marker = LOOKS[arm]
+        label = arm + " †" * (arm in comparisons.not_learned(one.facts))
         places = np.arange(3) + 0.7 * ((k + 0.5) / len(arms) - 0.5)
-        left.plot(places, seen.loc[arm], marker, color=color, label=arm)
-    left.set(xticks=range(3), xticklabels=SIZES, xlabel="defects", ylabel="AU-ROC", title="what maps see of defects")
-    for arm, outcome in PRIMARY:
+        axis.errorbar(places, mean.loc[arm], sd.loc[arm].fillna(0), fmt=marker, color=color, label=label)
+    axis.set(xticks=range(3), xticklabels=SIZES, xlabel="defects", ylabel="AU-ROC inside against outside")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def primary(cases: list[tuple[str, Findings]]) -> Figure:
+    """The primary differences of every object and backbone."""
+    figure, axis = plt.subplots(figsize=(3.8, 1.4 + 0.6 * len(cases)))
+    for k, (arm, outcome) in enumerate(PRIMARY):
         for row, (_, one) in enumerate(cases):
             line = one.table[(one.table["arm"] == arm) & (one.table["outcome"] == outcome)]
-            whisker(right, line, row + (0.15 if arm == PRIMARY[0][0] else -0.15), arm)
-    right.axvline(0, color=figures.INK, lw=0.8, ls=":")
-    labels = [f"{object}\n{one.name}" for object, one in cases]
-    right.set(
-        xlabel="difference in AU-PR, points",
-        yticks=range(len(cases)),
-        yticklabels=labels,
-        title="difference to the control",
-    )
-    right.set_ylim(len(cases) - 0.5, -0.5)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+            whisker(axis, line, row + 0.3 * k - 0.15, arm, f"{arm} − {CONTROLS[arm]}" * (row == 0))
+    axis.axvline(0, color=figures.INK, lw=0.8, ls=":")
+    axis.set(xlabel="difference in AU-PR, points", yticks=range(len(cases)), ylim=(len(cases) - 0.5, -0.5))
+    axis.set_yticklabels([f"{object}\n{one.name}" for object, one in cases])
+    figure.legend(loc="outside lower center")
     return figure
 
 
@@ -158,7 +151,7 @@ def whisker(axis: plt.Axes, line: pd.DataFrame, places: Any, arm: str, label: st
     axis.errorbar(100 * line["mean"], places, xerr=half, fmt=marker, color=color, label=label)
 
 
-def part(page: Any, object: str, one: Findings) -> str:
+def part(page: Any, text: str, object: str, one: Findings) -> str:
     """Figure and tables of an object: differences to the control, then each arm's training and what its maps tell."""
     drawn = page.file(f"generated/{page.env.docname}-{one.folder.name}-{object}.svg")
     draw(drawn, forest, one.table)
@@ -168,11 +161,11 @@ def part(page: Any, object: str, one: Findings) -> str:
     arms = training(one.facts).merge(inside, left_on="arm", right_on="pretraining", how="left")
     folder = f"results/protocol/{one.folder.name}"
     files = {"metrics": "Metrics", "arms": "trainings", "defects": "defects"}
-    return PART.format(
+    return text.format(
         title=f"{object}, {one.name}",
         file=drawn.name,
         commits=", ".join(f"`{commit}`" for commit in commits(one.folder)),
-        differences=tables.to_markdown(differences_table(one.table)),
+        differences=tables.to_markdown(comparisons.differences_table(one.table)),
         sizes=", ".join(f"{size} up to {end:.2g} %" for size, end in ends.items()),
         arms=tables.to_markdown(arms.drop(columns="pretraining")),
         downloads=", ".join(f"{{download}}`{text} <{folder}/{name}.csv>`" for name, text in files.items()),
@@ -195,11 +188,12 @@ def forest(table: pd.DataFrame) -> Figure:
 
 
 def training(facts: pd.DataFrame) -> pd.DataFrame:
-    """How many trainings of each arm passed their gate, and how long one took; the given weights were not trained."""
+    """What became of each arm's trainings: how many learned, seconds, and cosines of held-out z (medians)."""
     rows = []
-    for arm in ARMS:
+    for arm in (arm for arm in ARMS if arm in set(facts["pretraining"])):
         own = facts[facts["pretraining"] == arm]
-        if len(own):
-            learned = f"{int(own['learned'].astype(float).sum())} of {len(own)}" if arm in CONTROLS else "–"
-            rows.append((arm, learned, f"{own['seconds'].median():.0f}" if arm in CONTROLS else "–"))
-    return pd.DataFrame(rows, columns=["arm", "learned", "seconds"])
+        learned = f"{int(own['learned'].astype(float).sum())} of {len(own)}" if arm in CONTROLS else "–"
+        medians = own.reindex(columns=["seconds", "cos_weak", "cos_blend"]).median()
+        cells = [form.format(v) for form, v in zip(("{:.0f}", "{:.2f}", "{:.2f}"), medians, strict=True)]
+        rows.append((arm, learned, *(cell.replace("nan", "–") for cell in cells)))
+    return pd.DataFrame(rows, columns=["arm", "learned", "seconds", "cos z, weak view", "cos z, blended"])

@@ -46,7 +46,8 @@ def load_claims(book: Path) -> pd.DataFrame:
         if claim.published:
             check_choice(f"published value of {claim.claim!r}", claim.published, values)
             without, with_spd = values[claim.published]
-            claims.loc[claim.Index, "paper"] = f"{without} → {with_spd}, {float(with_spd) - float(without):+.1f}"
+            paper = f"{without} → {with_spd}, {float(with_spd) - float(without):+.1f} ({claim.sure})"
+            claims.loc[claim.Index, ["paper", "claim"]] = paper, f"{claim.claim}, {claim.published.split('; ')[-1]}"
     here = [", ".join(filter(None, (counted(book, claim), claim["seen"]))) for _, claim in claims.iterrows()]
     return claims.assign(here=here, number=range(1, len(claims) + 1))
 

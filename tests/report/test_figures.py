@@ -66,7 +66,8 @@ def test_cases_come_clearest_first_each_with_its_image_and_its_map_if_there_is_o
     given = (maps, masks) if with_maps else (None, None)
     scores = Scores([f"{i}.png" for i in range(6)], labels, values, *given, np.ones(6, bool), "1cls", "fryum", "padim")
     picked = figures.pick_cases(labels, values, n=2)
-    assert {kind: list(i) for kind, i in picked.items()} == {"false alarms": [1, 2], "misses": [4, 5], "found": [3, 5]}
+    found = {kind: list(indices) for kind, indices in picked.items()}
+    assert found == {"false alarms": [1, 2], "misses": [4, 5], "highest scores": [3, 5]}
     images = np.zeros((6, 3, 8, 9), np.uint8) + 10 * np.arange(6, dtype=np.uint8)[:, None, None, None]
     axes = figures.show_cases(picked, images, scores).axes
     shown = axes[::2] if with_maps else axes

@@ -68,7 +68,7 @@ def pick_case(found: pd.DataFrame, setup: str = "", detector: str = "", object: 
 
 def run_provenance(run: Path) -> dict[str, Any]:
     """Read the run's data set, the settings of each pre-training and scoring, and the distinct machines."""
-    weights = {"/".join(map(str, where.values())): f / "backbone.safetensors" for where, f in _pretrainings(run)}
+    weights = {"/".join(map(str, where.values())): f / "backbone.safetensors" for where, f in pretrainings(run)}
     scored = {str(file.parent.relative_to(run / "scores")): file for file in sorted(run.glob(_METRICS))}
     facts, machines = json.loads((run / "run.json").read_text()), []
     for kind, files in (("pretrainings", weights), ("scores", scored)):
@@ -79,7 +79,8 @@ def run_provenance(run: Path) -> dict[str, Any]:
     return {**facts, "machines": [m for i, m in enumerate(machines) if m not in machines[:i]]}
 
 
-def _pretrainings(run: Path) -> Iterator[tuple[dict[str, Any], Path]]:
+def pretrainings(run: Path) -> Iterator[tuple[dict[str, Any], Path]]:
+    """Find each finished pre-training of a run: its name, scope and seed, and its folder."""
     for file in sorted(run.glob("pretrain/*/*/seed*/diagnosis.json")):
         pretraining, scope, seed = file.parent.parts[-3:]
         yield {"pretraining": pretraining, "scope": scope, "seed": int(seed.removeprefix("seed"))}, file.parent

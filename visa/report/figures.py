@@ -128,13 +128,13 @@ def _resampled_curves(scores: Floats, positive: NDArray[np.bool_], resamples: in
 def pick_cases(labels: ArrayLike, image_scores: ArrayLike, n: int = 2) -> dict[str, NDArray[np.int64]]:
     """Pick up to `n` images of each kind by index, the clearest first.
 
-    `false alarms`: the normal images with the highest scores; `misses`: the anomalous ones with the lowest; `found`:
-    the anomalous ones with the highest. labels: (N,), 1 for an anomaly; image_scores: (N,).
+    `false alarms`: the normal images with the highest scores; `misses`: the anomalous ones with the lowest;
+    `highest scores`: the anomalous ones with the highest. labels: (N,), 1 for an anomaly; image_scores: (N,).
     """
     anomalous, s = np.asarray(labels).astype(bool), np.asarray(image_scores)
     falling = np.argsort(-s, kind="stable")
     normal, bad = (falling[anomalous[falling] == kind] for kind in (False, True))
-    return {"false alarms": normal[:n], "misses": bad[::-1][:n], "found": bad[:n]}
+    return {"false alarms": normal[:n], "misses": bad[::-1][:n], "highest scores": bad[:n]}
 
 
 def show_cases(picked: Mapping[str, NDArray[np.int64]], images: ArrayLike, scores: Scores) -> Figure:
