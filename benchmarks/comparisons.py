@@ -38,7 +38,7 @@ GATES = {  # columns of the facts: what they are, and their gate
 }
 PRIMARY = (("SPD classifier", "probe, 10-shot"), ("SimSiam + SPD", "probe, 10-shot"))  # arms and outcomes
 PRIMARY_COLUMNS = (
-    *("object", "comparison", "difference [over seeds]", "[over seeds and draws]", "p (Holm)", "learned", "verdict"),
+    *("object", "comparison", "verdict", "difference [over seeds]", "[over seeds and draws]", "p (Holm)", "learned"),
     "outcome",
 )
 
@@ -122,8 +122,8 @@ def primary_table(metrics: pd.DataFrame, table: pd.DataFrame, facts: pd.DataFram
     """Judge the primary comparisons, a row each, by Holm's correction over those of an object.
 
     table: see `differences`; facts: a row an arm and seed, with columns `object`, `pretraining`, `learned` and those of
-    GATES. Columns: `object`, `comparison`, the difference in points with its interval over seeds, the interval over
-    seeds and draws (see `crossed_interval`), p after the correction, `learned`, `verdict`, and `outcome`.
+    GATES. The columns are PRIMARY_COLUMNS: differences in points, the interval over seeds and draws that of
+    `crossed_interval`, p after the correction.
     """
     rows = []
     for object, of_object in table.groupby("object", sort=False):
@@ -137,9 +137,9 @@ def primary_table(metrics: pd.DataFrame, table: pd.DataFrame, facts: pd.DataFram
             both = f"[{signed(low)}, {signed(high)}]" if low < high else "–"
             verdict = "not decided" if p >= 0.05 else "supported" if line["mean"] > 0 else "refuted"
             compared = f"{line['arm']} − {line['control']}"
-            rows.append((object, compared, points(line), both, f"{p:.3f}", learned_told(own), verdict, line["outcome"]))
+            rows.append((object, compared, verdict, points(line), both, f"{p:.3f}", learned_told(own), line["outcome"]))
         for arm, outcome in (key for key in PRIMARY if key not in set(keys)):  # too few images, or no such arm
-            rows.append((object, f"{arm} − {CONTROLS[arm]}", *["–"] * 4, "not measured", outcome))
+            rows.append((object, f"{arm} − {CONTROLS[arm]}", "not measured", *["–"] * 4, outcome))
     return pd.DataFrame(rows, columns=list(PRIMARY_COLUMNS))
 
 
@@ -169,7 +169,7 @@ def extremes(table: pd.DataFrame) -> str:
 
 def sentences(table: pd.DataFrame) -> Iterator[str]:
     """Say what each row of `primary_table` says."""
-    for object, compared, difference, _, p, learned, verdict, outcome in table.itertuples(index=False, name=None):
+    for object, compared, verdict, difference, _, p, learned, outcome in table.itertuples(index=False, name=None):
         if verdict == "not measured":
             yield f"{object}: not measured. {compared} ({outcome}): too few images, or no such arm."
             continue

@@ -239,8 +239,8 @@ def test_without_results_one_note_says_so_and_rendered_images_are_refused(tmp_pa
 def test_the_results_page_says_what_the_files_hold(tmp_path):
     save_protocol(tmp_path / "results" / "protocol" / "lite0")
     told = shown_findings(tmp_path, "primary").splitlines()
-    assert re.match(r"\| fryum \| SPD classifier − given \| \+10\.1 \[.*\| 3 of 3 \| supported \| lite0", told[2])
-    assert re.match(r"\| fryum \| SimSiam \+ SPD − SimSiam \| −2\..*\| 0 of 3 \| refuted \| lite0", told[3])
+    assert re.match(r"\| fryum \| lite0 \| SPD classifier − given \| supported \| \+10\.1 \[.*\| 3 of 3 \|", told[2])
+    assert re.match(r"\| fryum \| lite0 \| SimSiam \+ SPD − SimSiam \| refuted \| −2\..*\| 0 of 3 \|", told[3])
     assert "0.4 points (SPD classifier − given, fryum, lite0)" in shown_findings(tmp_path, "power")  # 7.27 sd / √3
     text = shown_findings(tmp_path, "objects")
     assert "| outcome | SPD classifier − given | SimSiam − given | SimSiam + SPD − SimSiam |" in text

@@ -61,7 +61,8 @@ def findings(page: Any) -> str:
         return NOT_RUN if what == "primary" else ""
     if what == "primary":
         rows = [comparisons.primary_table(one.metrics, one.table, one.facts).assign(backbone=one.name) for one in found]
-        return tables.to_markdown(pd.concat(rows).drop(columns="outcome"))
+        table = pd.concat(rows).set_index(["object", "backbone"]).drop(columns="outcome")
+        return tables.to_markdown(table.reset_index())
     cases = [(object, one.of(object)) for one in found for object in one.table["object"].unique()]
     if what == "front":
         draw(page.file("generated/defects.svg"), seen, cases[0][1])
