@@ -18,16 +18,15 @@ import torch
 from common import ratio, show, turns, write_record
 
 from visa.pretrain import METHODS
-from visa.pretrain.augment import Draws, Views
+from visa.pretrain.augment import Views
 from visa.pretrain.fabric import make_fabric
 from visa.pretrain.images import Batch
 from visa.pretrain.settings import build, published
-from visa.pretrain.smoothblend import draw_patches, smooth_blend
 from visa.pretrain.spd import SpdSettings
-from visa.pretrain.train import Step, seeded
+from visa.pretrain.train import Step
 
 CLASSES = 1000
-SHOWN = ("pretraining", "images_per_second", "ratio", "step_ms", "views_ms", "blend_percent", "bare_ms", "optimizer_ms")
+SHOWN = ("pretraining", "images_per_second", "ratio", "step_ms", "views_ms", "bare_ms", "optimizer_ms")
 
 
 class Parts:
@@ -54,13 +53,6 @@ class Parts:
 
     def views(self):
         self.step.draw(self.batch, 0)
-
-    @torch.no_grad()
-    def blend(self):
-        if self.ready.spd:
-            images, params = self.ready.spd[2], self.settings.spd.blend
-            draws = Draws(seeded(0, "blend", 0, images.device))
-            smooth_blend(images, draw_patches(len(images), images.shape[-1], params, draws), params.onto)
 
     def bare(self):
         """Forward and backward."""
@@ -93,7 +85,7 @@ def wait(device):
 def measure(parts, repeats):
     """Rates, ratios and milliseconds of a step's parts."""
     device = parts.batch.images.device
-    runs = {name: getattr(parts, name) for name in ("whole", "views", "blend", "bare", "optimizer")}
+    runs = {name: getattr(parts, name) for name in ("whole", "views", "bare", "optimizer")}
     for run in runs.values():
         run()
     calls = 1 + int(0.3 / seconds(parts.whole, device)) if device.type == "cuda" else 1
@@ -104,7 +96,6 @@ def measure(parts, repeats):
         "ratio": ratio(taken, "bare", "whole"),
         "step_ms": 1e3 * middle["whole"],
         "views_ms": 1e3 * middle["views"],  # SmoothBlend among them
-        "blend_percent": 100 * middle["blend"] / middle["whole"],
         "bare_ms": 1e3 * middle["bare"],
         "optimizer_ms": 1e3 * middle["optimizer"],
     }

@@ -69,10 +69,26 @@ def test_the_gpu_benchmark_runs_on_a_cpu(tmp_path):
     run("pretrain_gpu.py", "--device", "cpu", "--smoke", "--methods", "mocov2", "--out", tmp_path / "gpu.json")
     record = json.loads((tmp_path / "gpu.json").read_text())
     assert record["left_out"] == []
-    resident = [row for row in record["rows"] if row["input"] == "resident"]
-    assert [row["pretraining"] for row in resident] == ["mocov2+spd", "mocov2"]
-    assert all(row[share] > 0 for row in resident for share in ("of_network", "ratio"))
-    assert sum(row["input"] == "files" for row in record["rows"]) == 3
+    assert [row["pretraining"] for row in record["rows"]] == ["mocov2+spd", "mocov2"]
+    assert all(row[share] > 0 for row in record["rows"] for share in ("images_per_second", "ratio"))
+
+
+def test_recipes_squash_or_crop_the_same_images(mini_root, tmp_path):
+    save_weights(create_backbone("resnet18_half"), tmp_path / "w.safetensors", {})
+    given = (
+        "--root",
+        mini_root,
+        "--objects",
+        "fryum",
+        "--arch",
+        "resnet18_half",
+        "--weights",
+        tmp_path / "w.safetensors",
+    )
+    run("recipes.py", *given, "--threads", 1, "--out", tmp_path / "r.json")
+    found = pd.read_csv(tmp_path / "r.csv").query("level == 'image' and metric == 'auroc'")
+    assert found["recipe"].tolist() == ["224, squashed", "256, centre 224", "336, squashed"] * 2
+    assert found["value"].nunique() > 3
 
 
 def test_counts_are_those_of_the_split_files_and_of_what_was_verified(mini_root, tmp_path):
