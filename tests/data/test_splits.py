@@ -26,7 +26,7 @@ NORMAL = "fryum,train,normal,fryum/a.JPG,\n"
         (HEADER + f"fryum,train,normal,{'x' * 200_000},\n", "field larger than field limit"),
         (HEADER + ",,,,\n", "cannot be called ''"),
         (HEADER + f"{'x' * 61},train,normal,x/a.JPG,\n", "at most 60 letters"),
-        (HEADER + NORMAL + NORMAL, "line 3: fryum/a.JPG stands there twice"),
+        (HEADER + NORMAL + NORMAL, "line 3: fryum/a.JPG is listed twice"),
         (HEADER + "fryum,test,normal,fryum/a.JPG,fryum/a.png\n", "a mask only if its label is anomaly"),
         (HEADER + "all,test,normal,fryum/a.JPG,\n", "cannot be called 'all'"),
     ],
