@@ -1,8 +1,8 @@
 """A small renderer: colour, height and gloss maps, lit from one side and photographed.
 
-Everything is drawn at twice the picture's size. A thing's height makes its shading, its highlight and its soft shadow,
-so that a dent, a scratch or a missing piece looks right without a drawing of its own. What looks the same in every
-picture is drawn once, as a stamp, then laid in any pose.
+Everything is drawn at twice the picture's size. Shading, highlights and soft shadows are computed from the height map,
+so that a dent, a scratch or a missing piece looks right without a drawing of its own. Things that look the same in
+every picture are drawn once, as a stamp, and then laid in any pose.
 """
 
 import copy
@@ -203,7 +203,7 @@ def shift_colour(colour: Colour, rng: np.random.Generator, spread: float = 0.015
 
 @lru_cache(maxsize=64)
 def texture(name: str, side: int, cells: int, octaves: int = 3) -> FloatMap:
-    """Make fractal noise of unit variance (side, side), its coarsest spots `cells` a side; a name has one texture."""
+    """Make fractal noise of unit variance (side, side), its coarsest spots `cells` a side; the name is its seed."""
     rng = np.random.default_rng(crc32(name.encode()))
     total = np.zeros((side, side), np.float32)
     for octave in range(octaves):
