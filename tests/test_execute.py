@@ -25,7 +25,7 @@ from visa.runs import Run
 STUBS = Path(__file__).parent / "stubs"
 MATRIX = ["--objects", "fryum", "--pretrainings", "random,simsiam"]  # 7 stages
 PATIENCE = 120
-GOES_ON = "visa: interrupted; the same command goes on from here."
+GOES_ON = "visa: interrupted; run the same command to resume."
 
 
 def job(name, reads="", notebook="04_score", **parameters):

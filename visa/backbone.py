@@ -273,7 +273,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights ({reason}): give a state dict as .safetensors or .pth."
         ) from error
     except UnpicklingError as error:
-        raise VisaError(f"{path} is no plain state dict, and code in a weights file is never executed.") from error
+        raise VisaError(f"{path} is not a plain state dict; code in weights files is never executed.") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise VisaError(f"{path} holds no state dict: save model.state_dict().")

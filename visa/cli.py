@@ -49,7 +49,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
         try:
             function(*args, **kwargs)
         except KeyboardInterrupt:
-            typer.echo("visa: interrupted; give the same command again.", err=True)
+            typer.echo("visa: interrupted; run the same command again.", err=True)
             raise typer.Exit(130) from None
 
     app.command()(told)
@@ -352,7 +352,7 @@ def _carry_out(jobs: "list[Job]", current: set[str], workers: int, scheduler: st
         with locked(run), on_dask(run, scheduler) if scheduler else on_threads(run, workers) as submit:
             return execute(jobs, current, submit)
     except KeyboardInterrupt:
-        typer.echo("visa: interrupted; the same command goes on from here.", err=True)
+        typer.echo("visa: interrupted; run the same command to resume.", err=True)
         raise typer.Exit(130) from None
 
 
@@ -463,4 +463,4 @@ def _number(what: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise VisaError(f"{what} {text!r} is no whole number.") from None
+        raise VisaError(f"{what} {text!r} is not a whole number.") from None

@@ -84,7 +84,7 @@ def execute(
 def _settle(job: Job, future: "Future[float]", outcome: Outcome) -> str:
     """Record the outcome of a job, and return one line about it for the user."""
     if future.cancelled():
-        raise VisaError("the Dask scheduler is gone: start it again, and the same command goes on from here.")
+        raise VisaError("the Dask scheduler is gone: start it again, and run the same command to resume.")
     error, name = future.exception(), job.stage.name
     if error is None:
         outcome.ran += 1

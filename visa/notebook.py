@@ -42,7 +42,7 @@ def start(**choices: Choices) -> tuple[Source, Run]:
 
 
 def check_parameters(namespace: Mapping[str, Any], choices: Mapping[str, Choices]) -> None:
-    """Raise VisaError for an injected name that is no parameter, a wrong type, a wrong choice or an absent file."""
+    """Raise VisaError for an injected name that is not a parameter, a wrong type or choice, or a missing file."""
     types = dict(namespace.get("__annotations__", {}))
     inputs = namespace.get("In", [])
     if not isinstance(inputs, list):

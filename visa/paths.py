@@ -36,7 +36,7 @@ def visa_root() -> Path | None:
         return mirror_of(value)
     root = existing_folder(value)
     if root is None:
-        raise VisaError(f"VISA_ROOT is {value!r}, which is no folder: point it at VisA or at your own data.")
+        raise VisaError(f"VISA_ROOT is {value!r}, which is not a folder: point it at VisA or at your own data.")
     return root
 
 
@@ -52,7 +52,7 @@ def named_path(text: str) -> Path:
         return path
     except (OSError, RuntimeError, ValueError) as error:
         short = text if len(text) <= 60 else f"{text[:57]}..."
-        raise VisaError(f"{short!r} is no path ({getattr(error, 'strerror', None) or error}): check it.") from None
+        raise VisaError(f"{short!r} is not a path ({getattr(error, 'strerror', None) or error}): check it.") from None
     return path
 
 

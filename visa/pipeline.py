@@ -65,7 +65,7 @@ class GivenWeights:
 
     @classmethod
     def parse(cls, text: str) -> "GivenWeights":
-        """Read `imagenet=resnet50:resnet50.pth`; raises VisaError for another form or an absent file."""
+        """Read `imagenet=resnet50:resnet50.pth`; raises VisaError for another form or a missing file."""
         name, _, rest = text.partition("=")
         arch, _, file = rest.partition(":")
         if not (arch and file and re.fullmatch(r"\w[\w.+-]*", name)) or name in PRETRAININGS:

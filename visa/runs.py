@@ -50,7 +50,7 @@ def open_run(name: str, data: Source | str, make: bool = True) -> Run:
     of mini-VisA and of VisA never mix.
     """
     if name and not re.fullmatch(PLAIN_NAME, name):
-        raise VisaError(f"run {name!r} is no plain folder name: use at most 60 letters, digits, '.', '+', '-' and '_'.")
+        raise VisaError(f"run {name!r} is not a folder name: use at most 60 letters, digits, '.', '+', '-' and '_'.")
     dataset, synthetic = (data, False) if isinstance(data, str) else (data.name, data.synthetic)
     run = Run(runs_root() / (name or dataset.lower()))
     about = run.root / "run.json"
@@ -85,7 +85,7 @@ def folder_scope(folder: str, name: str = "") -> str:
     scope = name or own
     if scope in ("", *_TAKEN) or (name and not re.fullmatch(PLAIN_NAME, name)):
         raise VisaError(
-            f"the images of {folder!r} cannot be called {scope!r}, which stands for something else or is no plain "
+            f"the images of {folder!r} cannot be called {scope!r}, which has another meaning or is not a plain "
             "name: rename the folder, or give another name (visa pretrain --dataset)."
         )
     return scope

@@ -50,7 +50,7 @@ def download(destination: Path, url: str = URL, sha256: str = SHA256, progress: 
             archive.unlink()
         except requests.RequestException as error:
             raise VisaError(
-                f"the download of {url} broke off ({error}): run the same command again, it goes on at byte "
+                f"the download of {url} broke off ({error}): run the same command again to resume at byte "
                 f"{_size(archive)}."
             ) from error
         finally:
@@ -115,7 +115,7 @@ def unpack(archive: Path, destination: Path, max_bytes: int = MAX_BYTES, max_mem
             raise VisaError(f"{archive} cannot be unpacked: {' '.join(str(error).split())}") from error
         roots = [f for f in (inside, *inside.iterdir()) if (f / "split_csv").is_dir()]
         if not roots:
-            raise VisaError(f"{archive} holds no split_csv/, at its top or one folder down: it is no VisA archive.")
+            raise VisaError(f"{archive} holds no split_csv/, at its top or one folder down: it is not a VisA archive.")
         roots[0].replace(destination)
 
 
@@ -126,7 +126,7 @@ def _extract(archive: Path, folder: Path, max_bytes: int, max_members: int) -> N
             paths = PurePosixPath(member.name), PureWindowsPath(member.name)
             outside = any(path.anchor or ".." in path.parts for path in paths)
             if outside or not (member.isdir() or member.isreg()) or member.issparse():
-                what = "leaves the folder" if outside else "is no plain file or folder"
+                what = "leaves the folder" if outside else "is not a plain file or folder"
                 raise VisaError(f"{archive} holds {member.name!r}, which {what}: nothing was unpacked.")
             members.append(member)
             size += member.size
@@ -140,7 +140,7 @@ def _extract(archive: Path, folder: Path, max_bytes: int, max_members: int) -> N
 
 def _check_unused(destination: Path) -> None:
     if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
-        raise VisaError(f"{destination} is there already and is no VisA root: name an empty or a new folder.")
+        raise VisaError(f"{destination} exists and is not a VisA root: name an empty or a new folder.")
     destination.parent.mkdir(parents=True, exist_ok=True)
 
 

@@ -103,7 +103,7 @@ def open_source(root: str = "", objects: Sequence[str] = ()) -> Source:
     folder = mirrored(address) if address else existing_folder(root) if root else visa_root()
     if folder is None and root:
         raise VisaError(
-            f"visa_root is {root!r}, which is no folder: give a folder in one of the layouts of the book's page on "
+            f"visa_root is {root!r}, which is not a folder: give a folder in one of the layouts of the book's page on "
             "your own data, or leave it empty."
         )
     folder = folder or _mini_visa(objects)

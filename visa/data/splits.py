@@ -63,7 +63,7 @@ def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             names, *rows = [row for row in csv.reader(stream) if row] or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise VisaError(f"{file} is no CSV file in UTF-8 ({error}): fetch it again.") from error
+        raise VisaError(f"{file} is not a CSV file in UTF-8 ({error}): fetch it again.") from error
     if absent := [c for c in columns if c not in names]:
         raise VisaError(f"{file} lacks the columns {', '.join(absent)}: its first line must be {','.join(columns)}.")
     if twice := [c for c in columns if names.count(c) > 1]:
@@ -102,7 +102,7 @@ def description(root: Path) -> dict[str, object]:
     try:
         content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:
-        raise VisaError(f"{file} is no JSON ({error}): mend or delete it.") from error
+        raise VisaError(f"{file} is not JSON ({error}): fix or delete it.") from error
     if not isinstance(content, dict) or not isinstance(content.get("synthetic", False), bool):
         raise VisaError(f'{file} is not of the form {{"name": "my data", "synthetic": false}}.')
     return content
@@ -137,4 +137,4 @@ def _check_path(path: str, where: str) -> None:
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise VisaError(f"{where}: {path!r} leaves the data set's folder: paths are relative to the root.")
     if path != PurePosixPath(path).as_posix():  # another spelling could list an image twice
-        raise VisaError(f"{where}: {path!r} is no plain path: write {PurePosixPath(path).as_posix()!r}.")
+        raise VisaError(f"{where}: {path!r} is not a plain path: write {PurePosixPath(path).as_posix()!r}.")

@@ -142,7 +142,7 @@ def _check_folders(root: Path, part: Part, report: ObjectReport) -> None:
         if not images and not report.absent:
             report.warnings.append(f"{folder} holds no images")
         if unread := sorted(f.name for f in (root / folder).iterdir() if f.name not in images and f.name[0] != "."):
-            report.warnings.append(f"{folder} holds {len(unread)} entries that are no image files ({unread[0]}, ...)")
+            report.warnings.append(f"{folder} holds {len(unread)} entries that are not image files ({unread[0]}, ...)")
     for folder, mask_folder in part.anomalies:
         masks = images_in(root / mask_folder)
         used = Counter(masks_of(images_in(root / folder), masks).values())

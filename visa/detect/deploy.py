@@ -200,7 +200,7 @@ def load_detector(path: Path, device: str = "cpu") -> FittedDetector:
 def _restore(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> FittedDetector:
     """Restore a detector from a file's tensors and metadata, neither of which can be trusted."""
     if about.get("format") != _FORMAT:
-        raise VisaError(f"it is no file of visa fit ({_FORMAT!r}).")
+        raise VisaError(f"it is not a file of visa fit ({_FORMAT!r}).")
     kind, (height, width), (low, high) = about["kind"], about["size"], about["heat"]
     check_choice("detector", kind, DEPLOYABLE)
     _check_size((height, width))

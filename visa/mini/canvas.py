@@ -93,7 +93,7 @@ class Canvas:
             self.mark(patch, mark)
 
     def stain(self, patch: Patch, factor: Colour, amount: float = 1.0, mark: str = "") -> None:
-        """Multiply what is there by `factor` a channel, as a transparent stain does; `mark` as in `paint`."""
+        """Multiply what is there by a `factor` per channel, as a transparent stain does; `mark` as in `paint`."""
         change = 1 + amount * patch.cover[..., None] * (np.asarray(factor, np.float32) - 1)
         self.albedo[patch.window] *= change
         if mark:
@@ -156,7 +156,7 @@ class Canvas:
         """Compute shading (1 on a flat, unshadowed place) and highlights of the height map."""
         flat, up = math.cos(elevation), math.sin(elevation)
         lamp = (flat * math.cos(azimuth), flat * math.sin(azimuth), up)
-        scale = self.side / 8  # Sobel's weights sum to 8 a step
+        scale = self.side / 8  # Sobel's weights sum to 8 per step
         gx, gy = cv2.Sobel(self.height, -1, 1, 0, scale=scale), cv2.Sobel(self.height, -1, 0, 1, scale=scale)
         norm = 1 / np.sqrt(1 + gx * gx + gy * gy)
         facing = np.maximum((lamp[2] - gx * lamp[0] - gy * lamp[1]) * norm, 0)

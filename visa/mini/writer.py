@@ -141,7 +141,7 @@ def present(root: Path, settings: Settings | None = None) -> list[str]:
         with splits.open(newline="", encoding="utf-8") as stream:
             return list(dict.fromkeys(row["object"] for row in csv.DictReader(stream)))
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ValueError(f"{root} exists and is no mini-VisA: choose a folder that does not exist yet.")
+        raise ValueError(f"{root} exists and is not a mini-VisA: choose a folder that does not exist yet.")
     return []
 
 

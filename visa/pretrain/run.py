@@ -105,7 +105,7 @@ def _write(
     result: Result,
     diagnosis: dict[str, float],
 ) -> None:
-    """Write `backbone.safetensors`, its JSON sidecar, `curves.csv` (a row a step) and `diagnosis.json`.
+    """Write `backbone.safetensors`, its JSON sidecar, `curves.csv` (one row per step) and `diagnosis.json`.
 
     A method's `classifier`, trained with labels, is stored as `fc`. All facts except times are also written to the
     weights' metadata, so that equal runs write equal files.

@@ -45,8 +45,8 @@ _GROUP = 20  # steps between two reads of the loss on a GPU: reading it at every
 class Result:
     """A finished pre-training.
 
-    `method` with its heads, on the CPU in evaluation mode; `curves`: a row of loss terms a step, means over processes,
-    which the first process alone has; `seconds` spent training; `images_per_second` of all processes together;
+    `method` with its heads, on the CPU in evaluation mode; `curves`: loss terms of each step, means over processes, on
+    the first process only; `seconds` spent training; `images_per_second` of all processes together;
     `skipped`: corrupt images; `where`: on what device, in how many processes and at what precision the last step ran.
     """
 
