@@ -39,7 +39,7 @@ def training_steps(
 
     After an interruption the same call resumes from the last checkpoint; only the first process judges and writes.
     A backbone trained from random weights gets batch-norm statistics of training images without augmentation, as in
-    `run_untrained`, so that the two compare. The SPD term is judged before that, with statistics of its own views.
+    `run_untrained`, so both are comparable. The SPD term is judged before that, with statistics of its own views.
     `precision`: 32-true, bf16-mixed, or auto, which is bf16-mixed on a GPU that supports it, else 32-true.
     Raises VisaError as a `Training` and its steps do, and if another process trains in that folder.
     """

@@ -238,7 +238,7 @@ def paper_tables(metrics: pd.DataFrame, note: str = "") -> list[Table]:
 
     Rows are detectors and objects. Columns are the pre-trainings (`mean ± sd` of `summary_table`), then each one with
     SPD minus its baseline (`mean [low, high]` of `paired_difference`). A detector's last row is the mean over the
-    objects that all of these pre-trainings have. Captions name the data set and end in `note`.
+    objects that every pre-training has (for a difference: both). Captions name the data set and end in `note`.
     """
     chosen, order = overall(metrics), [*TITLES, *SHOWN]
     groups = chosen[chosen["metric"].isin(SHOWN)].groupby(["dataset", "setup", "level", "metric"], sort=False)
