@@ -25,7 +25,7 @@ from visa.runs import Run
 STUBS = Path(__file__).parent / "stubs"
 MATRIX = ["--objects", "fryum", "--pretrainings", "random,simsiam"]  # 7 stages
 PATIENCE = 120
-GOES_ON = "visa: interrupted; the same command goes on from here."
+GOES_ON = "visa: interrupted; run the same command to resume."
 
 
 def job(name, reads="", notebook="04_score", **parameters):
@@ -156,7 +156,7 @@ def test_a_failed_stage_is_named_and_the_rest_is_complete(tmp_path, mini_root, s
     code, stdout, stderr = finish(start(environment(tmp_path, mini_root), "--workers", "2"))
     assert code == 1 and "Traceback" not in stdout + stderr
     *_, head, first, second = stderr.strip().splitlines()
-    assert "3 of 7 stages ran on mini-VisA, and 2 failed; 2 that read their results were left out:" in head
+    assert "3 of 7 stages ran on mini-VisA, and 2 failed; 2 dependents were skipped:" in head
     told = sorted([first, second])
     assert "prepare failed: its kernel died" in told[0]
     assert "pretrain-simsiam-fryum-seed0 failed: ValueError: this one is wrong" in told[1]

@@ -211,8 +211,8 @@ def test_mistakes_are_told_in_a_sentence(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "arch.safetensors", {"visa": '{"settings": {"arch": "resnet19"}}'})
     for name, said in {
         "absent.safetensors": "no weights at",
-        "plain.safetensors": "says nothing of a pre-training",
-        "cut.safetensors": "says nothing of a pre-training",
+        "plain.safetensors": "records no pre-training",
+        "cut.safetensors": "records no pre-training",
         "arch.safetensors": "unknown arch 'resnet19'",
     }.items():
         with pytest.raises(VisaError, match=said):

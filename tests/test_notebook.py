@@ -58,5 +58,5 @@ def test_start_names_what_is_wrong_with_the_object_or_the_root(mini_root):
     types = {"visa_root": str, "object": str}
     with pytest.raises(VisaError, match=r"'pcb2' is not in .*; present: pcb1, fryum"):
         started(types, visa_root=str(mini_root), object="pcb2")
-    with pytest.raises(VisaError, match="which is no folder"):
+    with pytest.raises(VisaError, match="which is not a folder"):
         started(types, visa_root="/nowhere", object="pcb1")

@@ -77,7 +77,7 @@ def test_no_folder_of_any_name_is_a_sentence(name, monkeypatch):
     assert existing_folder(name) is None
     if "\0" not in name:
         monkeypatch.setenv("VISA_ROOT", name)
-        with pytest.raises(VisaError, match="which is no folder"):
+        with pytest.raises(VisaError, match="which is not a folder"):
             visa_root()
 
 

@@ -111,7 +111,7 @@ def called(mini_root, tmp_path, monkeypatch, capsys):
     [
         (["run", "--objects", "pcb9"], "unknown object 'pcb9'"),
         (["run", "--detectors", "padin"], "Did you mean 'padim'"),
-        (["run", "--seeds", "a"], "seed 'a' is no whole number"),
+        (["run", "--seeds", "a"], "seed 'a' is not a whole number"),
         (["run", "--seeds", ""], "seeds are none"),
         (["run", "--scope", ""], "unknown scope ''"),
         (["run", "--seeds", "-1"], "seeds are -1"),
@@ -128,7 +128,7 @@ def called(mini_root, tmp_path, monkeypatch, capsys):
         (["run", "--weights", "x=resnet18:/absent.pth"], "weights"),
         (["run", "--pretrain", "epochs_=3"], "unknown setting 'epochs_'"),
         (["synth", "/proc/none/x", "--objects", "fryum"], "Check the path"),
-        (["run", "--name", "a/b"], "no plain folder name"),
+        (["run", "--name", "a/b"], "is not a folder name"),
         (["run", "--pretrain", "epochs"], "NAME=VALUE"),
         (["prepare", "--split-type", "3cls"], "unknown split type '3cls'"),
         (["run", "--setups", "2cls"], "unknown setup '2cls'"),
@@ -174,7 +174,7 @@ def test_every_command_says_that_it_was_interrupted(monkeypatch, called, tmp_pat
 
     monkeypatch.setattr("visa.detect.deploy.image_files", interrupted)
     code, _, told = called("fit", str(tmp_path), "--weights", "w.pth", "--out", str(tmp_path / "part.safetensors"))
-    assert code == 130 and told == "visa: interrupted; give the same command again.\n"
+    assert code == 130 and told == "visa: interrupted; run the same command again.\n"
 
 
 def test_the_command_line_verifies_and_prepares(called, mini_root, tmp_path):

@@ -26,11 +26,11 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def create_backbone(arch: str, seed: int = 0) -> nn.Module:
-    """A backbone without its classifier and with random weights drawn from `seed`.
+    """Create a backbone without its classifier, with random weights drawn from `seed`.
 
-    `arch` is one of ARCHES, `timm/NAME`, or another network of torchvision, whose names its weights bear then;
-    `resnet18_half`, for small machines, is a ResNet-18 with half the channels in every stage, three times as fast and
-    known to no library.
+    `arch` is one of ARCHES, `timm/NAME`, or another network of torchvision; its weights keep the library's names.
+    `resnet18_half`, for small machines, is a ResNet-18 with half the channels in every stage and is three times as
+    fast; no library has it. Raises VisaError for an unknown `arch`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -48,7 +48,7 @@ def create_backbone(arch: str, seed: int = 0) -> nn.Module:
 def zero_init_residual(backbone: nn.Module) -> None:
     """Set the scale of the last batch norm of every residual block to 0, so that each block begins as the identity.
 
-    Of a ResNet; a model of another kind keeps its weights.
+    Only ResNets have such blocks; other models keep their weights.
     """
     for block in backbone.modules():
         last = getattr(block, "bn3", None) or getattr(block, "bn2", None)
@@ -65,24 +65,24 @@ def feature_width(backbone: nn.Module) -> int:
 
 
 def normalize(images: Tensor, backbone: nn.Module) -> Tensor:
-    """Images N,3,H,W in [0,1] with the mean and deviation that the backbone expects (ImageNet's for torchvision's)."""
+    """Normalise images N,3,H,W in [0,1] by the backbone's mean and standard deviation (torchvision: ImageNet's)."""
     mean, std = normalization(backbone)
     return (images - _channels(mean, images.device)) / _channels(std, images.device)
 
 
 def normalization(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel that the backbone expects."""
+    """Return the mean and standard deviation of each channel that the backbone expects."""
     config: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", {})
     return tuple(config.get("mean", _IMAGENET_MEAN)), tuple(config.get("std", _IMAGENET_STD))
 
 
-@cache  # a tensor made anew would have a GPU wait for the copy at every step
+@cache  # a new tensor at every step would make a GPU wait for the copy
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device).view(3, 1, 1)
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device `name`; `auto` takes a CUDA GPU, else Apple's, else the CPU. Raises VisaError if it is not there."""
+    """Return the device `name`; `auto`: a CUDA GPU, else Apple's, else the CPU. Raises VisaError if it is missing."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -95,9 +95,9 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 class FeatureMaps(nn.Module):
-    """Maps of the named stages of a frozen backbone, in evaluation mode.
+    """Feature maps of the named stages of a frozen backbone, in evaluation mode.
 
-    `layers` are of STAGES: strides 4, 8, 16 and 32; a timm model's stages are found by their stride.
+    `layers` are names from STAGES (stride 4, 8, 16, 32; timm's stages are found by stride), or VisaError is raised.
     """
 
     def __init__(self, backbone: nn.Module, layers: tuple[str, ...] = STAGES) -> None:
@@ -109,7 +109,7 @@ class FeatureMaps(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images N,3,H,W in [0,1] to one N,C,H/stride,W/stride map for each of `layers`."""
+        """Return one map N,C,H/stride,W/stride for each of `layers`, from images N,3,H,W in [0,1]."""
         stages = stage_maps(self.backbone, normalize(images, self.backbone), self.layers)
         return [stages[layer] for layer in self.layers]
 
@@ -120,7 +120,7 @@ def check_stages(backbone: nn.Module) -> None:
 
 
 def looked_at(backbone: nn.Module, function: Callable[[Tensor], Any]) -> Any:
-    """A function's value at a normalised image of zeros, 64 x 64, with the backbone in evaluation mode."""
+    """Return `function` of one normalised image of zeros (1,3,64,64), with the backbone in evaluation mode."""
     was = backbone.training
     backbone.eval()
     with torch.no_grad():
@@ -130,9 +130,9 @@ def looked_at(backbone: nn.Module, function: Callable[[Tensor], Any]) -> Any:
 
 
 def stage_maps(backbone: nn.Module, x: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
-    """Maps N,C,H/stride,W/stride of `layers`, of STAGES and STEM, of normalised images; a model may have no STEM.
+    """Return maps N,C,H/stride,W/stride of normalised images by name, for `layers` of STAGES and STEM.
 
-    A ResNet gives the stages before them, too. Raises VisaError for another network without stages of these strides.
+    A model may lack STEM; a ResNet returns earlier stages, too. Raises VisaError if a stride of 4 to 32 is missing.
     """
     net: Any = backbone
     if all(hasattr(net, name) for name in ("conv1", "bn1", "maxpool", *STAGES)):
@@ -156,7 +156,7 @@ def stage_maps(backbone: nn.Module, x: Tensor, layers: tuple[str, ...]) -> dict[
 
 
 def _last_of_each_stride(parts: nn.Module, x: Tensor) -> dict[int, Tensor]:
-    """The last map of each stride of torchvision's `features`."""
+    """Return the last map at each stride of a torchvision model's `features`."""
     width, maps = x.shape[-1], dict[int, Tensor]()
     for part in parts.children():
         x = part(x)
@@ -165,7 +165,7 @@ def _last_of_each_stride(parts: nn.Module, x: Tensor) -> dict[int, Tensor]:
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:
-    """The batch norms of a module, torch's and those derived from them."""
+    """List the batch norms of a module, torch's and subclasses of them."""
     return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
@@ -192,7 +192,7 @@ def calibrate_batch_norm(backbone: nn.Module, batches: list[Tensor]) -> None:
 def save_weights(
     backbone: nn.Module, path: Path, metadata: Mapping[str, Any], classifier: nn.Module | None = None
 ) -> None:
-    """Write the weights as safetensors under the model's own names, a `classifier` as `fc`, whole or not at all."""
+    """Write weights as safetensors under the model's own names (a `classifier` as `fc`); the write is atomic."""
     state = backbone.state_dict() | {f"fc.{k}": v for k, v in (classifier.state_dict() if classifier else {}).items()}
     tensors = {name: t.detach().cpu().contiguous() for name, t in state.items()}
     with written_whole(path) as partial:
@@ -200,9 +200,9 @@ def save_weights(
 
 
 def load_weights(backbone: nn.Module, path: Path) -> nn.Module:
-    """Load a local `.safetensors` file or `.pth` state dict, executing no code in it; a classifier is left out.
+    """Load a local `.safetensors` file or `.pth` state dict without executing code from it; skip its classifier.
 
-    Raises VisaError if the file cannot be read, lacks weights of the backbone, has others, or holds NaN.
+    Raises VisaError if the file is unreadable, or if weights are missing, unknown, of another shape, or not finite.
     """
     state = _read_state(path)
     own = backbone.state_dict()
@@ -222,7 +222,7 @@ def load_weights(backbone: nn.Module, path: Path) -> nn.Module:
 
 
 def load_classifier(classifier: nn.Linear, path: Path) -> None:
-    """Take over the classifier of a file of weights, if it has one of this shape under a usual name; else leave it."""
+    """Load a classifier from a weights file if one of the same shape has a usual name there; else change nothing."""
     state = _read_state(path)
     for name in ("fc", "classifier", "head", "head.fc"):
         given = {part: state.get(f"{name}.{part}") for part in ("weight", "bias")}
@@ -231,9 +231,9 @@ def load_classifier(classifier: nn.Linear, path: Path) -> None:
 
 
 def weights_metadata(path: Path) -> dict[str, Any]:
-    """What a pre-training wrote into its `.safetensors` file: settings, data set, ...; empty where it says nothing.
+    """Return what a pre-training recorded in its `.safetensors` file (settings, data set, ...); empty if nothing.
 
-    Raises VisaError if there is no file.
+    Raises VisaError if the file does not exist.
     """
     if not path.is_file():
         raise VisaError(f"no weights at {path}: give the path of a .safetensors or .pth file.")
@@ -246,13 +246,13 @@ def weights_metadata(path: Path) -> dict[str, Any]:
 
 
 def load_backbone(arch: str, weights: Path | None, seed: int = 0) -> nn.Module:
-    """A backbone in evaluation mode: from a file, or random from `seed` where `weights` is None."""
+    """Create a backbone in evaluation mode, with a file's weights or, if `weights` is None, random ones of `seed`."""
     backbone = create_backbone(arch, seed)
     return (load_weights(backbone, weights) if weights else backbone).eval()
 
 
 def _create_timm(name: str, **options: Any) -> nn.Module:
-    import timm  # it takes a second, and most runs do without
+    import timm  # slow to import, and most runs do not need it
 
     if not timm.is_model(name):
         raise VisaError(f"timm knows no model {name!r}: timm.list_models() lists them.")
@@ -273,7 +273,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights ({reason}): give a state dict as .safetensors or .pth."
         ) from error
     except UnpicklingError as error:
-        raise VisaError(f"{path} is no plain state dict, and code in a weights file is never executed.") from error
+        raise VisaError(f"{path} is not a plain state dict; code in weights files is never executed.") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise VisaError(f"{path} holds no state dict: save model.state_dict().")

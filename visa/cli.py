@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from visa.execute import Outcome
     from visa.pipeline import Job
 
-NOT_NORMAL = ("bad", "masks", "test", "ground_truth")  # folders of plain objects and of MVTec-AD's
+NOT_NORMAL = ("bad", "masks", "test", "ground_truth")  # folders without normal training images
 DEFAULT_DETECTORS = ",".join([name for name, entry in DETECTORS.items() if entry.default])
 P = ParamSpec("P")
 Objects = Annotated[str, typer.Option(help="Objects, separated by commas, or all.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Parallel workers; default: one a core.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Parallel workers; default: one per core.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 RunName = Annotated[str, typer.Option("--name", help="The run's folder; default: the data set's name.")]
-Values = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of a setting; the rest is as published.")]
+Values = Annotated[list[str] | None, typer.Option("--set", help="Set a setting, NAME=VALUE; others stay as published.")]
 
 app = typer.Typer(
     help="Research companion to VisA and SPD: data, pre-training, scoring, metrics, book.",
@@ -42,14 +42,14 @@ app = typer.Typer(
 
 
 def command(function: Callable[P, None]) -> Callable[P, None]:
-    """Register a function as a command that ends in one sentence if it is interrupted."""
+    """Register a function as a command that prints one sentence if it is interrupted."""
 
     @wraps(function)
     def told(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             function(*args, **kwargs)
         except KeyboardInterrupt:
-            typer.echo("visa: interrupted; give the same command again.", err=True)
+            typer.echo("visa: interrupted; run the same command again.", err=True)
             raise typer.Exit(130) from None
 
     app.command()(told)
@@ -60,7 +60,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
 def download(
     destination: Annotated[Path | None, typer.Argument(help="Folder of the VisA root; default: data/VisA.")] = None,
 ) -> None:
-    """Fetch VisA (1.8 GB), check it, and unpack it. A broken download continues where it stopped."""
+    """Fetch VisA (1.8 GB), check it, and unpack it. An interrupted download resumes."""
     from visa.data.archive import download as fetch
 
     root = fetch(destination or data_root() / "VisA")
@@ -92,7 +92,7 @@ def verify(
 def prepare(
     split_type: Annotated[str, typer.Option(help="1cls, 2cls_highshot or 2cls_fewshot.")] = "1cls",
     data_folder: Annotated[Path, typer.Option(help="The VisA root.")] = Path("./VisA"),
-    save_folder: Annotated[Path, typer.Option(help="Where the tree is made.")] = Path("./VisA_pytorch"),
+    save_folder: Annotated[Path, typer.Option(help="Folder for the tree.")] = Path("./VisA_pytorch"),
     split_file: Annotated[Path | None, typer.Option(help="Default: the root's own split file.")] = None,
     objects: Objects = "all",
     link: Annotated[bool, typer.Option(help="Hard-link the images where possible, else copy.")] = True,
@@ -112,7 +112,7 @@ def prepare(
 
 @command
 def splits(root: Annotated[Path, typer.Argument(help="A folder of your own data without split files.")]) -> None:
-    """Write the splits of a folder of your own to split_csv/, where they can be edited."""
+    """Write the splits of your own data to split_csv/, where you can edit them."""
     from visa.data.prepare import write_splits
 
     for file in write_splits(root):
@@ -123,9 +123,9 @@ def splits(root: Annotated[Path, typer.Argument(help="A folder of your own data 
 def synth(
     root: Annotated[Path | None, typer.Argument(help="Folder of the new VisA root; default: one below data/.")] = None,
     objects: Objects = "all",
-    normal: Annotated[int, typer.Option(min=1, help="Normal images of an object.")] = 90,
-    anomaly: Annotated[int, typer.Option(min=1, help="Anomalous images of an object.")] = 30,
-    scale: Annotated[float, typer.Option(help="Instead: this share of VisA's own numbers and splits, up to 1.")] = 0.0,
+    normal: Annotated[int, typer.Option(min=1, help="Normal images per object.")] = 90,
+    anomaly: Annotated[int, typer.Option(min=1, help="Anomalous images per object.")] = 30,
+    scale: Annotated[float, typer.Option(help="Instead: a share, up to 1, of VisA's image counts and splits.")] = 0.0,
     size: Annotated[int, typer.Option(min=64, help="Side of the square images, in pixels.")] = 256,
     seed: int = 0,
     difficulty: Annotated[float, typer.Option(help="Above 1 for subtler defects, below 1 for plainer ones.")] = 1.0,
@@ -147,24 +147,24 @@ def synth(
 def pretrain(
     object: Annotated[str, typer.Option(help="Train on the normal images of an object, or of all.")] = "all",
     images: Annotated[str, typer.Option(help="Train on an ImageNet-style folder of classes instead.")] = "",
-    dataset: Annotated[str, typer.Option(help="What to call that folder's images; default: its name.")] = "",
+    dataset: Annotated[str, typer.Option(help="Name for that folder's images; default: the folder's name.")] = "",
     method: Annotated[
         str,
-        typer.Option(help=f"One of {', '.join(METHODS)}; default: {DEFAULT}, for weights {DEFAULT_ADAPTATION}."),
+        typer.Option(help=f"One of {', '.join(METHODS)}; default: {DEFAULT}, with --weights {DEFAULT_ADAPTATION}."),
     ] = "",
     arch: Annotated[str, typer.Option(help="A network of torchvision, or timm/NAME; default: resnet50.")] = "",
-    weights: Annotated[str, typer.Option(help="Adapt the weights of this file instead of random ones.")] = "",
+    weights: Annotated[str, typer.Option(help="Start from the weights in this file, not from random ones.")] = "",
     spd: Annotated[bool, typer.Option(help="Add the SPD term.")] = True,
     setting: Values = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="Processes here, one a device (several GPUs: untried).")] = 1,
-    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="Processes here, one per device (several GPUs: untested).")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Number of machines.")] = 1,
     precision: Annotated[str, typer.Option(help="auto, 32-true or bf16-mixed.")] = "auto",
     workers: Workers = None,
     name: RunName = "",
 ) -> None:
-    """Pre-train on one or many devices and machines; the same command goes on where it was stopped."""
+    """Pre-train on one or more devices and machines; after an interruption, the same command resumes."""
     from visa.data.source import open_source
     from visa.pretrain.fabric import make_fabric
     from visa.pretrain.images import folder_data, training_data
@@ -204,13 +204,13 @@ def export(
 @command
 def fit(
     weights: Annotated[Path, typer.Option(help="The backbone: .safetensors, or a .pth state dict.")],
-    out: Annotated[Path, typer.Option(help="The file to write, as in part.safetensors.")],
-    images: Annotated[Path | None, typer.Argument(help="A folder of normal images; all below it count.")] = None,
+    out: Annotated[Path, typer.Option(help="The file to write, such as part.safetensors.")],
+    images: Annotated[Path | None, typer.Argument(help="A folder of normal images, searched recursively.")] = None,
     object: Annotated[str, typer.Option(help="Instead: the normal training images of this object of VISA_ROOT.")] = "",
     detector: Annotated[str, typer.Option(help="padim or patchcore.")] = "patchcore",
-    arch: Annotated[str, typer.Option(help="The backbone's; default: what the weights say.")] = "",
-    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels that images are resized to.")] = "224x224",
-    layers: Annotated[str, typer.Option(help="Stages layer1 to layer4, with commas; default: the paper's.")] = "",
+    arch: Annotated[str, typer.Option(help="The backbone's architecture; default: as the weights record.")] = "",
+    size: Annotated[str, typer.Option(help="Size that images are resized to: HEIGHTxWIDTH in pixels.")] = "224x224",
+    layers: Annotated[str, typer.Option(help="Of layer1 to layer4, comma-separated; default: the paper's.")] = "",
     setting: Values = None,
     false_alarms: Annotated[float, typer.Option(help="Share of normal images that may exceed the threshold.")] = 0.05,
     adapt: Annotated[bool, typer.Option("--adapt", help="First adapt the weights by SPD on these images.")] = False,
@@ -221,13 +221,13 @@ def fit(
     from visa.detect.deploy import fit_detector, save_detector
 
     if out.suffix != ".safetensors":
-        raise VisaError(f"{out} does not end in .safetensors: name the file so.")
+        raise VisaError(f"{out} does not end in .safetensors: give it that suffix.")
     if out.is_dir() or not os.access(next(p for p in out.absolute().parents if p.exists()), os.W_OK):
         raise VisaError(f"{out} cannot be written: name a file in a folder where you may write.")
     files = _normal_images(images, object)
     arch = arch or weights_metadata(weights).get("settings", {}).get("arch", "")
     if not arch:
-        raise VisaError(f"{weights} does not say what architecture it is of: give --arch.")
+        raise VisaError(f"{weights} does not record its architecture: give --arch.")
     backbone = load_backbone(arch, weights).to(pick_device(device))
     sides, stages, settings = _size(size), _parts(layers), named_values(setting)
     prepare = partial(_adapt, backbone, weights, arch, out.with_name(f"{out.stem}-adapted"), device) if adapt else None
@@ -239,12 +239,12 @@ def fit(
 
 @command
 def score(
-    images: Annotated[Path, typer.Argument(help="An image, or a folder; all images below it count.")],
+    images: Annotated[Path, typer.Argument(help="An image, or a folder that is searched recursively.")],
     detector: Annotated[Path, typer.Option(help="A file that visa fit wrote.")],
-    out: Annotated[Path, typer.Option(help="Folder of scores.csv and heat/.")] = Path("visa-scores"),
+    out: Annotated[Path, typer.Option(help="Folder to write scores.csv and heat/ to.")] = Path("visa-scores"),
     device: Device = "auto",
 ) -> None:
-    """Score images: a table, and heat maps over the images. Exit code 1 if an image cannot be read."""
+    """Score images; write a table and heat maps over the images. Exit code 1 if an image cannot be read."""
     from visa.backbone import pick_device
     from visa.detect.deploy import load_detector, score_files
 
@@ -267,7 +267,7 @@ def browser(name: Annotated[str, typer.Argument(help="The run's folder; default:
     from visa.runs import open_run
 
     if name and not (runs_root() / name).is_dir():
-        raise VisaError(f"there is no run {name!r} in {runs_root()}: name a folder there, or none for the data set's.")
+        raise VisaError(f"there is no run {name!r} in {runs_root()}: name a folder there, or omit it.")
     source = open_source()
     typer.echo(build_browser(open_run(name, source, make=False).root, source))
 
@@ -280,24 +280,24 @@ def run(
     pretrainings: Annotated[
         str,
         typer.Option(
-            help=f"Of random, given (those of --pretrain weights=FILE), {', '.join(METHODS)}, and these with +spd."
+            help=f"Of random, given (--pretrain weights=FILE), {', '.join(METHODS)}; append +spd to add the SPD term."
         ),
     ] = "",
     detectors: Annotated[str, typer.Option(help=f"Of {', '.join(DETECTORS)}.")] = DEFAULT_DETECTORS,
     setups: Annotated[
-        str, typer.Option(help="Of 1cls (padim, patchcore), 2cls_highshot, 2cls_10shot, 2cls_5shot (the others).")
+        str, typer.Option(help="Of 1cls (for padim, patchcore), 2cls_highshot, 2cls_10shot, 2cls_5shot (for others).")
     ] = "1cls,2cls_highshot,2cls_10shot,2cls_5shot",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
-    scope: Annotated[str, typer.Option(help="Pre-train on each object, or once on all.")] = "object",
+    scope: Annotated[str, typer.Option(help="object: pre-train on each object; all: once on all.")] = "object",
     weights: Annotated[list[str] | None, typer.Option(help="Other weights to score: NAME=ARCH:FILE.")] = None,
-    pretrain: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of a setting of the pre-trainings.")] = None,
-    score: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of a setting of the scoring.")] = None,
+    pretrain: Annotated[list[str] | None, typer.Option(help="Set a setting of the pre-trainings, NAME=VALUE.")] = None,
+    score: Annotated[list[str] | None, typer.Option(help="Set a setting of the scoring, NAME=VALUE.")] = None,
     name: RunName = "",
-    workers: Annotated[int, typer.Option(min=1, help="Stages that run side by side on this machine.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Stages to run in parallel on this machine.")] = 1,
     scheduler: Annotated[str, typer.Option(help="Instead: run on the Dask scheduler's workers at this address.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the stages and what they took, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List stages and their durations; run none.")] = False,
 ) -> None:
-    """Run all notebooks in order, from images to tables; what is up to date is skipped."""
+    """Run all notebooks in order, from images to tables; stages that are up to date are skipped."""
     from visa import pipeline
     from visa.data.setups import SETUPS
     from visa.data.source import default_objects, open_source
@@ -329,20 +329,20 @@ def run(
     typer.echo(f"plan for {target.root.name}: {len(jobs)} stages, {len(jobs) - len(current)} to run")
     if dry_run:
         return
-    open_run(name, source)  # made now that the plan is known to be sound
+    open_run(name, source)  # creates the run, now that the plan has passed its checks
     outcome = _carry_out(jobs, current, workers, scheduler)
     done = f"{outcome.ran} of {len(stages)} stages ran on {source.name}"
     if outcome.failed:
-        left = f"; {len(outcome.left_out)} that read their results were left out" if outcome.left_out else ""
+        left = f"; {len(outcome.left_out)} dependents were skipped" if outcome.left_out else ""
         typer.echo(f"visa: {done}, and {len(outcome.failed)} failed{left}:", err=True)
         for sentence in outcome.failed.values():
             typer.echo(f"  {sentence}", err=True)
         raise typer.Exit(1)
-    typer.echo(f"{done}, the rest was up to date. Results: {target.root}")
+    typer.echo(f"{done}, the rest were up to date. Results: {target.root}")
 
 
 def _carry_out(jobs: "list[Job]", current: set[str], workers: int, scheduler: str) -> "Outcome":
-    """Run a plan here or on a scheduler's workers; an interruption ends in a sentence and exit code 130."""
+    """Run a plan here or on a scheduler's workers; an interruption prints one sentence and exits with code 130."""
     from visa.execute import execute, on_dask, on_threads
 
     signal.signal(signal.SIGTERM, _interrupt)
@@ -352,20 +352,20 @@ def _carry_out(jobs: "list[Job]", current: set[str], workers: int, scheduler: st
         with locked(run), on_dask(run, scheduler) if scheduler else on_threads(run, workers) as submit:
             return execute(jobs, current, submit)
     except KeyboardInterrupt:
-        typer.echo("visa: interrupted; the same command goes on from here.", err=True)
+        typer.echo("visa: interrupted; run the same command to resume.", err=True)
         raise typer.Exit(130) from None
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    """Interrupt once: a second signal would keep the first one from stopping the kernels."""
+    """Interrupt once; a second signal is ignored, so that it cannot keep the first one from stopping the kernels."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; a user's mistake ends in one sentence and exit code 2."""
-    warnings.filterwarnings("ignore", module="PIL")  # of palettes and very large images, which are read all the same
+    """Run a command; a user's mistake prints one sentence and exits with code 2."""
+    warnings.filterwarnings("ignore", module="PIL")  # palettes and very large images are read all the same
     try:
         app(args=arguments)
     except VisaError as error:
@@ -397,7 +397,7 @@ def _normal_images(folder: Path | None, object: str) -> list[Path]:
 def _adapt(
     backbone: "nn.Module", weights: Path, arch: str, folder: Path, device: str, files: Sequence[Path]
 ) -> dict[str, object]:
-    """Adapt a backbone by SPD on normal images, on from a checkpoint in `folder`; returns what was learned."""
+    """Adapt a backbone by SPD on normal images, resuming from a checkpoint in `folder`; return the diagnosis."""
     import torch
 
     from visa.backbone import load_weights
@@ -436,12 +436,12 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _parts(text: str) -> list[str]:
-    """The parts of a text that commas separate."""
+    """Split a text at its commas; empty parts are dropped."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _object_names(objects: str) -> list[str] | None:
-    """Names of objects, each once; None for all; VisaError for none."""
+    """List the named objects, each once; None stands for all. Raises VisaError if none is named."""
     names = None if objects == "all" else list(dict.fromkeys(_parts(objects)))
     if names == []:
         raise VisaError("no object is given: name objects separated by commas, or all.")
@@ -449,18 +449,18 @@ def _object_names(objects: str) -> list[str] | None:
 
 
 def _chosen(what: str, text: str, choices: Sequence[str]) -> list[str]:
-    """The choices that a text names; VisaError if it names none, or anything else."""
+    """List the choices that a text names; raises VisaError if it names none, or an unknown one."""
     names = _parts(text)
     if not names:
-        raise VisaError(f"no {what} is given: choose of {', '.join(choices)}.")
+        raise VisaError(f"no {what} is given: choose from {', '.join(choices)}.")
     for value in names:
         check_choice(what, value, choices)
     return names
 
 
 def _number(what: str, text: str) -> int:
-    """The whole number in a text; VisaError if it holds anything else."""
+    """Read a whole number from a text; raises VisaError for any other text."""
     try:
         return int(text)
     except ValueError:
-        raise VisaError(f"{what} {text!r} is no whole number.") from None
+        raise VisaError(f"{what} {text!r} is not a whole number.") from None

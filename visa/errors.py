@@ -1,11 +1,11 @@
-"""The one error that is meant for the user, and checks of what the user gives."""
+"""The error that reports a user's mistake, and checks of the user's input."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 
 class VisaError(Exception):
-    """A mistake the user can mend, told in one sentence: what, where, what to do.
+    """A mistake that the user can fix; its message is one sentence that says what is wrong, where, and what to do.
 
     The command line prints the sentence and exits with 2; a notebook shows the sentence in place of a traceback.
     """
@@ -26,7 +26,7 @@ def check_choice(what: str, value: object, choices: Iterable[str]) -> None:
 
 
 def named_values(pairs: Iterable[str] | None) -> dict[str, object]:
-    """Read `NAME=VALUE` pairs, each value a bool, int or float if it reads as one; else VisaError."""
+    """Read `NAME=VALUE` pairs, each value as bool, int or float if it is one; raises VisaError if `=` is missing."""
     found: dict[str, object] = {}
     for pair in pairs or ():
         name, equals, text = pair.partition("=")

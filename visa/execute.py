@@ -32,7 +32,7 @@ Submit = Callable[[Job], "Future[float]"]
 ON_GPU = ("03_pretrain", "04_score")
 WAIT = 60  # seconds for a Dask scheduler to answer, and for its first worker
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_kernels: dict[Path, int] = {}  # the executed copies that are being made in this process, and their kernels' processes
+_kernels: dict[Path, int] = {}  # executed copies that this process is making, and their kernels' process ids
 
 
 @dataclass
@@ -47,10 +47,10 @@ class Outcome:
 def execute(
     jobs: Sequence[Job], current: Collection[str], submit: Submit, say: Callable[[str], None] = tqdm.write
 ) -> Outcome:
-    """Run every job whose stage is not among the `current` ones, each after those that it reads.
+    """Run the jobs whose stages are not among the `current` ones, in dependency order.
 
-    Stages that are ready are submitted in the plan's order. If a stage fails, it is named, its dependents are left out,
-    and the rest run. Raises VisaError if the connection to the workers is lost.
+    Stages that are ready are submitted in the plan's order. If a stage fails, its dependents are skipped and the rest
+    run; `say` reports each stage. Raises VisaError if the connection to the workers is lost.
     """
     for job in jobs:
         if job.stage.page and job.stage.name in current:
@@ -82,9 +82,9 @@ def execute(
 
 
 def _settle(job: Job, future: "Future[float]", outcome: Outcome) -> str:
-    """Note what became of a job, and return it as a line for the user."""
+    """Record the outcome of a job, and return one line about it for the user."""
     if future.cancelled():
-        raise VisaError("the Dask scheduler is gone: start it again, and the same command goes on from here.")
+        raise VisaError("the Dask scheduler is gone: start it again, and run the same command to resume.")
     error, name = future.exception(), job.stage.name
     if error is None:
         outcome.ran += 1
@@ -98,9 +98,9 @@ def _settle(job: Job, future: "Future[float]", outcome: Outcome) -> str:
 
 @contextmanager
 def on_threads(run: Path, workers: int = 1) -> Iterator[Submit]:
-    """Run `workers` stages side by side; each has its kernel's process, and they share the cores.
+    """Run `workers` stages in parallel; each has a kernel process of its own, and they share the cores.
 
-    An interruption ends the kernels before it goes through.
+    An interruption stops the kernels before it is passed on.
     """
     cores = max(1, (os.cpu_count() or 1) // workers)
     threads = {name: str(cores) for name in _THREADS if workers > 1 and name not in os.environ}
@@ -117,10 +117,10 @@ def on_threads(run: Path, workers: int = 1) -> Iterator[Submit]:
 
 @contextmanager
 def on_dask(run: Path, address: str) -> Iterator[Submit]:
-    """Run a stage on each thread of the workers of the Dask scheduler at an address; they see the same folders.
+    """Run stages on the workers of the Dask scheduler at an address, one per thread; all must see the same folders.
 
-    A stage whose worker dies is run again by another. Where workers declare a resource `GPU`, a stage of ON_GPU takes
-    one. Raises VisaError where Dask is not installed, or the scheduler does not answer or has no worker.
+    If a worker dies, another one runs its stage again. If workers declare a resource `GPU`, a stage of ON_GPU takes
+    one. Raises VisaError if Dask is not installed, or the scheduler does not answer or has no worker.
     """
     given = os.environ.get("VISA_ROOT", "")
     places = {"VISA_RUNS": str(runs_root()), "VISA_ROOT": given if is_address(given) else str(visa_root() or "")}
@@ -163,7 +163,7 @@ def _client(address: str) -> Iterator[Any]:
 
 
 async def _answered(address: str) -> None:
-    """Wait until the scheduler answers: a client that is interrupted while it waits for that hangs for minutes."""
+    """Wait until the scheduler answers: a client that is interrupted while it connects would hang for minutes."""
     from distributed.comm import connect
     from distributed.security import Security
 
@@ -172,11 +172,11 @@ async def _answered(address: str) -> None:
 
 
 def run_stage(job: Job, environment: Mapping[str, str]) -> float:
-    """Execute a stage, unless it is up to date, and stamp it; returns the seconds it took.
+    """Execute a stage unless it is up to date, write its stamp, and return the seconds that it took.
 
-    `environment`: variables for its kernel besides this process's own. The stamp is written last, so that an
-    interrupted stage runs again. Raises VisaError with the notebook's own sentence if it fails, and if the package
-    here is of another version than the plan's.
+    `environment` adds variables to those of this process for the stage's kernel. The stamp is written last, so that an
+    interrupted stage runs again. Raises VisaError with the notebook's message if it fails, or if this worker's version
+    of the package is not the plan's.
     """
     name = job.stage.name
     if job.version != visa.__version__:
@@ -184,7 +184,7 @@ def run_stage(job: Job, environment: Mapping[str, str]) -> float:
             f"{name}: the plan was made by visa {job.version}, and this worker has {visa.__version__}: "
             "install the same version on all machines."
         )
-    if job.is_current():  # a worker died after it had stamped
+    if job.is_current():  # another worker wrote the stamp, then died
         return 0.0
     started = time.monotonic()
     _kernels[job.executed] = 0
@@ -212,7 +212,7 @@ def stop_kernels(run: Path) -> None:
         running = [pid for executed, pid in _kernels.copy().items() if run in executed.parents]
         if not running:
             return
-        for pid in filter(None, running):  # 0: it is about to start
+        for pid in filter(None, running):  # 0: the kernel is about to start
             if tenth in (0, 20) or tenth >= 50:
                 with suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGINT if tenth < 50 else signal.SIGKILL)
@@ -220,7 +220,7 @@ def stop_kernels(run: Path) -> None:
 
 
 def show_in_book(job: Job) -> None:
-    """Make the stage's executed copy the one that the book shows."""
+    """Copy the stage's executed notebook to the folder that the book shows."""
     target, content = runs_root() / "book" / f"{job.stage.notebook}.ipynb", job.executed.read_bytes()
     if not target.is_file() or target.read_bytes() != content:
         with written_whole(target) as partial:
@@ -240,15 +240,15 @@ def _execute(job: Job, environment: Mapping[str, str]) -> None:
             kernel_manager_class=_kernel_class(job, environment, stderr),
             shutdown_kernel="immediate",  # its files are written, and a process with torch takes seconds to end
             progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # it warns at starts, and of each interruption
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # else it warns at starts and interruptions
         )
     except PapermillExecutionError as error:
         raise VisaError(f"{name} failed: {error.ename}: {error.evalue} (executed copy: {failed})") from error
-    except RuntimeError as error:  # DeadKernelError, and jupyter_client's own where a kernel does not come up
+    except RuntimeError as error:  # DeadKernelError, or jupyter_client's error if a kernel does not start
         said = f" (what it said: {stderr})" if stderr.is_file() and stderr.stat().st_size else ""
         raise VisaError(f"{name} failed: its kernel died, most often for lack of memory: {error}{said}") from error
     finally:
-        with suppress(RuntimeError):  # there is none yet
+        with suppress(RuntimeError):  # there is no event loop yet
             asyncio.get_event_loop().close()  # nbclient leaves it open, and its collection may end in a traceback
     _label(failed, job)
     if absent := [o for o in job.stage.outputs if not o.is_file()]:
@@ -258,7 +258,7 @@ def _execute(job: Job, environment: Mapping[str, str]) -> None:
 
 
 def _kernel_class(job: Job, environment: Mapping[str, str], stderr: Path) -> type[AsyncKernelManager]:
-    """A manager of the stage's kernel, whose process it notes and whose own stderr goes to a file."""
+    """Make a manager class that records the process id of the stage's kernel and sends its stderr to a file."""
 
     class Kernel(AsyncKernelManager):
         async def start_kernel(self, **kwargs: Any) -> None:  # type: ignore[override]
@@ -270,7 +270,7 @@ def _kernel_class(job: Job, environment: Mapping[str, str], stderr: Path) -> typ
 
 
 def _label(notebook: Path, job: Job) -> None:
-    """Say in the executed copy's metadata which data and which commit of the code it was made from."""
+    """Record data set and commit of the code in the executed copy's metadata."""
     content = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
     content.metadata["visa"] = {"dataset": job.dataset, "synthetic": job.synthetic, "commit": machine()["commit"]}
     with written_whole(notebook) as partial:

@@ -1,4 +1,4 @@
-"""Weights for others: a folder that torchvision, timm and anomalib load with one line each, and its model card."""
+"""Export weights to a folder that torchvision, timm and anomalib load with one line each, with a model card."""
 
 import json
 import re
@@ -19,13 +19,13 @@ from visa.paths import scratch_folder
 from visa.provenance import read_sidecar
 
 _UNTRAINED = "The classifier is not trained: all zeros, so that strict loading succeeds; its output means nothing."
-_TERMS = {  # of the images, by the data set's name: the card's licence, and the duty in words
-    r"mini-visa": ("apache-2.0", "mini-VisA is rendered by the code: nobody's photographs, no licence but the code's."),
+_TERMS = {  # by the data set's name: the card's licence, and the terms of the images in words
+    r"mini-visa": ("apache-2.0", "mini-VisA is rendered by the package: its images are under the package's licence."),
     r"visa": ("cc-by-4.0", "VisA is licensed CC BY 4.0: name its authors (citation below) when you pass weights on."),
     r"(imagenet|ilsvrc).*": (
         "other",
         "ImageNet's terms of access allow non-commercial research and education only: "
-        "whoever passes these weights on or uses them must heed that.",
+        "whoever uses these weights or passes them on must comply.",
     ),
 }
 _TRAINED = "The classifier is the trained one, its classes in the order of the training folder's sorted class names."
@@ -34,13 +34,13 @@ _TRAINED = "The classifier is the trained one, its classes in the order of the t
 def export(weights: Path, out: Path) -> Path:
     """Write `out`/NAME.safetensors and its model card README.md from a pre-training's `backbone.safetensors`.
 
-    NAME is made of arch, method, scope (and `synthetic`) and seed. The file fits torchvision (`strict=True`) and timm
-    (`checkpoint_path`), a missing classifier being all zeros; a ResNet's folder also fits timm's and anomalib's
-    `local-dir:`. The card takes sidecar and `diagnosis.json` from beside `weights`. The folder appears whole or not at
-    all, the same bytes for the same input. Returns the path of the file.
+    NAME joins arch, method, scope (and `synthetic`) and seed. torchvision (`strict=True`) and timm (`checkpoint_path`)
+    load the file, in which a missing classifier is all zeros; timm and anomalib also load a ResNet's folder by
+    `local-dir:`. The card uses the sidecar and the `diagnosis.json` beside `weights`. The folder is written atomically,
+    and equal input gives equal bytes. Returns the path of the file.
 
-    Raises VisaError if `weights` is absent or no pre-training's, its arch is unknown, its sidecar is another run's, or
-    `out` holds anything else.
+    Raises VisaError if `weights` is missing or records no pre-training, no library knows its arch, its sidecar has
+    other settings, or `out` holds other files.
     """
     record = _read_record(weights)
     arch = record["settings"]["arch"]
@@ -60,15 +60,15 @@ def export(weights: Path, out: Path) -> Path:
 
 
 def _read_record(weights: Path) -> dict[str, Any]:
-    """What is known of the pre-training: its own metadata, then what lies beside the weights."""
+    """Collect what is recorded of the pre-training: in the weights' metadata, then in the files beside them."""
     metadata = weights_metadata(weights)
     if not isinstance(metadata.get("settings", {}).get("arch"), str):
         raise VisaError(
-            f"{weights} says nothing of a pre-training: give the backbone.safetensors that 03_pretrain wrote."
+            f"{weights} records no pre-training: give the backbone.safetensors that notebook 03_pretrain wrote."
         )
     sidecar = read_sidecar(weights) or {}
     if sidecar and sidecar.get("settings") != metadata["settings"]:
-        raise VisaError(f"{weights} and its sidecar are of different settings: run that pre-training again.")
+        raise VisaError(f"{weights} and its sidecar record different settings: run that pre-training again.")
     try:
         diagnosis = json.loads((weights.parent / "diagnosis.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -80,15 +80,15 @@ def _read_record(weights: Path) -> dict[str, Any]:
 
 
 def _without_folders(values: dict[str, Any]) -> dict[str, Any]:
-    """The same with absolute paths cut down to their last part: no machine's folders are published."""
+    """Cut absolute paths down to their last part, so that no machine's folders are published."""
     texts = {k: v for k, v in values.items() if isinstance(v, str)}
     paths = {k: v for k, v in texts.items() if v.startswith(("/", "~")) or PureWindowsPath(v).is_absolute()}
     return values | {k: PureWindowsPath(v).name for k, v in paths.items()}
 
 
 def _whole_model(arch: str, weights: Path) -> tuple[dict[str, Tensor], str, dict[str, Any]]:
-    """Weights of the model with its classifier of 1000 classes, what that is, and what input the model expects."""
-    import timm  # it takes a second, and its ResNets bear torchvision's names
+    """Return the model's weights with a classifier of 1000 classes, a note on that classifier, and the input format."""
+    import timm  # slow to import; its ResNets have torchvision's names
 
     backbone = create_backbone(arch)
     if arch == "resnet18_half":
@@ -111,7 +111,7 @@ def _whole_model(arch: str, weights: Path) -> tuple[dict[str, Tensor], str, dict
 
 
 def _trained_head(weights: Path, head: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The file's `fc` under the model's names, if it is trained and of 1000 classes; else nothing."""
+    """Return the file's `fc` under the model's names if it is trained and has 1000 classes; else nothing."""
     names = {k: f"fc.{k.rpartition('.')[2]}" for k in head}
     with safe_open(weights, "pt") as content:
         there = set(content.keys())
@@ -122,7 +122,7 @@ def _trained_head(weights: Path, head: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def _name(record: Mapping[str, Any]) -> str:
-    """A name of letters, digits, `_`, `.` and single `-`, safe in every file system and on model hubs."""
+    """Return a name of letters, digits, `_`, `.` and single `-`, valid in every file system and on model hubs."""
     settings = record["settings"]
     parts = [settings["arch"], record["pretraining"], str(record["scope"])[:60]]
     parts += ["synthetic"] if record["synthetic"] else []
@@ -131,7 +131,7 @@ def _name(record: Mapping[str, Any]) -> str:
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make the folder hold these files alone, whole or not at all."""
+    """Write a folder of exactly these files, atomically; raises VisaError if it exists and holds others."""
     present = {f.name: f for f in folder.iterdir()} if folder.is_dir() else {}
     if present and present.keys() == files.keys() and all(present[n].read_bytes() == b for n, b in files.items()):
         return
@@ -145,7 +145,7 @@ def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _card(record: Mapping[str, Any], name: str, classifier: str, expected: Mapping[str, Any]) -> str:
-    """The model card, filled into model_card.md beside this file, with the header of Hugging Face's hub."""
+    """Fill in the template model_card.md beside this file, with the header of Hugging Face's hub."""
     from huggingface_hub import ModelCard, ModelCardData  # its import takes a second
 
     settings, machine = record["settings"], record.get("machine", {})
@@ -173,7 +173,7 @@ def _card(record: Mapping[str, Any], name: str, classifier: str, expected: Mappi
 
 
 def _terms(dataset: str) -> tuple[str, str]:
-    """A card's licence and the duty of the data's licence; none is guessed for images of unknown origin."""
+    """Return the card's licence and the terms of the images; no licence is guessed for images of unknown origin."""
     for pattern, terms in _TERMS.items():
         if re.fullmatch(pattern, dataset, re.IGNORECASE):
             return terms
@@ -182,7 +182,7 @@ def _terms(dataset: str) -> tuple[str, str]:
 
 
 def _cells(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names and values as they stand in cells of a table, what is nested under its dotted name."""
+    """Yield names and values as table cells; nested values have dotted names."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _cells(value, f"{prefix}{name}.")

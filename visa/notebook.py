@@ -1,4 +1,4 @@
-"""What every notebook starts with: its parameters checked, data and run opened, the banner shown."""
+"""The first call of every notebook: check its parameters, open data and run, and show the banner."""
 
 import ast
 import sys
@@ -20,19 +20,19 @@ BANNER = (
 )
 
 Choices = Iterable[str] | range
-_FILES = ("weights", "pretrain_root")  # parameters that name what must be there
+_FILES = ("weights", "pretrain_root")  # parameters that name a file or folder, which must exist
 
 
 def start(**choices: Choices) -> tuple[Source, Run]:
     """Check the notebook's parameters, open its data set and run, and show a banner if the data are synthetic.
 
-    Annotations in the notebook that calls name its parameters and their types; `choices` lists the values that a
-    parameter may take, texts or a range of whole numbers. Raises VisaError, in one sentence, at the first mistake.
+    The calling notebook's annotations name its parameters and their types; `choices` lists the values that a parameter
+    may take, as texts or a range of whole numbers. Raises VisaError at the first mistake.
     """
     namespace = sys._getframe(1).f_globals  # a parameter may hide the notebook's `globals`
     check_parameters(namespace, choices)
     named = str(namespace.get("object", namespace.get("objects", "")))
-    names = [name.strip() for name in named.split(",") if named and name.strip() != "all"]  # all: those at hand
+    names = [name.strip() for name in named.split(",") if named and name.strip() != "all"]  # all: every object
     source = open_source(namespace.get("visa_root", ""), names)
     for name in names:
         source.check_object(name)
@@ -42,7 +42,7 @@ def start(**choices: Choices) -> tuple[Source, Run]:
 
 
 def check_parameters(namespace: Mapping[str, Any], choices: Mapping[str, Choices]) -> None:
-    """Raise VisaError for an injected name that is no parameter, a wrong type, a wrong choice or an absent file."""
+    """Raise VisaError for an injected name that is not a parameter, a wrong type or choice, or a missing file."""
     types = dict(namespace.get("__annotations__", {}))
     inputs = namespace.get("In", [])
     if not isinstance(inputs, list):

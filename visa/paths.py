@@ -1,4 +1,4 @@
-"""Every directory of the project, files written whole, and folders locked while one process writes into them."""
+"""The directories of the project, atomic writes, and locks on folders that only one process may write to."""
 
 import hashlib
 import os
@@ -24,10 +24,10 @@ PATIENCE = 8.0  # seconds: the workers of a killed process may hold its lock unt
 
 
 def visa_root() -> Path | None:
-    """The user's VisA folder (`VISA_ROOT`), or None where mini-VisA stands in for it.
+    """Return the user's data folder (`VISA_ROOT`), or None if the variable is not set and mini-VisA is used.
 
-    For an address (s3://...) it is where `visa.data.source.mirrored` copies it to. Raises VisaError if `VISA_ROOT`
-    names no folder.
+    For an address (s3://...), this is the local copy that `visa.data.source.mirrored` makes. Raises VisaError if
+    `VISA_ROOT` names no folder.
     """
     value = os.environ.get("VISA_ROOT")
     if not value:
@@ -36,14 +36,14 @@ def visa_root() -> Path | None:
         return mirror_of(value)
     root = existing_folder(value)
     if root is None:
-        raise VisaError(f"VISA_ROOT is {value!r}, which is no folder: point it at VisA or at your own data.")
+        raise VisaError(f"VISA_ROOT is {value!r}, which is not a folder: point it at VisA or at your own data.")
     return root
 
 
 def named_path(text: str) -> Path:
-    """The path that a user wrote, absolute, whether there is anything or not.
+    """Return the path that a user wrote as an absolute path, whether it exists or not.
 
-    Raises VisaError for what can be no path: a name too long, a zero byte, an unknown ~user.
+    Raises VisaError for text that cannot be a path: a name too long, a zero byte, an unknown ~user.
     """
     try:
         path = Path(text).expanduser().resolve()
@@ -52,12 +52,12 @@ def named_path(text: str) -> Path:
         return path
     except (OSError, RuntimeError, ValueError) as error:
         short = text if len(text) <= 60 else f"{text[:57]}..."
-        raise VisaError(f"{short!r} is no path ({getattr(error, 'strerror', None) or error}): check it.") from None
+        raise VisaError(f"{short!r} is not a path ({getattr(error, 'strerror', None) or error}): check it.") from None
     return path
 
 
 def existing_folder(text: str) -> Path | None:
-    """The folder that a user named, absolute, or None where there is none, or can be none of that name."""
+    """Return the folder that a user named as an absolute path, or None if it does not exist or cannot exist."""
     with suppress(VisaError):
         path = named_path(text)
         return path if path.is_dir() else None
@@ -65,28 +65,28 @@ def existing_folder(text: str) -> Path | None:
 
 
 def data_root() -> Path:
-    """Where downloads, prepared trees and mini-VisA lie (`VISA_DATA`)."""
+    """Return the folder of downloads, prepared trees and mini-VisA (`VISA_DATA`)."""
     return _root("VISA_DATA", "data")
 
 
 def runs_root() -> Path:
-    """Where runs put checkpoints, scores, tables and executed notebooks (`VISA_RUNS`)."""
+    """Return the folder of all runs: checkpoints, scores, tables and executed notebooks (`VISA_RUNS`)."""
     return _root("VISA_RUNS", "runs")
 
 
 def is_address(text: str) -> bool:
-    """Whether it names a place on object storage (s3://bucket/folder), not a local folder."""
+    """Tell whether a text names a place on object storage (s3://bucket/folder), not a local folder."""
     return "://" in text
 
 
 def mirror_of(address: str) -> Path:
-    """The local folder that stands for one on object storage; it bears its name."""
+    """Return the local folder for the copy of a folder on object storage; it has the same name."""
     digest = hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:12]
     return data_root() / "mirror" / digest / (address.rstrip("/").rpartition("/")[2] or "root")
 
 
 def notebooks_root() -> Path:
-    """The notebooks' sources (`VISA_NOTEBOOKS`); they come with the repository, not with the installed package."""
+    """Return the folder of the notebooks (`VISA_NOTEBOOKS`); raises VisaError if there is none, as without a clone."""
     folder = _root("VISA_NOTEBOOKS", "notebooks")
     if not folder.is_dir():
         raise VisaError(f"no notebooks at {folder}: run from a clone of the repository (pip install -e .).")
@@ -95,9 +95,9 @@ def notebooks_root() -> Path:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; it becomes `path` at the end, or vanishes if the block fails.
+    """Yield a temporary name beside `path` to write to; it is renamed to `path`, or removed if the block fails.
 
-    What a killed process left half-written in that folder goes first.
+    Partial files that killed processes left in that folder are removed first.
     """
     partial = _partial(path)
     try:
@@ -109,7 +109,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """A hidden folder beside `path`, for what is to become `path`; it vanishes, with what killed processes left."""
+    """Yield a hidden folder beside `path`, in which to build `path`; remove it and those of killed processes."""
     partial = _partial(path)
     with tempfile.TemporaryDirectory(prefix=f"{partial.name}-", dir=path.parent, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
@@ -117,10 +117,10 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
-    """Hold `folder`, made if it is new, until the block ends; a killed process lets go of it.
+    """Create `folder` if needed and lock it until the block ends; the lock of a killed process is released.
 
-    Raises VisaError, which names the process, if another one holds it for longer than `patience` seconds. Where the
-    file system has no locks, as with some network disks, filelock's own files take their place.
+    Raises VisaError, which names the other process, if that keeps the lock for longer than `patience` seconds. If the
+    file system has no locks, as some network disks, filelock uses lock files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(folder / LOCK), folder / HOLDER
@@ -139,10 +139,10 @@ def locked(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
 
 
 def _partial(path: Path) -> Path:
-    """A hidden name beside `path` that says who writes, in a folder rid of what killed processes left.
+    """Return a hidden name beside `path` that names the writing process; remove what killed processes left there.
 
-    It has no suffix, so that no loader of images takes the file for one. A digest stands for the final name, which may
-    already be as long as the file system allows.
+    It has no suffix, so that image loaders ignore the file. A digest stands for the final name, which may already be
+    as long as the file system allows.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.parent not in _swept:
@@ -156,7 +156,7 @@ def _partial(path: Path) -> Path:
 
 
 def _is_left_over(partial: Path) -> bool:
-    """Whether no process writes it any more: its own is gone from this machine, or it has not changed for a day."""
+    """Tell whether no process writes it any more: its process on this machine has ended, or it is a day old."""
     if time.time() - partial.stat().st_mtime > _LEFT_OVER:
         return True
     writer = re.match(rf"\.(\d+)@{_HOST}\.partial\.", partial.name)

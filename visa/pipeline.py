@@ -22,8 +22,8 @@ from visa.runs import Run, folder_scope
 
 Settings = Mapping[str, object]
 
-# A notebook's number, 1 for one without: raise it when the package gives it other results; its stages then run again,
-# and what reads them. Pre-trainings and detectors have numbers of their own, in visa.pretrain and visa.detect.
+# The version of a notebook (default: 1): raise it when a change of the package changes its results; its stages and
+# their dependents then run again. Pre-trainings and detectors have their own versions in visa.pretrain and visa.detect.
 VERSIONS: dict[str, int] = {}
 _PARAMETERS = {  # what a notebook takes as a parameter; any other setting goes into its parameter `set`
     "03_pretrain": ("pretrain_root", "weights", "arch", "steps", "epochs", "device"),
@@ -33,17 +33,17 @@ _PLANNED = ("object", "method", "spd", "seed", "run", "visa_root", "pretraining"
 DEFAULT_DETECTORS = tuple(name for name, entry in DETECTORS.items() if entry.default)
 UNTRAINED = ("random", "given")
 _TRAINED = (f"{method}{spd}" for method in METHODS for spd in ("", "+spd"))
-PRETRAININGS = (*UNTRAINED, *(name for name in _TRAINED if name != "auxiliary"))  # the auxiliary classifier is SPD's
+PRETRAININGS = (*UNTRAINED, *(name for name in _TRAINED if name != "auxiliary"))  # auxiliary needs SPD
 DEFAULT_PRETRAININGS = ("random", "simsiam", "simsiam+spd")
-ADAPTATIONS = ("given", "auxiliary+spd", "simsiam", "simsiam+spd")  # the same for given weights
+ADAPTATIONS = ("given", "auxiliary+spd", "simsiam", "simsiam+spd")  # the default for given weights
 
 
 @dataclass(frozen=True)
 class Stage:
     """One execution of a notebook.
 
-    `reads` names the stages whose outputs it needs, `data` the objects whose files it needs. `page`: its executed copy
-    is the one that the book shows.
+    `reads` names the stages whose outputs it needs, `data` the objects whose files it needs. `page`: the book shows its
+    executed copy.
     """
 
     notebook: str
@@ -65,7 +65,7 @@ class GivenWeights:
 
     @classmethod
     def parse(cls, text: str) -> "GivenWeights":
-        """Read `imagenet=resnet50:resnet50.pth`; raises VisaError for another form or an absent file."""
+        """Read `imagenet=resnet50:resnet50.pth`; raises VisaError for another form or a missing file."""
         name, _, rest = text.partition("=")
         arch, _, file = rest.partition(":")
         if not (arch and file and re.fullmatch(r"\w[\w.+-]*", name)) or name in PRETRAININGS:
@@ -113,10 +113,10 @@ class Matrix:
 
 
 def plan(source: Source, run: Run, matrix: Matrix) -> list[Stage]:
-    """Every stage of the matrix, each after those that it reads.
+    """List every stage of the matrix in dependency order.
 
-    With scope `all`, and on a folder (`pretrain_root`), one pre-training serves all objects; with `object` each object
-    has its own. Stages that share a seed start from the same initial weights: pre-trainings are compared in pairs.
+    With scope `all`, or on a folder (`pretrain_root`), one pre-training serves all objects; with `object`, each object
+    has its own. Stages that share a seed start from the same initial weights, so that pre-trainings can be paired.
     Raises VisaError for an object that has too few images for every setup, before anything is trained for it.
     """
     for name in matrix.objects:
@@ -163,7 +163,7 @@ def _parameters(notebook: str, values: Settings) -> Settings:
 
 
 def _shared_scope(matrix: Matrix) -> str:
-    """What one pre-training for all objects was trained on; empty where each object has its own."""
+    """Return the scope of the one pre-training for all objects; empty if each object has its own."""
     if folder := str(matrix.pretrain.get("pretrain_root", "")):
         return folder_scope(folder)
     return "all" if matrix.scope == "all" else ""
@@ -188,9 +188,9 @@ def _score_stages(run: Run, matrix: Matrix, common: Settings) -> list[Stage]:
 
 @dataclass(frozen=True)
 class Job:
-    """A stage with all that its execution needs, on this machine or another.
+    """A stage with everything that its execution needs, on this machine or another.
 
-    `key` is the digest of what its result depends on, `version` that of the package that planned it.
+    `key` is the digest of what its result depends on, `version` the version of the package that planned it.
     """
 
     stage: Stage
@@ -202,7 +202,7 @@ class Job:
 
     @property
     def stamp_file(self) -> Path:
-        """Where the finished stage says what made it, and how long it took."""
+        """The JSON file in which the finished stage records what made it, and how long it took."""
         return self.run.root / "stages" / f"{self.stage.name}.json"
 
     @property
@@ -211,22 +211,22 @@ class Job:
         return self.run.root / "notebooks" / f"{self.stage.name}.ipynb"
 
     def stamp(self) -> dict[str, Any]:
-        """What an earlier execution left in `stamp_file`; empty where there was none."""
+        """Read `stamp_file` of an earlier execution; empty if there was none."""
         return read_sidecar(self.stamp_file.with_suffix("")) or {}
 
     def output_digests(self) -> dict[str, str]:
-        """The digest of each output that is there, by its file's name."""
+        """Compute the digest of each existing output, by file name."""
         return {output.name: file_digest(output) for output in self.stage.outputs if output.is_file()}
 
     def is_current(self) -> bool:
-        """Whether the stage ran with this key, and its outputs are as it left them."""
+        """Tell whether the stage ran with this key, and its outputs have not changed since."""
         stamp = self.stamp()
         made = (stamp.get("key"), stamp.get("outputs"))
         return self.executed.is_file() and made == (self.key, self.output_digests())
 
 
 def make_jobs(stages: Sequence[Stage], source: Source, run: Run) -> list[Job]:
-    """A job for every stage of a plan, in its order.
+    """Make a job for every stage of a plan, in its order.
 
     A key is the digest of all that a stage's result depends on: the notebook's cells, parameters, data, versions, and
     the keys of the stages it reads. It is known before anything runs.
@@ -250,7 +250,7 @@ def make_jobs(stages: Sequence[Stage], source: Source, run: Run) -> list[Job]:
 
 
 def listing(jobs: Sequence[Job], current: Collection[str]) -> str:
-    """The plan as lines of text: each stage, whether it would run, and what it took when it last ran."""
+    """Format the plan, one line per stage: whether it would run, and how long its last run took."""
     lines = []
     for job in jobs:
         state = "up to date" if job.stage.name in current else "to run"
@@ -261,7 +261,7 @@ def listing(jobs: Sequence[Job], current: Collection[str]) -> str:
 
 def check_parameters(stages: Sequence[Stage]) -> None:
     """Raise VisaError if a stage sets a parameter or setting that its notebook lacks, before anything runs."""
-    import papermill  # it takes half a second, which help and other commands do without
+    import papermill  # slow to import, and not needed for help and other commands
 
     for notebook, text in {(s.notebook, str(s.parameters["set"])) for s in stages if "set" in s.parameters}:
         _check_settings(notebook, named_values(text.split(",")))
@@ -273,20 +273,20 @@ def check_parameters(stages: Sequence[Stage]) -> None:
 
 
 def _check_settings(notebook: str, values: Settings) -> None:
-    from visa.detect.shared import score_settings  # with torch, which a plan without such settings does without
+    from visa.detect.shared import score_settings  # imports torch, which few plans need
     from visa.pretrain.settings import configured
 
     _ = configured("simsiam", True, values) if notebook == "03_pretrain" else score_settings(0, values)
 
 
 def _cells_digest(notebook: str) -> str:
-    """Digest of a notebook's cells as they are written, without outputs and metadata."""
+    """Compute the digest of a notebook's cells without outputs and metadata."""
     cells = json.loads((notebooks_root() / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
     return digest([(cell["cell_type"], "".join(cell["source"])) for cell in cells])
 
 
 def _versions(stage: Stage) -> list[int]:
-    """The versions of notebook, pre-training and detectors that a stage's result depends on."""
+    """List the versions of notebook, pre-training and detectors that a stage's result depends on."""
     trained = [PRETRAIN_VERSION] if stage.notebook == "03_pretrain" else []
     detectors = str(stage.parameters.get("detectors", ""))
     return [VERSIONS.get(stage.notebook, 1), *trained, *(DETECTORS[d].version for d in detectors.split(",") if d)]

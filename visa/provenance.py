@@ -23,25 +23,25 @@ _LIBRARIES = (
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (16 hexadecimal digits) of a JSON-able value."""
+    """Compute the SHA-256 (first 16 hexadecimal digits) of a value, which is written as JSON."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 (64 hexadecimal digits) of a file."""
+    """Compute the SHA-256 (64 hexadecimal digits) of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def folder_fingerprint(folder: Path, times: bool = True) -> str:
-    """Digest of the names, sizes and `times` of the files below `folder`; quick, and blind to contents alone."""
+    """Compute a digest of the names, sizes and, with `times`, modification times of all files below `folder`."""
     files = [(str(f.relative_to(folder)), f.stat()) for f in sorted(folder.rglob("*")) if f.is_file()]
     return digest([(name, about.st_size, about.st_mtime_ns if times else 0) for name, about in files])
 
 
 def machine() -> dict[str, Any]:
-    """Code version, libraries and hardware, as they go into every sidecar."""
+    """Return the code's version, the libraries and the hardware, which every sidecar records."""
     return {
         "visa": visa.__version__,
         "commit": _commit(),
@@ -54,13 +54,13 @@ def machine() -> dict[str, Any]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically."""
     with written_whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a CSV file of `columns` whole or not at all, one row a mapping."""
+    """Write a CSV file of `columns` atomically, one row per mapping."""
     with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
@@ -70,7 +70,7 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
 def write_sidecar(output: Path, key: str, settings: Mapping[str, Any], **facts: Any) -> Path:
     """Write `<output>.json` beside an output: its stage key, settings, facts (inputs, seconds, ...) and machine.
 
-    Written after the output itself: an output without a sidecar is unfinished.
+    It is written after the output: an output without a sidecar is unfinished.
     """
     sidecar = sidecar_of(output)
     record = {
@@ -85,7 +85,7 @@ def write_sidecar(output: Path, key: str, settings: Mapping[str, Any], **facts: 
 
 
 def read_sidecar(output: Path) -> dict[str, Any] | None:
-    """The sidecar of an output, or None where there is none that can be read."""
+    """Read the sidecar of an output; None if it is missing or unreadable."""
     try:
         record = json.loads(sidecar_of(output).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -94,7 +94,7 @@ def read_sidecar(output: Path) -> dict[str, Any] | None:
 
 
 def sidecar_of(output: Path) -> Path:
-    """The path of an output's sidecar."""
+    """Return the path of an output's sidecar."""
     return output.with_name(output.name + ".json")
 
 

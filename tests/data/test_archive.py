@@ -110,7 +110,7 @@ def test_download_leaves_the_root_and_nothing_else_and_a_root_is_not_fetched_aga
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_cut_connection_goes_on_where_it_stopped_or_with_the_whole_file(server, target, ranges):
     server.cut, server.ranges = 6 * CHUNK, ranges
-    with pytest.raises(VisaError, match="run the same command again, it goes on at byte 393216"):
+    with pytest.raises(VisaError, match="run the same command again to resume at byte 393216"):
         fetch(server, target)
     assert not target.exists()
     server.cut = 0
@@ -151,7 +151,7 @@ def test_a_busy_server_is_asked_again_and_a_broken_or_silent_one_and_an_absent_f
 def test_another_part_than_asked_for_is_not_appended_and_a_stalled_server_told(server, target, monkeypatch):
     monkeypatch.setattr(archive, "TIMEOUT", 0.1)
     server.cut, server.pause = 6 * CHUNK, 0.5
-    with pytest.raises(VisaError, match=r"broke off .*timed out.* it goes on at byte 393216"):
+    with pytest.raises(VisaError, match=r"broke off .*timed out.* to resume at byte 393216"):
         fetch(server, target)
     server.cut, server.pause, server.off = 0, 0.0, -7
     with pytest.raises(VisaError, match="another part than was asked for"):
@@ -169,7 +169,7 @@ def test_a_folder_in_use_is_left_alone_and_a_small_disk_told_before_anything_is_
     assert beside(target) == []
     target.mkdir(parents=True)
     (target / "thesis.tex").write_text("mine")
-    with pytest.raises(VisaError, match="is no VisA root"):
+    with pytest.raises(VisaError, match="is not a VisA root"):
         fetch(server, target)
     assert content(target) == {"thesis.tex": b"mine"}
 

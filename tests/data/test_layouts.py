@@ -169,7 +169,7 @@ def test_odd_folders(tmp_path):
     reports = {r.object: r for r in verify(root)}
     assert reports["empty"].absent and "holds no images" in reports["empty"].errors[0]
     told = "\n".join(reports["one"].warnings)
-    assert reports["one"].ok and "no anomalies" in told and "2 entries that are no image files" in told
+    assert reports["one"].ok and "no anomalies" in told and "2 entries that are not image files" in told
 
 
 def test_wrong_roots_and_names_are_told_in_one_sentence(tmp_path):

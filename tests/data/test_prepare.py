@@ -107,7 +107,7 @@ def test_a_missing_file_is_named_before_anything_is_written_and_a_broken_mask_le
 def test_wrong_choices_are_told_and_chosen_objects_are_prepared_only(tiny_root, save):
     with pytest.raises(VisaError, match="Did you mean 'fryum'"):
         run(tiny_root, save, objects=["fryumm"])
-    with pytest.raises(VisaError, match="an anomaly for training, which 1cls has not"):
+    with pytest.raises(VisaError, match="an anomaly for training, which 1cls lacks"):
         prepare("1cls", tiny_root, save, tiny_root / "split_csv/2cls_highshot.csv")
     assert not save.exists()
     summary = run(tiny_root, save, objects=["fryum"])

@@ -113,7 +113,7 @@ def test_too_few_images_are_told_with_what_is_needed(source):
         ("2cls_highshot", "fryum,test,anomaly", "fryum has no anomalous test image: nothing can be measured"),
         ("2cls_5shot", "fryum,test,normal", "fryum has no normal test image"),
         ("1cls", "fryum,train", "0 normal training images: 1cls needs 2"),
-        ("1cls", "", "1 anomalous training images: 1cls trains on normal ones"),
+        ("1cls", "", "1 anomalous training images, but 1cls trains on normal ones"),
     ],
 )
 def test_an_unfit_split_is_told_before_anything_is_trained(source, setup, gone, sentence):

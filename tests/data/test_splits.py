@@ -18,7 +18,7 @@ NORMAL = "fryum,train,normal,fryum/a.JPG,\n"
         (HEADER + "fryum,test,bad,fryum/a.JPG,fryum/a.png\n", "normal, anomaly"),
         (HEADER + "fryum,train,normal,/etc/passwd,\n", "leaves the data set"),
         (HEADER + "fryum,test,anomaly,fryum/a.JPG,../a.png\n", "leaves the data set"),
-        (HEADER + "fryum,train,normal,fryum/./a.JPG,\n", "no plain path: write 'fryum/a.JPG'"),
+        (HEADER + "fryum,train,normal,fryum/./a.JPG,\n", "not a plain path: write 'fryum/a.JPG'"),
         (HEADER, "names no image"),
         ("object," + HEADER + "fryum," + NORMAL, "column object twice"),
         (HEADER + "fryum,train,normal,fryum/a\0.JPG,\n", "control character"),
@@ -26,7 +26,7 @@ NORMAL = "fryum,train,normal,fryum/a.JPG,\n"
         (HEADER + f"fryum,train,normal,{'x' * 200_000},\n", "field larger than field limit"),
         (HEADER + ",,,,\n", "cannot be called ''"),
         (HEADER + f"{'x' * 61},train,normal,x/a.JPG,\n", "at most 60 letters"),
-        (HEADER + NORMAL + NORMAL, "line 3: fryum/a.JPG stands there twice"),
+        (HEADER + NORMAL + NORMAL, "line 3: fryum/a.JPG is listed twice"),
         (HEADER + "fryum,test,normal,fryum/a.JPG,fryum/a.png\n", "a mask only if its label is anomaly"),
         (HEADER + "all,test,normal,fryum/a.JPG,\n", "cannot be called 'all'"),
     ],
@@ -47,7 +47,7 @@ def test_any_end_of_line_and_a_byte_order_mark_will_do_and_an_anomaly_may_lack_i
 
 def test_a_missing_file_another_encoding_and_an_unknown_setup_are_told(tmp_path):
     (tmp_path / "split.csv").write_bytes((HEADER + "fryum,train,normal,fryum/é.JPG,\n").encode("latin-1"))
-    with pytest.raises(VisaError, match=r"split\.csv is no CSV file in UTF-8"):
+    with pytest.raises(VisaError, match=r"split\.csv is not a CSV file in UTF-8"):
         read_split(tmp_path / "split.csv")
     with pytest.raises(VisaError, match="no split file"):
         read_split(split_file(tmp_path, "1cls"))
@@ -73,7 +73,7 @@ def test_only_what_says_so_is_synthetic_and_a_broken_description_is_named(tmp_pa
     assert not is_synthetic(tmp_path)
     for text in ("{bad", "[1]", '{"synthetic": "no"}'):
         (tmp_path / "dataset.json").write_text(text)
-        with pytest.raises(VisaError, match=r"dataset\.json is no"):
+        with pytest.raises(VisaError, match=r"dataset\.json is not"):
             is_synthetic(tmp_path)
     (tmp_path / "dataset.json").write_text('{"name": "mini-VisA", "synthetic": true}')
     assert is_synthetic(tmp_path)

@@ -174,7 +174,7 @@ def test_mistakes_are_named_and_what_is_no_mini_visa_is_not_touched(tmp_path, wr
         write_mini_visa(tmp_path / "mini", **wrong)
     assert not list(tmp_path.iterdir())
     (tmp_path / "fryum").mkdir()
-    with pytest.raises(ValueError, match="no mini-VisA"):
+    with pytest.raises(ValueError, match="not a mini-VisA"):
         write_mini_visa(tmp_path, workers=1, **SETTINGS)
     assert visible(tmp_path) == ["fryum"]
     for kind, defect, answer in (("Anomaly", "burned", "Did you mean 'burnt'"), ("normal", "burnt", "Normal")):

@@ -166,7 +166,7 @@ def tampered(path, target, about=None, drop=(), **tensors):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"about": {"format": "other"}}, "no file of visa fit"),
+        ({"about": {"format": "other"}}, "not a file of visa fit"),
         ({"about": {"kind": "svm"}}, "unknown detector"),
         ({"about": {"kind": "padim"}}, "holds no padim"),
         ({"about": {"arch": "hf-hub:someone/model"}}, "unknown arch"),

@@ -1,4 +1,4 @@
-"""Fetch the VisA archive, check it, and unpack it: no folder appears under its final name until it is whole."""
+"""Fetch the VisA archive, check it, and unpack it; the root appears under its final name only when it is complete."""
 
 import shutil
 import tarfile
@@ -17,7 +17,7 @@ URL = "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.ta
 SHA256 = "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362"
 MAX_BYTES = 8 << 30  # the official archive holds about 1.8 GB ...
 MAX_MEMBERS = 100_000  # ... in about 12,000 files
-CHUNK = 1 << 16  # what a broken connection may lose
+CHUNK = 1 << 16  # bytes: a broken connection loses no more
 TIMEOUT = 60.0  # seconds without a byte
 # A server that is busy or restarts gets three more tries within a few seconds.
 _RETRY = Retry(
@@ -29,9 +29,9 @@ _RETRY = Retry(
 def download(destination: Path, url: str = URL, sha256: str = SHA256, progress: bool = True) -> Path:
     """Fetch VisA (about 1.8 GB, CC BY 4.0) into the folder `destination` and return it: a VisA root.
 
-    A root that is already there is returned as it is. A broken download goes on where it stopped when called again;
-    what has arrived lies in a hidden folder beside `destination` until the root is whole. Raises VisaError if the
-    folder or its download is in use, the disk too small, the server refuses, the checksum differs or the archive is
+    An existing root is returned unchanged. A repeated call resumes an interrupted download, whose bytes are kept in a
+    hidden folder beside `destination` until the root is complete. Raises VisaError if `destination` holds other files
+    or is being downloaded to, if the disk is too small, the server refuses, the checksum differs or the archive is
     unsafe.
     """
     destination = Path(destination).expanduser().absolute()
@@ -50,17 +50,17 @@ def download(destination: Path, url: str = URL, sha256: str = SHA256, progress: 
             archive.unlink()
         except requests.RequestException as error:
             raise VisaError(
-                f"the download of {url} broke off ({error}): run the same command again, it goes on at byte "
+                f"the download of {url} broke off ({error}): run the same command again to resume at byte "
                 f"{_size(archive)}."
             ) from error
         finally:
-            if not archive.exists():  # nothing has arrived that another try could go on with
+            if not archive.exists():  # there are no bytes to resume from
                 shutil.rmtree(work, ignore_errors=True)
     return destination
 
 
 def _fetch(url: str, archive: Path, progress: bool) -> None:
-    """Complete the file `archive`, which may hold the beginning."""
+    """Download to the file `archive`, which may already hold the beginning."""
     arrived = _size(archive)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={arrived}-"} if arrived else {})
     session = requests.Session()
@@ -68,12 +68,12 @@ def _fetch(url: str, archive: Path, progress: bool) -> None:
         session.mount(scheme, HTTPAdapter(max_retries=_RETRY))
     with session, session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # it is whole already, or wrong: the checksum tells
+            return  # the file is complete already, or wrong: the checksum tells which
         if not response.ok:
             what = "try again later" if response.status_code >= 500 else "check the address"
             raise VisaError(f"{url} answered {response.status_code} {response.reason}: {what}.")
         if response.status_code != requests.codes.partial_content:
-            arrived = 0  # the whole file again
+            arrived = 0  # the server sends the whole file again
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {arrived}-"):
             archive.unlink(missing_ok=True)
             raise requests.RequestException("the server sent another part than was asked for")
@@ -90,7 +90,7 @@ def _receive(response: requests.Response, archive: Path, arrived: int, progress:
             stream.write(chunk)
             bar.update(len(chunk))
             if stream.tell() > MAX_BYTES:
-                break  # it does not end: the checksum will differ
+                break  # too long to be VisA: the checksum will differ
     if total is not None and _size(archive) < total:
         raise requests.ConnectionError(f"{_size(archive)} of {total} bytes arrived")
 
@@ -102,8 +102,8 @@ def _size(archive: Path) -> int:
 def unpack(archive: Path, destination: Path, max_bytes: int = MAX_BYTES, max_members: int = MAX_MEMBERS) -> None:
     """Unpack a plain VisA tar archive, with or without a folder around the objects: `destination` becomes a VisA root.
 
-    Nothing but plain files and folders inside the archive is let through. Raises VisaError for anything else, for
-    more than `max_bytes` or `max_members`, for an archive without split_csv/, and where `destination` is in use.
+    Only plain files and folders that stay inside the archive's folder are unpacked. Raises VisaError for other members,
+    more than `max_bytes` or `max_members`, an archive without split_csv/, or a `destination` that holds other files.
     """
     _check_unused(destination)
     with scratch_folder(destination) as scratch:
@@ -115,7 +115,7 @@ def unpack(archive: Path, destination: Path, max_bytes: int = MAX_BYTES, max_mem
             raise VisaError(f"{archive} cannot be unpacked: {' '.join(str(error).split())}") from error
         roots = [f for f in (inside, *inside.iterdir()) if (f / "split_csv").is_dir()]
         if not roots:
-            raise VisaError(f"{archive} holds no split_csv/, at its top or one folder down: it is no VisA archive.")
+            raise VisaError(f"{archive} holds no split_csv/, at its top or one folder down: it is not a VisA archive.")
         roots[0].replace(destination)
 
 
@@ -126,7 +126,7 @@ def _extract(archive: Path, folder: Path, max_bytes: int, max_members: int) -> N
             paths = PurePosixPath(member.name), PureWindowsPath(member.name)
             outside = any(path.anchor or ".." in path.parts for path in paths)
             if outside or not (member.isdir() or member.isreg()) or member.issparse():
-                what = "leaves the folder" if outside else "is no plain file or folder"
+                what = "leaves the folder" if outside else "is not a plain file or folder"
                 raise VisaError(f"{archive} holds {member.name!r}, which {what}: nothing was unpacked.")
             members.append(member)
             size += member.size
@@ -140,7 +140,7 @@ def _extract(archive: Path, folder: Path, max_bytes: int, max_members: int) -> N
 
 def _check_unused(destination: Path) -> None:
     if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
-        raise VisaError(f"{destination} is there already and is no VisA root: name an empty or a new folder.")
+        raise VisaError(f"{destination} exists and is not a VisA root: name an empty or a new folder.")
     destination.parent.mkdir(parents=True, exist_ok=True)
 
 

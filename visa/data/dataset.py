@@ -24,7 +24,7 @@ class VisaDataset(Dataset[dict[str, Any]]):
 
     `image` uint8 3 x H x W RGB, `label` 0 normal or 1 anomaly, `mask` uint8 H x W in {0, 1}, `classes` uint8 H x W
     class ids with 0 the background, `path` the image's path relative to the root, `known` whether the mask is the
-    truth. A normal sample's mask is all zero; so is that of an anomaly without one, and then `known` is False.
+    truth. Masks of normal samples are all zero; so are those of anomalies without a mask, whose `known` is False.
     `size` = (height, width) resizes the image (bilinear, antialiased) and the masks (nearest); without it, full size.
     Raises VisaError for an unreadable file, or a mask that does not have its image's size.
     """
@@ -60,15 +60,15 @@ def is_known(sample: Sample) -> bool:
 def read_image(path: Path) -> Tensor:
     """Read an image file as uint8 3 x H x W RGB, upright: EXIF rotation applied; grey, palette and CMYK converted.
 
-    Plain JPEG files (8 bits, RGB or grey, upright) are decoded by torchvision, faster than by Pillow and with the
-    same pixels where both have the same libjpeg-turbo; all else by Pillow.
-    Raises VisaError if the file is absent, truncated, not an image, or grey with more than 8 bits (16-bit colour is
-    taken at 8).
+    torchvision decodes plain JPEG files (8 bits, RGB or grey, upright), because it is faster than Pillow; the pixels
+    are equal if both use the same libjpeg-turbo. Pillow decodes all other files.
+    Raises VisaError if the file is missing, truncated, not an image, or grey with more than 8 bits (16-bit colour is
+    reduced to 8).
     """
     if (quick := _read_plain_jpeg(path)) is not None:
         return quick
     image = open_upright(path)
-    if image.mode.startswith(("I", "F")):  # Pillow would clip these to 255 without a word
+    if image.mode.startswith(("I", "F")):  # Pillow would silently clip these to 255
         raise VisaError(f"{path} has more than 8 bits a channel ({image.mode}): save it with 8.")
     pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1)
@@ -100,7 +100,7 @@ def load_images(
 def load_masks(root: Path, samples: Sequence[Sample], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Read masks as `VisaDataset` does, uint8 N x H x W in {0, 1}, and whether each is known, bool N.
 
-    Images are opened for their size alone. Raises VisaError as `VisaDataset` does.
+    Of images only the size is read. Raises VisaError as `VisaDataset` does.
     """
 
     def load(sample: Sample, mask: Tensor) -> None:
@@ -145,6 +145,6 @@ def _classes(root: Path, sample: Sample, shape: tuple[int, int]) -> Tensor:
     if classes.shape != shape:
         raise VisaError(
             f"{root / sample.mask} is {classes.shape[1]} x {classes.shape[0]} but its image {sample.image} is "
-            f"{shape[1]} x {shape[0]}: a mask has its image's size."
+            f"{shape[1]} x {shape[0]}: a mask must have its image's size."
         )
     return classes

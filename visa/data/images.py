@@ -1,4 +1,4 @@
-"""Image and mask files opened with Pillow alone: `visa prepare` starts without torch and NumPy."""
+"""Open image and mask files with Pillow alone, so that `visa prepare` starts without torch and NumPy."""
 
 from pathlib import Path
 from typing import BinaryIO
@@ -10,8 +10,8 @@ from visa.errors import VisaError
 MASK_MODES = ("1", "L", "P")  # one 8-bit channel: the pixel, or the palette's index, is the class id
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 SIDEWAYS = (5, 6, 7, 8)  # its values that swap height and width
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Pillow knows more, and runs Ghostscript for some
-_LOADED = (TiffImagePlugin, WebPImagePlugin)  # Pillow loads the others first, and all that it knows for lack of these
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # others are refused: for some Pillow runs Ghostscript
+_LOADED = (TiffImagePlugin, WebPImagePlugin)  # imported here, or Pillow would load all its plugins to find these two
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for broken files
 
 
@@ -36,7 +36,7 @@ def upright_size(path: Path) -> tuple[int, int]:
     try:
         with open_image(path) as image:
             sideways = image.getexif().get(ORIENTATION, 1) in SIDEWAYS
-            # Of a TIFF file some of Pillow's versions give the size as it lies, others upright.
+            # For a TIFF file some versions of Pillow report the stored size, others the upright one.
             width, height = open_upright(path).size if sideways and image.format == "TIFF" else image.size
             return (width, height) if sideways and image.format != "TIFF" else (height, width)
     except UNREADABLE as error:
@@ -46,7 +46,7 @@ def upright_size(path: Path) -> tuple[int, int]:
 def open_mask(path: Path) -> Image.Image:
     """Open a mask file as an 8-bit grey image of class ids, 0 the background.
 
-    A colour file is accepted if its three channels are equal. Raises VisaError if the file is absent, truncated, a JPEG
+    A colour file is accepted if its three channels are equal. Raises VisaError if the file is missing, cut, a JPEG
     (which blurs ids into each other), or holds anything but one 8-bit channel.
     """
     image = open_upright(path)
@@ -58,17 +58,17 @@ def open_mask(path: Path) -> Image.Image:
             return first
     if image.mode not in MASK_MODES:
         raise VisaError(f"{path} has the mode {image.mode}: a mask has one 8-bit channel of class ids.")
-    if image.mode == "P":  # the index, not its colour
+    if image.mode == "P":  # the class id is the palette's index, not its colour
         return Image.frombytes("L", image.size, image.tobytes())
     return image.convert("L").point(lambda value: value // 255) if image.mode == "1" else image
 
 
 def undecodable(path: Path, error: Exception) -> VisaError:
     """Make the error for a file that cannot be read as an image."""
-    if isinstance(error, UnidentifiedImageError):  # it names an object in memory
+    if isinstance(error, UnidentifiedImageError):  # its message names an object in memory, not the file
         return VisaError(f"{path} cannot be decoded (it is none of {', '.join(FORMATS)}): fetch it again.")
     if isinstance(error, FileNotFoundError):
-        return VisaError(f"no image at {path}: the data set is incomplete (visa verify lists what is absent).")
+        return VisaError(f"no image at {path}: the data set is incomplete (visa verify lists what is missing).")
     if isinstance(error, PermissionError):
         return VisaError(f"{path} may not be read ({error.strerror}): change its permissions.")
     return VisaError(f"{path} cannot be decoded ({error}): fetch it again.")

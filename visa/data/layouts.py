@@ -1,4 +1,4 @@
-"""Layouts of folders, without split files, as rows: MVTec-AD's, and plain good/, bad/, masks/."""
+"""Read folders without split files as rows, in MVTec-AD's layout or as plain good/, bad/, masks/."""
 
 import hashlib
 import re
@@ -12,17 +12,17 @@ from visa.errors import VisaError, check_choice
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # in either case
 TRAINING_SHARES = {"1cls": 0.9, "2cls_highshot": 0.6, "2cls_fewshot": 0.2}  # as in VisA
-TEST_LEAST = 5  # normal images that 1cls keeps for test: fewer say little of false alarms
+TEST_LEAST = 5  # normal images that 1cls keeps for test: fewer would say little about false alarms
 FEW_SHOT_LEAST = 10  # images of each label for few-shot training, so that ten shots can be drawn
-FEW_SHOT_NORMAL = 0.5  # of the normal images train there: VisA's share would leave few that train in every set-up
+FEW_SHOT_NORMAL = 0.5  # share of normal images to train on: with VisA's, few would be training images in every setup
 
 
 @dataclass(frozen=True)
 class Part:
-    """An object as folders: where its images lie, all paths relative to the root.
+    """The folders of one object; all paths are relative to the root.
 
-    `train` and `test` hold normal images, `test` "" where nothing is given. `anomalies` are pairs of a folder of
-    anomalous images and the one of their masks.
+    `train` and `test` hold normal images; `test` is "" if there is no such folder. `anomalies` are pairs: a folder of
+    anomalous images and the folder of their masks.
     """
 
     name: str
@@ -32,10 +32,10 @@ class Part:
 
 
 def find_parts(root: Path) -> list[Part]:
-    """Find the objects of a root without split files, by name: its folders, or the root itself as one object.
+    """Find the objects of a root without split files, sorted by name: its folders, or the root itself as one object.
 
-    A folder is an object where it holds train/good (MVTec-AD's layout) or good (plain folders). Raises VisaError if
-    there is none, or one whose name cannot be used.
+    A folder is an object if it holds train/good (MVTec-AD's layout) or good (plain folders). Raises VisaError if there
+    is no object, or if an object's name cannot be used.
     """
     if found := _part(root, "", (root if root.name not in ("", "..") else root.resolve()).name):
         parts = [found]
@@ -52,14 +52,14 @@ def find_parts(root: Path) -> list[Part]:
 
 
 def root_samples(root: Path, split_type: str) -> list[Sample]:
-    """Return the rows of a split: of the root's own file where it has split_csv/, else made from its folders.
+    """Return the rows of a split: read from split_csv/ if the root has it, else made from its folders.
 
     MVTec-AD's folders are its 1cls split. Every other split takes a share of an object's images for training: 1cls
-    90 % of the normal ones (5 stay for test where there are 10), 2cls_highshot 60 % of each label, as in VisA, and
-    2cls_fewshot half of the normal and 20 % of the anomalous ones (but 10 where there are 20). Which ones follows from
-    a hash of their names, always the same, and splits nest: what trains in a smaller one trains in a larger one.
-    Raises VisaError as `read_split` and `find_parts` do, and for a file whose name holds control characters or is no
-    UTF-8.
+    90 % of the normal ones (at least 5 stay for test if there are 10), 2cls_highshot 60 % of each label, as in VisA,
+    and 2cls_fewshot half of the normal and 20 % of the anomalous ones (at least 10 if there are 20). A hash of the
+    names picks them, so splits are reproducible and nested: training images of a smaller split are in every larger one.
+    Raises VisaError as `read_split` and `find_parts` do, and for a file name with control characters or bytes that
+    are not UTF-8.
     """
     check_choice("split type", split_type, SPLIT_TYPES)
     if (root / "split_csv").is_dir():
@@ -68,7 +68,7 @@ def root_samples(root: Path, split_type: str) -> list[Sample]:
 
 
 def images_in(folder: Path) -> list[str]:
-    """List the names of the image files right in a folder, sorted, without hidden ones; none if it is no folder."""
+    """List the names of a folder's image files, sorted, hidden ones left out; raises VisaError for unusable names."""
     names = [f.name for f in _visible(folder) if f.suffix.lower() in SUFFIXES and f.is_file()]
     for name in names:
         if re.search(rf"[{CONTROL}\ud800-\udfff]", name):  # the last are bytes that are no UTF-8
@@ -84,7 +84,7 @@ def masks_of(images: Sequence[str], masks: Sequence[str]) -> dict[str, str]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What lies right in a folder, sorted, hidden entries left out; nothing if it is no folder."""
+    """List the entries of a folder, sorted, hidden ones left out; empty if there is no such folder."""
     return sorted(f for f in folder.iterdir() if not f.name.startswith(".")) if folder.is_dir() else []
 
 
@@ -100,7 +100,7 @@ def _part(root: Path, prefix: str, name: str) -> Part | None:
 
 
 def _part_samples(root: Path, part: Part, split_type: str) -> list[Sample]:
-    """Training before test, normal before anomalous, by name."""
+    """Make an object's rows: training before test, normal before anomalous, then by name."""
     train, test = ([f"{f}/{name}" for name in images_in(root / f)] if f else [] for f in (part.train, part.test))
     masks: dict[str, str] = {}  # of each anomalous image; "" where it has none
     for folder, mask_folder in part.anomalies:
@@ -118,7 +118,7 @@ def _part_samples(root: Path, part: Part, split_type: str) -> list[Sample]:
 
 
 def _training(split_type: str, label: str, images: Sequence[str], part: Part, last: set[str]) -> list[str]:
-    """The images that train: those whose paths below the object's folder have the lowest hashes, `last` after them."""
+    """Pick the training images: those whose paths below the object's folder hash lowest; `last` are picked last."""
     half = len(images) // 2
     few_normal = split_type == "2cls_fewshot" and label == "normal"
     count = round((FEW_SHOT_NORMAL if few_normal else TRAINING_SHARES[split_type]) * len(images))

@@ -1,6 +1,6 @@
-"""Files made from a root's rows: the train/test tree of VisA's own `prepare_data.py`, and split files of own folders.
+"""Write the train/test tree of VisA's own `prepare_data.py`, and split files for folders that have none.
 
-Starts without torch and NumPy.
+The module imports neither torch nor NumPy, so that it starts fast.
 """
 
 import json
@@ -32,9 +32,9 @@ LEAVES = dict.fromkeys(SPLIT_TYPES, TWO_CLASS) | {"1cls": ("train/good", "test/g
 
 @dataclass(frozen=True)
 class Summary:
-    """The folder that was prepared, its objects, those absent as a whole, and how many files were written or kept.
+    """The prepared folder, its objects, those missing from the root, and the numbers of files written and kept.
 
-    `unmasked`: anomalies that have no mask, and so none in the tree.
+    `unmasked`: the number of anomalies without a mask, which have none in the tree either.
     """
 
     folder: Path
@@ -65,18 +65,18 @@ def prepare(
 ) -> Summary:
     """Write the split's tree under `save_folder/split_type`, as VisA's `prepare_data.py` does with its four options.
 
-    Without `split_file` the rows are the root's own, in any of its layouts (`visa.data.layouts.root_samples`).
+    Without `split_file` the rows come from the root, in any of its layouts (`visa.data.layouts.root_samples`).
 
-    1cls gives `{train/good, test/good, test/bad, ground_truth/bad}` an object, the 2-class types
+    1cls gives an object `{train/good, test/good, test/bad, ground_truth/bad}`, the 2-class types give it
     `{train,test}/{good,bad}` and `ground_truth/{train,test}/bad`. Images keep their names and bytes; masks become
-    PNG with 0 and 255. For VisA the folders of `objects`, by default of all twelve, are made even where an object is
-    absent. Images of MVTec-AD's folders, whose names repeat, are called by their folders too (`test-crack-000.png`).
+    PNG with 0 and 255. For VisA, the folders of `objects` (default: all twelve) are created even if an object is
+    missing. In MVTec-AD's layout names repeat, so an image's name includes its folders (`test-crack-000.png`).
 
-    With `link` an image is a hard link where the file system allows one, and takes no room, but then it *is* the
-    original: who edits one edits the other. Without, it is a copy. What is up to date (size and time) is kept.
+    With `link`, an image is a hard link where the file system allows one: it takes no space, but whoever edits it edits
+    the original. Otherwise it is a copy. Files that are up to date (by size and time) are kept.
     Raises VisaError, before anything is written, for an unknown choice, a missing or empty file of a present object,
-    a row that the tree has no folder for, or a file in the tree that is not in the split; and on its way for a mask
-    that cannot be read. Images are not decoded: `visa verify` does.
+    a row that the tree has no folder for, or a file in the tree that is not in the split; and while it writes, for a
+    mask that cannot be read. Images are not decoded: `visa verify` does that.
     """
     check_choice("split type", split_type, LEAVES)
     data_folder, folder = Path(data_folder), Path(save_folder) / split_type
@@ -97,7 +97,7 @@ def prepare(
         leaf.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(workers) as pool:
         made = pool.map(lambda file: _make(file, link), files)
-        written = sum(tqdm(made, "prepare", len(files), disable=None if progress else True))  # None: on a terminal
+        written = sum(tqdm(made, "prepare", len(files), disable=None if progress else True))  # None: only on a terminal
     unmasked = sum(s.label == "anomaly" and not s.mask for s in samples)
     return Summary(folder, tuple(present), absent, written, len(files) - written, unmasked)
 
@@ -105,8 +105,8 @@ def prepare(
 def write_splits(root: Path) -> list[Path]:
     """Write `split_csv/*.csv`, and `dataset.json` where there is none, into a root of folders; return the split files.
 
-    The rows are those that the folders stand for without them (`visa.data.layouts.root_samples`); from then on the
-    files say which image trains. Raises VisaError if there are split files already, or no images.
+    The rows are those of `visa.data.layouts.root_samples`; from then on the files decide which images are for training.
+    Raises VisaError if there are split files already, or no images.
     """
     source = open_source(str(root))
     if (source.root / "split_csv").exists():
@@ -121,10 +121,10 @@ def write_splits(root: Path) -> list[Path]:
 
 
 def _files(split_type: str, data_folder: Path, folder: Path, sample: Sample) -> list[_File]:
-    """The image of a sample and, for an anomaly that has one, its mask."""
+    """List the image of a sample and, if it has one, its mask."""
     leaf = f"{sample.split}/{FOLDERS[sample.label]}"
     if leaf not in LEAVES[split_type]:
-        raise VisaError(f"{sample.image} is an anomaly for training, which {split_type} has not: check the split file.")
+        raise VisaError(f"{sample.image} is an anomaly for training, which {split_type} lacks: check the split file.")
     files = [_File(data_folder / sample.image, folder / sample.object / leaf / _names(sample)[0], False)]
     if sample.mask:
         files.append(_File(data_folder / sample.mask, mask_target(folder, split_type, sample), True))
@@ -138,7 +138,7 @@ def mask_target(folder: Path, split_type: str, sample: Sample) -> Path:
 
 
 def _names(sample: Sample) -> tuple[str, str]:
-    """Names of the image and of the mask in the tree, the mask's always a PNG file's."""
+    """Return the names of image and mask in the tree; a mask is always a PNG file."""
     parts = sample.image.removeprefix(f"{sample.object}/").split("/")
     if parts[0] in ("train", "test"):  # MVTec-AD
         name = "-".join(parts)
@@ -147,7 +147,7 @@ def _names(sample: Sample) -> tuple[str, str]:
 
 
 def _check(files: list[_File], folders: list[Path]) -> None:
-    """Sources are there, targets differ, and no file of another split is left that would silently join this one's."""
+    """Raise VisaError unless all sources exist, targets differ, and the folders hold no file of another split."""
     missing = [str(f.source) for f in files if not (f.source.is_file() and f.source.stat().st_size)]
     if missing:
         told = f"{missing[0]} and {len(missing) - 1} more" if missing[1:] else missing[0]
@@ -167,7 +167,7 @@ def _make(file: _File, link: bool) -> bool:
     if _is_current(file, link):
         return False
     with written_whole(file.target) as part:
-        if file.is_mask:  # 255 where it marks a defect, 0 elsewhere, with its source's time
+        if file.is_mask:  # 255 on defects, 0 elsewhere; the file gets its source's modification time
             open_mask(file.source).point([0] + 255 * [255]).save(part, "PNG", compress_level=1)
             time = file.source.stat().st_mtime_ns
             os.utime(part, ns=(time, time))

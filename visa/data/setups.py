@@ -1,4 +1,4 @@
-"""The paper's four setups: which images a detector of one object trains on, and which it is judged by."""
+"""The paper's four setups: which images of one object a detector is trained on, and which it is tested on."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ SPLIT_TYPE = {setup: "2cls_fewshot" if setup in SHOTS else setup for setup in SE
 
 @dataclass(frozen=True)
 class Split:
-    """Training and test images of one object in one setup; `draw` counts the few-shot setups' draws, else 0.
+    """Training and test images of one object in one setup; `draw` numbers the few-shot draws, and is 0 elsewhere.
 
     Raises VisaError for an unknown setup, another object's image, or an image in both parts.
     """
@@ -43,9 +43,9 @@ def splits(source: Source, object: str, setup: str, draws: int = 5, seed: int = 
     """Return the official split of an object; for a few-shot setup `draws` of them, which share one test part.
 
     A few-shot draw takes k normal and k anomalous images, without replacement, from the training part of the official
-    few-shot split; it depends on `seed` and the object's images alone, so that all backbones and methods meet the
-    same ones, and the first draws stay when more are asked for.
-    Raises VisaError where a class has fewer than k images (see `obstacle`).
+    few-shot split. It depends on `seed` and the object's images alone, so that all backbones and methods get the same
+    draws, and a greater `draws` keeps the first ones.
+    Raises VisaError if a class has fewer than k images (see `obstacle`).
     """
     check_choice("setup", setup, SETUPS)
     samples = source.samples(SPLIT_TYPE[setup], object=object)
@@ -61,10 +61,10 @@ def splits(source: Source, object: str, setup: str, draws: int = 5, seed: int = 
 
 
 def clean_normals(source: Source, object: str) -> list[Sample]:
-    """Return the normal images of an object that are training images in every set-up, sorted by path.
+    """Return the normal images of an object that are training images in every setup, sorted by path.
 
-    A pre-training that sees no others has seen no test image of any set-up. VisA's three split files draw their
-    training images independently: of fryum's 450 in 1cls only 89 train in high-shot and few-shot, too.
+    A pre-training on these images alone sees no test image of any setup. VisA's three split files draw their training
+    images independently: of fryum's 450 in 1cls, only 89 are training images in high-shot and few-shot, too.
     """
     training = [source.samples(t, object=object, split="train", label="normal") for t in SPLIT_TYPES]
     shared = set.intersection(*({s.image for s in samples} for samples in training))
@@ -80,8 +80,8 @@ def obstacle(source: Source, object: str, setup: str) -> str:
         return f"{object} has no {' and no '.join(absent)} test image: nothing can be measured."
     normal, anomaly = map(len, _pools(samples))
     if setup == "1cls" and anomaly:
-        return f"{object} has {anomaly} anomalous training images: 1cls trains on normal ones, test the others."
-    needed = SHOTS.get(setup, 2)  # a covariance needs two; high-shot: one to train on, one to judge
+        return f"{object} has {anomaly} anomalous training images, but 1cls trains on normal ones: move them to test."
+    needed = SHOTS.get(setup, 2)  # PaDiM's covariance needs two; high-shot: one to train on, one to test on
     if normal >= needed and (setup == "1cls" or anomaly >= needed):
         return ""
     others, each = ("", "") if setup == "1cls" else (f" and {anomaly} anomalous", " of each")
@@ -89,12 +89,12 @@ def obstacle(source: Source, object: str, setup: str) -> str:
 
 
 def save_splits(path: Path, splits: Sequence[Split]) -> None:
-    """Write splits as JSON, whole or not at all."""
+    """Write splits as JSON, atomically."""
     write_text(path, json.dumps([asdict(s) for s in splits], indent=1) + "\n")
 
 
 def load_splits(path: Path) -> list[Split]:
-    """Read and check splits of `save_splits`; raises VisaError if the file is absent or holds something else."""
+    """Read and check splits of `save_splits`; raises VisaError if the file is missing or holds something else."""
     if not path.is_file():
         raise VisaError(f"no splits at {path}: draw and save them first.")
     try:

@@ -1,4 +1,4 @@
-"""The data set at hand: the user's own, in one of three layouts, or mini-VisA where there is none."""
+"""The data set in use: the user's own, in one of three layouts, or mini-VisA if none is given."""
 
 import os
 import re
@@ -23,8 +23,8 @@ Annotated = list[tuple[Sample, tuple[str, ...]]]  # rows, and the names of each 
 class Source:
     """A root, its name in tables, whether it is synthetic, and the objects present in it.
 
-    The root is in VisA's layout, with split_csv/, or in one of `visa.data.layouts`; rows are the same for all.
-    `address` is where it was copied from, if it lies on object storage.
+    The root is in VisA's layout, with split_csv/, or in one of `visa.data.layouts`; its rows have the same form in all.
+    `address` is the object storage that the root was copied from, or empty.
     """
 
     root: Path
@@ -61,7 +61,7 @@ class Source:
         return {image: (parts[-2],) for image, parts in places.items() if parts[-3:-2] == ["test"]}
 
     def fingerprint(self, *names: str) -> str:
-        """Compute a digest of the objects' files and of their rows in the split files; it changes with them."""
+        """Compute a digest that changes with the objects' files and with their rows in the split files."""
         wanted = names or self.objects
         files = [file for t in SPLIT_TYPES if (file := splits.split_file(self.root, t)).is_file()]
         rows = [_rows_digests(f, f.stat().st_mtime_ns).get(name) for f in files for name in wanted]
@@ -77,7 +77,7 @@ class Source:
 
 
 def annotations(root: Path, name: str, columns: Sequence[str] = ("image", "label", "mask")) -> Annotated:
-    """Read all rows of an object's image_anno.csv, in its order; raises VisaError if it is absent or lacks a column."""
+    """Read all rows of an object's image_anno.csv, in order; raises VisaError if it is missing or lacks a column."""
     file = root / name / "image_anno.csv"
     if not file.is_file():
         raise VisaError(f"no annotations at {file}.")
@@ -90,21 +90,21 @@ def annotations(root: Path, name: str, columns: Sequence[str] = ("image", "label
 
 
 def open_source(root: str = "", objects: Sequence[str] = ()) -> Source:
-    """Open the data set at `root`, else at VISA_ROOT, else mini-VisA.
+    """Open the data set at `root`, or at VISA_ROOT if `root` is empty, or mini-VisA if both are.
 
     An address (s3://...) is copied to a local folder first (see `mirrored`).
     Mini-VisA's `objects` are rendered at their first use ("all": every one); other data sets ignore `objects`. The
-    name is that of dataset.json in the root; without one it is VisA in VisA's layout, else the folder's name.
-    Raises VisaError if the folder is absent, in no known layout, or holds none of its objects, and where mini-VisA
-    has no object of a name.
+    data set's name comes from dataset.json in the root; without that file see `dataset_name`.
+    Raises VisaError if the folder is missing, in no known layout, or holds none of its objects, or if mini-VisA lacks
+    one of `objects`.
     """
     named = root or os.environ.get("VISA_ROOT", "")
     address = named if is_address(named) else ""
     folder = mirrored(address) if address else existing_folder(root) if root else visa_root()
     if folder is None and root:
         raise VisaError(
-            f"visa_root is {root!r}, which is no folder: give a folder in one of the layouts of the book's page on "
-            "your own data, or leave it."
+            f"visa_root is {root!r}, which is not a folder: give a folder in one of the layouts of the book's page on "
+            "your own data, or leave it empty."
         )
     folder = folder or _mini_visa(objects)
     samples = root_samples(folder, "1cls")
@@ -116,7 +116,7 @@ def open_source(root: str = "", objects: Sequence[str] = ()) -> Source:
 
 
 def default_objects() -> Sequence[str]:
-    """Return the objects of a run that names none: a handful of mini-VisA's, or all ("all") of a data set at hand."""
+    """Return the default objects of a run: four of mini-VisA's, or ("all",) if VISA_ROOT names a data set."""
     if visa_root() is not None:
         return ("all",)
     from visa.mini import DEFAULT_OBJECTS
@@ -125,9 +125,9 @@ def default_objects() -> Sequence[str]:
 
 
 def dataset_name(root: Path, objects: tuple[str, ...]) -> str:
-    """Name a root's data: as dataset.json says, VisA if it has VisA's layout and objects, else as its folder.
+    """Return a data set's name: from dataset.json, else VisA for VisA's layout and objects, else the folder's name.
 
-    Raises VisaError if the name in dataset.json is no plain name, or that of VisA or mini-VisA without being it.
+    Raises VisaError if dataset.json gives an unusable name, or calls other data VisA or mini-VisA.
     """
     official = (root / "split_csv").is_dir() and (is_synthetic(root) or all(name in OBJECTS for name in objects))
     name = description(root).get("name")
@@ -145,10 +145,10 @@ def dataset_name(root: Path, objects: tuple[str, ...]) -> str:
 
 
 def mirrored(address: str) -> Path:
-    """Copy the folder at an address, with its times of change, into data/mirror/ once, and return the copy.
+    """Copy the folder at an address, with its modification times, into data/mirror/ once, and return the copy.
 
-    The copy appears when it is whole; delete it to have the folder copied again. Raises VisaError if there is nothing
-    at the address, if it cannot be reached, or if a file does not arrive whole.
+    The copy appears only when it is complete; delete it to copy the folder again. Raises VisaError if the address is
+    empty, if it cannot be reached, or if a file arrives incomplete.
     """
     target = mirror_of(address)
     if target.is_dir():
@@ -158,7 +158,7 @@ def mirrored(address: str) -> Path:
             return target
         try:
             _copy(address.rstrip("/"), scratch / "root")
-        except Exception as error:  # each kind of storage has its own
+        except Exception as error:  # each kind of storage raises errors of its own
             if isinstance(error, VisaError):
                 raise
             reason = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
@@ -171,7 +171,7 @@ def mirrored(address: str) -> Path:
 
 
 def _copy(address: str, folder: Path) -> None:
-    """Copy every file below an address into a new folder; VisaError if there is none or one arrives in part."""
+    """Copy every file below an address to a new folder; raises VisaError if there is none or one is incomplete."""
     import fsspec
 
     files, base = fsspec.url_to_fs(address)
@@ -187,14 +187,14 @@ def _copy(address: str, folder: Path) -> None:
     for path, file in local.items():
         if not file.is_file() or file.stat().st_size != listed[path]["size"]:
             raise VisaError(f"{path} did not arrive whole from {address}: run the same command again.")
-        changed = listed[path].get("LastModified") or listed[path].get("mtime") or 0  # so that every copy is alike
+        changed = listed[path].get("LastModified") or listed[path].get("mtime") or 0  # all copies get the same times
         seconds = float(changed.timestamp() if hasattr(changed, "timestamp") else changed)
         os.utime(file, (seconds, seconds))
 
 
 @lru_cache(maxsize=16)
 def _rows_digests(file: Path, modified: int) -> dict[str, str]:
-    """Compute the digest of each object's rows in a split file, once for each time of change, `modified`."""
+    """Compute the digest of each object's rows in a split file; `modified`, its modification time, keys the cache."""
     rows: dict[str, list[tuple[str, ...]]] = {}
     for sample in splits.read_split(file):
         rows.setdefault(sample.object, []).append(astuple(sample))
@@ -202,7 +202,7 @@ def _rows_digests(file: Path, modified: int) -> dict[str, str]:
 
 
 def _mini_visa(objects: Sequence[str]) -> Path:
-    from visa.mini import DEFAULT_OBJECTS, MODULES, present, write_mini_visa  # OpenCV: only where it renders
+    from visa.mini import DEFAULT_OBJECTS, MODULES, present, write_mini_visa  # imports OpenCV, needed to render
 
     folder = data_root() / "mini-visa"
     try:

@@ -1,4 +1,4 @@
-"""Split files as rows: which image of which object is for training or test."""
+"""Read split files as rows: which images of which object are for training and which for test."""
 
 import csv
 import json
@@ -12,10 +12,10 @@ from visa.errors import VisaError, check_choice
 
 COLUMNS = ("object", "split", "label", "image", "mask")
 PLAIN_NAME = r"\w[\w.+ -]{0,59}"  # of objects and data sets: they name folders and files of a run
-CONTROL = r"\0-\x1f"  # characters of a name that no table can hold, a line's end among them
+CONTROL = r"\0-\x1f"  # characters, such as line ends, that a name in a table cannot have
 _NAME = rf"[^/.\\:{CONTROL}][^/\\:{CONTROL}]*"
-_PLAIN_PATH = re.compile(f"{_NAME}(/{_NAME})*")  # a path that needs no closer look
-RESERVED = ("all", "object", "given", "mean")  # stand for something else where an object may be named
+_PLAIN_PATH = re.compile(f"{_NAME}(/{_NAME})*")  # paths that need no further check
+RESERVED = ("all", "object", "given", "mean")  # have another meaning where an object may be named
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Sample:
     """One row of a split file.
 
     `split` is train or test, `label` normal or anomaly; `image` and `mask` are paths relative to the root. `mask` is
-    empty for a normal image, and for an anomaly whose defective pixels nobody marked: their truth is unknown.
+    empty for a normal image, and for an anomaly whose defective pixels are not known.
     """
 
     object: str
@@ -42,8 +42,8 @@ def split_file(root: Path, setup: str) -> Path:
 def read_split(file: Path) -> list[Sample]:
     """Read all rows of a split file, in its order.
 
-    Raises VisaError if the file is absent or lacks a column, or where a row names a path outside the root, an
-    unknown split or label, an image twice, or a mask for a normal image.
+    Raises VisaError if the file is missing or lacks a column, or if a row names a path outside the root, an unknown
+    split or label, an image of an earlier row, or a mask for a normal image.
     """
     if not file.is_file():
         raise VisaError(f"no split file at {file}: a VisA root holds split_csv/ with {', '.join(SPLIT_TYPES)}.")
@@ -55,19 +55,17 @@ def read_split(file: Path) -> list[Sample]:
 
 
 def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read the rows of a CSV file that are not empty; short ones lack their last fields.
+    """Read the rows of a CSV file that are not empty; a short row lacks its last fields.
 
-    Raises VisaError if it is no UTF-8 CSV or lacks one of `columns`.
+    Raises VisaError if the file is not a UTF-8 CSV, or does not have each of `columns` once.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             names, *rows = [row for row in csv.reader(stream) if row] or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise VisaError(f"{file} is no CSV file in UTF-8 ({error}): fetch it again.") from error
+        raise VisaError(f"{file} is not a CSV file in UTF-8 ({error}): fetch it again.") from error
     if absent := [c for c in columns if c not in names]:
-        raise VisaError(
-            f"{file} lacks the columns {', '.join(absent)}: its first line is {','.join(columns)}, so written."
-        )
+        raise VisaError(f"{file} lacks the columns {', '.join(absent)}: its first line must be {','.join(columns)}.")
     if twice := [c for c in columns if names.count(c) > 1]:
         raise VisaError(f"{file} has the column {twice[0]} twice: leave one.")
     return [dict(zip(names, row, strict=False)) for row in rows]
@@ -90,7 +88,7 @@ def present_objects(root: Path, samples: Sequence[Sample]) -> list[str]:
 
 
 def check_object_name(name: str, where: object) -> None:
-    """Raise VisaError unless `name` can name folders of a run and be told from `all` on a command line."""
+    """Raise VisaError unless `name` can name a run's folders and is not one of RESERVED; `where` begins the message."""
     if name in RESERVED or not re.fullmatch(PLAIN_NAME, name):
         raise VisaError(
             f"{where}: an object cannot be called {name!r}: use at most 60 letters, digits, '.', '+', '-', '_' and "
@@ -99,12 +97,12 @@ def check_object_name(name: str, where: object) -> None:
 
 
 def description(root: Path) -> dict[str, object]:
-    """Read a root's `dataset.json`; empty for VisA, which has none. Raises VisaError if it is no JSON object."""
+    """Read a root's `dataset.json`; empty if there is none, as in VisA. Raises VisaError if it is malformed."""
     file = root / "dataset.json"
     try:
         content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:
-        raise VisaError(f"{file} is no JSON ({error}): mend or delete it.") from error
+        raise VisaError(f"{file} is not JSON ({error}): fix or delete it.") from error
     if not isinstance(content, dict) or not isinstance(content.get("synthetic", False), bool):
         raise VisaError(f'{file} is not of the form {{"name": "my data", "synthetic": false}}.')
     return content
@@ -129,14 +127,14 @@ def _check_rows(file: Path, samples: list[Sample]) -> None:
         if not s.image or (s.mask and s.label == "normal"):
             raise VisaError(f"{where}: a row names an image, and a mask only if its label is anomaly.")
         if s.image in seen:
-            raise VisaError(f"{where}: {s.image} stands there twice: an image is in training or in test, once.")
+            raise VisaError(f"{where}: {s.image} is listed twice: an image is in training or in test, once.")
         seen.add(s.image)
 
 
 def _check_path(path: str, where: str) -> None:
-    if not path.isprintable() and re.search(f"[{CONTROL}]", path):  # a quote that is not closed swallows lines
+    if not path.isprintable() and re.search(f"[{CONTROL}]", path):  # an unclosed quote takes in further lines
         raise VisaError(f"{where}: {path[:60]!r} holds a line's end or another control character: mend the file.")
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise VisaError(f"{where}: {path!r} leaves the data set's folder: paths are relative to the root.")
-    if path != PurePosixPath(path).as_posix():  # another spelling would let an image stand there twice
-        raise VisaError(f"{where}: {path!r} is no plain path: write {PurePosixPath(path).as_posix()!r}.")
+    if path != PurePosixPath(path).as_posix():  # another spelling could list an image twice
+        raise VisaError(f"{where}: {path!r} is not a plain path: write {PurePosixPath(path).as_posix()!r}.")

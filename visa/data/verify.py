@@ -1,6 +1,6 @@
-"""Check a root in any layout: tables, images and masks against each other, VisA's against the published counts.
+"""Check a root in any layout: tables, images and masks must agree, and VisA must have the published counts.
 
-Objects that are not VisA's have no published counts and classes; for them, what scoring relies on is checked.
+Objects that are not VisA's have no published counts and classes; for them, only what scoring needs is checked.
 """
 
 from collections import Counter
@@ -34,18 +34,18 @@ class ObjectReport:
 
     @property
     def ok(self) -> bool:
-        """Whether the object is there and without errors."""
+        """Whether the object is present and has no errors."""
         return not self.absent and not self.errors
 
 
 def verify(
     root: Path, objects: Sequence[str] | None = None, workers: int | None = None, progress: bool = False
 ) -> list[ObjectReport]:
-    """Report on each of `objects` of a root in any layout, by default on every object that it names.
+    """Report on each of `objects` (default: every object that the root names) of a root in any layout.
 
-    An object without a folder is `absent`, and the root stays usable for the others. All images and masks are
-    decoded, in `workers` threads. The published counts are compared for VisA alone, class ids for it and mini-VisA;
-    an object of other data may lack image_anno.csv. Raises VisaError for an unknown object or an unknown layout.
+    An object without a folder is reported as `absent`; the root stays usable for the others. All images and masks are
+    decoded, in `workers` threads. Only VisA's counts are compared with the published ones, and only VisA's and
+    mini-VisA's class ids are checked. Raises VisaError for an unknown object or layout.
     """
     root = Path(root)
     splits = {split_type: root_samples(root, split_type) for split_type in SPLIT_TYPES}
@@ -72,7 +72,7 @@ def verify(
 
 
 def _official(root: Path, name: str, splits: dict[str, list[Sample]]) -> tuple[ObjectReport, Annotated]:
-    """An object of VisA or mini-VisA by its annotations; also the rows whose images are to be checked."""
+    """Check an object of VisA or mini-VisA by its annotations; also return the rows whose images are to be checked."""
     report = ObjectReport(name)
     try:
         annotated = annotations(root, name)
@@ -99,7 +99,7 @@ def _official(root: Path, name: str, splits: dict[str, list[Sample]]) -> tuple[O
 
 
 def _own(root: Path, name: str, splits: dict[str, list[Sample]], part: Part | None) -> tuple[ObjectReport, Annotated]:
-    """An object that is not VisA's, by the rows of 1cls; `part` where it lies in folders without split files."""
+    """Check an object that is not VisA's by its 1cls rows; `part` is given if it has folders but no split files."""
     samples = splits["1cls"]
     normal, anomaly = select(samples, label="normal"), select(samples, label="anomaly")
     report = ObjectReport(name, absent=not normal, normal=len(normal), anomaly=len(anomaly))
@@ -123,7 +123,7 @@ def _own(root: Path, name: str, splits: dict[str, list[Sample]], part: Part | No
 
 
 def _compare(table: str, samples: Sequence[Sample], other: str, rows: Sequence[Sample], report: ObjectReport) -> None:
-    """Two tables of an object name the same images, with the same labels and masks."""
+    """Report an error for each image, label or mask that differs between two tables of an object."""
     mine, theirs = ({row.image: (row.label, row.mask) for row in each} for each in (samples, rows))
     report.errors += [f"{image} is in {table} but not in {other}" for image in sorted(mine.keys() - theirs.keys())]
     report.errors += [f"{image} is in {other} but not in {table}" for image in sorted(theirs.keys() - mine.keys())]
@@ -132,7 +132,7 @@ def _compare(table: str, samples: Sequence[Sample], other: str, rows: Sequence[S
 
 
 def _check_folders(root: Path, part: Part, report: ObjectReport) -> None:
-    """What lies in an object's folders and is not read, or is read twice."""
+    """Report files in an object's folders that are not read, and masks that are read twice."""
     if report.absent:
         report.errors.append(f"{root / part.train} holds no images")
     for folder in filter(None, (part.train, part.test, *(a for a, _ in part.anomalies))):
@@ -142,7 +142,7 @@ def _check_folders(root: Path, part: Part, report: ObjectReport) -> None:
         if not images and not report.absent:
             report.warnings.append(f"{folder} holds no images")
         if unread := sorted(f.name for f in (root / folder).iterdir() if f.name not in images and f.name[0] != "."):
-            report.warnings.append(f"{folder} holds {len(unread)} entries that are no image files ({unread[0]}, ...)")
+            report.warnings.append(f"{folder} holds {len(unread)} entries that are not image files ({unread[0]}, ...)")
     for folder, mask_folder in part.anomalies:
         masks = images_in(root / mask_folder)
         used = Counter(masks_of(images_in(root / folder), masks).values())
@@ -156,7 +156,7 @@ def _check_folders(root: Path, part: Part, report: ObjectReport) -> None:
 def _check_image(
     root: Path, known: Sequence[str], annotated: tuple[Sample, Sequence[str]]
 ) -> tuple[list[str], list[str]]:
-    """Errors and warnings of one image and its mask; `known` are the names of the class ids, if they have some."""
+    """Return errors and warnings for one image and its mask; `known` names the class ids, if they have names."""
     row, defects = annotated
     try:
         size = read_image(root / row.image).shape[1:]

@@ -1,4 +1,4 @@
-"""The detectors by name: where each lies, which setups train it, and the version of its results."""
+"""The detectors by name: the module of each, the setups that it is trained in, and the version of its results."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 class DetectorEntry:
     """A row of DETECTORS.
 
-    `module`: its file, imported when it is used, so that planning and help start without torch. It offers
-    `score_split(context, split)`: the scores (N,) and maps (N, h, w), or None, of the split's test images.
-    `one_class`: it trains on normal images alone (setup 1cls), else on both classes; one that does can be deployed,
-    too (see `visa.detect.shared.OneClass`). `settings`: the fields of `visa.detect.shared.ScoreSettings`
-    that it reads. `version`: raise it when the same backbone, data and settings give other scores; scores of an earlier
-    version are then made anew. `default`: it runs where nobody chooses.
+    `module`: its module, imported at first use, so that planning and help start without torch. The module defines
+    `score_split(context, split)`, which returns scores (N,) and maps (N, h, w), or None, of the split's test images.
+    `one_class`: it trains on normal images alone (setup 1cls) and can be deployed (see `visa.detect.shared.OneClass`);
+    otherwise it trains on both classes. `settings`: the fields of `visa.detect.shared.ScoreSettings` that it reads.
+    `version`: raise it when the same backbone, data and settings give other scores; scores of an earlier version are
+    then computed again. `default`: it runs if no detectors are named.
     """
 
     module: str

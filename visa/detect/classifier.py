@@ -13,7 +13,7 @@ from visa.data.setups import Split
 from visa.detect.finetune import TwoClass, fine_tune, predict, training_facts
 from visa.detect.shared import Context, is_anomaly
 
-_FITTED = 0.9  # AP on the training images below which a training has failed
+_FITTED = 0.9  # a training fails if its AP on its own training images is lower
 
 
 def score_split(context: Context, split: Split) -> tuple[NDArray[np.float32], None]:
@@ -28,12 +28,12 @@ def score_split(context: Context, split: Split) -> tuple[NDArray[np.float32], No
 
 
 class Classifier(nn.Module):
-    """Images N,3,H,W in [0,1] to one logit each (N,): the backbone's pooled features and a linear layer."""
+    """Map images N,3,H,W in [0,1] to one logit each (N,), by the backbone's pooled features and a linear layer."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(feature_width(backbone), 1)  # drawn on the CPU: a seed means the same everywhere
+        self.head = nn.Linear(feature_width(backbone), 1)  # on the CPU: a seed draws the same weights everywhere
         self.head.to(next(backbone.parameters()).device)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Classifier(nn.Module):
 def fit_classifier(
     backbone: nn.Module, images: Tensor, labels: Tensor, settings: TwoClass, seed: int = 0, progress: bool = False
 ) -> tuple[Classifier, list[float]]:
-    """A classifier on `backbone`, which it changes, trained with binary cross-entropy; its losses.
+    """Train a classifier on `backbone`, in place, with binary cross-entropy; return it and the loss of each step.
 
     images: uint8 N,3,H,W; labels: (N,), 1 for an anomaly. Raises VisaError as `fine_tune`.
     """

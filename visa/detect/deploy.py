@@ -1,4 +1,4 @@
-"""A detector for new parts: fit it on normal images, keep it in one file, score image files with it."""
+"""Deploy a detector for new parts: fit it on normal images, save it to one file, score image files with it."""
 
 import json
 import math
@@ -33,21 +33,21 @@ from visa.paths import LOCK, locked, written_whole
 from visa.provenance import machine, write_rows
 
 DEPLOYABLE = tuple(name for name, entry in DETECTORS.items() if entry.one_class)
-HELD_OUT = 0.1  # of the normal images, for the threshold
+HELD_OUT = 0.1  # share of normal images that set the threshold
 COLUMNS = ("path", "score", "threshold", "verdict")
 TABLE, HEAT = "scores.csv", "heat"  # what `score_files` writes: a table, and a folder of pictures
 _FORMAT = "visa detector 1"
 _BACKBONE, _DETECTOR = "backbone.", "detector."
 _SIDES = (32, 4096)
-_PIXELS = 16 * 224 * 224  # of a batch
+_PIXELS = 16 * 224 * 224  # pixels per batch
 
 
 @dataclass(frozen=True)
 class FittedDetector:
-    """All that scoring an image needs.
+    """Everything that is needed to score an image.
 
-    `size` (height, width) is what images are resized to; an image whose score exceeds `threshold` counts as anomalous,
-    and `rule` says how that was found. `heat` are the map values at which a heat map begins and ends to colour.
+    Images are resized to `size` (height, width). An image whose score exceeds `threshold` counts as anomalous, and
+    `rule` says how the threshold was found. A heat map's colours run from the first to the second map value of `heat`.
     """
 
     kind: str
@@ -63,11 +63,11 @@ class FittedDetector:
 
     @property
     def device(self) -> torch.device:
-        """Where the backbone lies, and images have to."""
+        """The backbone's device, on which images have to lie."""
         return next(self.backbone.parameters()).device
 
     def score(self, images: Tensor) -> Scored:
-        """Image scores (N,) and anomaly maps (N, height, width) of images N,3,height,width in [0,1].
+        """Return image scores (N,) and anomaly maps (N, height, width) of images N,3,height,width in [0,1].
 
         Raises VisaError if a score is NaN or infinite.
         """
@@ -80,9 +80,9 @@ class FittedDetector:
 def make_detector(
     kind: str, backbone: nn.Module, layers: Sequence[str] = (), settings: Mapping[str, Any] | None = None
 ) -> OneClass:
-    """Make an unfitted detector on stages of a backbone (none: the paper's), with settings by their names.
+    """Make an unfitted detector on `layers` of a backbone (empty: the paper's), with `settings` by name.
 
-    Raises VisaError for an unknown name, or a value out of its range.
+    Raises VisaError for an unknown name, a layer given twice, or a value out of its range.
     """
     check_choice("detector", kind, DEPLOYABLE)
     module = import_module(DETECTORS[kind].module)
@@ -94,7 +94,7 @@ def make_detector(
         low, high = module.BOUNDS[name]
         whole, optional = isinstance(low, int), getattr(module.Detector, name) is None
         number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if not (optional and value is None) and not (number and low <= value <= high):  # NaN is not
+        if not (optional and value is None) and not (number and low <= value <= high):  # NaN fails, too
             raise VisaError(f"{kind}'s {name} is {value!r}: it is a{' whole' * whole} number, {low} to {high}.")
     detector: OneClass = module.Detector(FeatureMaps(backbone, tuple(sorted(stages))), **settings or {})
     return detector
@@ -112,11 +112,11 @@ def fit_detector(
     prepare: Callable[[Sequence[Path]], Mapping[str, Any]] | None = None,
     progress: bool = False,
 ) -> FittedDetector:
-    """Fit a detector on normal images, resized to `size` = (height, width), all but a tenth, which sets the threshold.
+    """Fit a detector on nine tenths of the normal images, resized to `size` = (height, width); the rest is held out.
 
-    That tenth is drawn from the setting `seed`; the threshold follows `conformal_threshold`. `prepare` is called with
-    the others before the fit: it may train the backbone, and returns facts for `made`. Heat maps begin to colour at the
-    median of the held-out images' maps, and end at twice as far from it as their highest value.
+    The held-out tenth is drawn by the setting `seed` and sets the threshold (see `conformal_threshold`). `prepare` is
+    called with the other images before the fit: it may train the backbone, and returns facts for `made`. The heat maps'
+    colours begin at the median of the held-out maps and end twice as far from it as their maximum.
     Raises VisaError for fewer than three images, one that cannot be read, or settings out of range.
     """
     if len(files) < 3:
@@ -142,12 +142,12 @@ def fit_detector(
 
 
 def conformal_threshold(scores: NDArray[np.float32], false_alarms: float) -> tuple[float, str]:
-    """The score that at most this share of new normal images is expected to exceed, and a sentence on how it is found.
+    """Return the score that at most this share of new normal images is expected to exceed, and a sentence about it.
 
-    Of n held-out scores in ascending order it is the k-th, k = ceil((n + 1) (1 - false_alarms)): a new image from the
-    same line exceeds it with probability at most 1 - k / (n + 1) (split conformal prediction, Papadopoulos et al.
-    2002). With too few held-out images for the share asked, the highest of them, and the share is 1 / (n + 1). Over
-    draws of the held-out images the share has a Beta(n + 1 - k, k) distribution (Vovk 2012), whence its interval.
+    It is the k-th of the n held-out `scores` in ascending order, k = ceil((n + 1) (1 - false_alarms)): a new image of
+    the same distribution exceeds it with probability at most 1 - k / (n + 1) (split conformal prediction, Papadopoulos
+    et al. 2002). If n is too small for the share, it is the highest score, and the share is 1 / (n + 1). Over draws of
+    the held-out images the share has a Beta(n + 1 - k, k) distribution (Vovk 2012), which gives its interval.
     """
     n = len(scores)
     k = min(n, math.ceil((n + 1) * (1 - false_alarms)))
@@ -173,9 +173,9 @@ def save_detector(path: Path, fitted: FittedDetector) -> None:
 
 
 def load_detector(path: Path, device: str = "cpu") -> FittedDetector:
-    """Read a file that `save_detector` wrote, onto a device, and try the detector on one grey image.
+    """Load a file that `save_detector` wrote onto a device, and test the detector on one grey image.
 
-    Executes no code in the file. Raises VisaError, in one sentence, if it is absent, of another kind, damaged, or its
+    No code in the file is executed. Raises VisaError if the file is missing, of another kind or damaged, or if its
     parts do not fit together.
     """
     if not path.is_file():
@@ -198,14 +198,14 @@ def load_detector(path: Path, device: str = "cpu") -> FittedDetector:
 
 
 def _restore(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> FittedDetector:
-    """The detector of a file's tensors and metadata, which may be anything."""
+    """Restore a detector from a file's tensors and metadata, neither of which can be trusted."""
     if about.get("format") != _FORMAT:
-        raise VisaError(f"it is no file of visa fit ({_FORMAT!r}).")
+        raise VisaError(f"it is not a file of visa fit ({_FORMAT!r}).")
     kind, (height, width), (low, high) = about["kind"], about["size"], about["heat"]
     check_choice("detector", kind, DEPLOYABLE)
     _check_size((height, width))
     if not all(map(math.isfinite, (about["threshold"], low, high))) or low >= high:
-        raise VisaError("its threshold, or the ends of its heat maps, are no such numbers.")
+        raise VisaError("its threshold or the range of its heat maps is not finite or is empty.")
     if wrong := [name for name, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
         raise VisaError(f"its {wrong[0]} holds NaN or infinite values.")
     own, weights = (
@@ -218,7 +218,7 @@ def _restore(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> FittedD
     module, layers = import_module(DETECTORS[kind].module), tuple(about["layers"])
     if not own.keys() >= set(module.STATE):
         raise VisaError(f"it holds no {kind}: its state is {', '.join(sorted(own)) or 'empty'}.")
-    # Earlier versions had more settings, None or 0 unless they were asked for, and kept more of a fit.
+    # Files of earlier versions hold further settings, None or 0 unless they were chosen, and further tensors.
     settings = {name: value for name, value in about["settings"].items() if name in module.BOUNDS or value}
     detector = make_detector(kind, backbone, layers, settings)
     for name in module.STATE:
@@ -243,11 +243,11 @@ class Summary(NamedTuple):
 
 
 def score_files(fitted: FittedDetector, source: Path, out: Path, progress: bool = False) -> Summary:
-    """Score the image at `source`, or all below that folder, and write `out`/scores.csv and `out`/heat/<path>.png.
+    """Score the image at `source`, or all images below it, and write `out`/scores.csv and `out`/heat/<path>.png.
 
     A row of the table has `path` (relative to `source`), `score`, `threshold` and `verdict`: anomalous if the score
-    exceeds the threshold, normal, or unreadable. A heat map has its image's size. The table appears last: without it,
-    all is unfinished. Raises VisaError if there is no image, a score is NaN, or another process writes to `out`.
+    exceeds the threshold, normal, or unreadable. A heat map has its image's size. The table is written last: without
+    it the result is incomplete. Raises VisaError if there is no image, a score is NaN, or another process uses `out`.
     """
     files = image_files(source)  # before the lock: a mistake leaves no folder behind
     root, table = source if source.is_dir() else source.parent, out / TABLE
@@ -281,13 +281,13 @@ def score_files(fitted: FittedDetector, source: Path, out: Path, progress: bool 
 
 
 def _row(name: Path, score: float | None, threshold: float) -> dict[str, Any]:
-    text = str(name).encode("utf-8", "backslashreplace").decode()  # that any file or terminal takes
+    text = str(name).encode("utf-8", "backslashreplace").decode()  # any file or terminal can show it
     verdict = "unreadable" if score is None else "anomalous" if score > threshold else "normal"
     return {"path": text, "score": score, "threshold": threshold, "verdict": verdict}
 
 
 def _remove_last(out: Path) -> None:
-    """Remove the table of the last scoring, and the heat maps that it names: they are of that detector's scale."""
+    """Remove the table of the last scoring and its heat maps, whose colours may have had another scale."""
     with suppress(VisaError, OSError, KeyError, ValueError):  # no table, or another one of that name
         for row in read_table(out / TABLE, COLUMNS):
             name = Path(row["path"] + ".png")
@@ -297,9 +297,9 @@ def _remove_last(out: Path) -> None:
 
 
 def overlay(pixels: Tensor, heat: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
-    """Lay a map (h, w) over an image uint8 3,H,W: uint8 H,W,3 RGB.
+    """Blend an anomaly map `heat` (h, w) over an image, uint8 3,H,W; return uint8 H,W,3 RGB.
 
-    The map is clear at `low` and below, and covers the image by six tenths in dark red at `high` and above.
+    The map is transparent at `low` and below, and dark red with an opacity of 60 % at `high` and above.
     """
     image = pixels.permute(1, 2, 0).numpy()
     full = cv2.resize(heat, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
@@ -310,10 +310,10 @@ def overlay(pixels: Tensor, heat: NDArray[np.float32], low: float, high: float) 
 
 
 def image_files(path: Path) -> list[Path]:
-    """The image at `path`, or all below that folder, sorted, through links, too; hidden ones do not count.
+    """List the image at `path`, or all images below it, sorted; links are followed, and hidden files are skipped.
 
-    What `score_files` wrote is left out. Raises VisaError if there is nothing at `path`, no image, or a folder that may
-    not be read.
+    The heat maps of `score_files` are skipped, too. Raises VisaError if there is nothing at `path` or no image below
+    it, or if a folder may not be read.
     """
     if path.is_file():
         return [path]
@@ -323,14 +323,14 @@ def image_files(path: Path) -> list[Path]:
     seen: set[str] = set()
     for folder, folders, names in os.walk(path, onerror=_refuse, followlinks=True):
         here, real = Path(folder), os.path.realpath(folder)
-        if real in seen:  # a link to a folder above or beside
+        if real in seen:  # a link led to a folder that was listed before
             folders.clear()
             continue
         seen.add(real)
         written = (here / TABLE).is_file() or (here / LOCK).exists()
         folders[:] = sorted(n for n in folders if not n.startswith(".") and not (written and n == HEAT))
         found = (here / name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES)
-        files += [file for file in found if file.is_file() or file.is_symlink()]  # a link to nothing is unreadable
+        files += [file for file in found if file.is_file() or file.is_symlink()]  # a broken link counts as unreadable
     if not files:
         raise VisaError(f"{path} holds no image: its files end in none of {', '.join(SUFFIXES)}.")
     return sorted(files)

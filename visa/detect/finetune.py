@@ -14,8 +14,8 @@ from tqdm import tqdm
 from visa.errors import VisaError, check_choice
 from visa.metrics import image_metrics
 
-Loss = Callable[[Tensor, Tensor], Any]  # logits and targets of N images to their mean loss
-_JUDGED = 32  # images at a time where no gradient is kept
+Loss = Callable[[Tensor, Tensor], Any]  # from logits and targets of N images to their mean loss
+_JUDGED = 32  # images per batch in inference
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 
@@ -26,20 +26,20 @@ class TwoClass:
     From the paper: cross-entropy for the classifier, focal loss for the U-Net. From an author's reply of February 2023
     (issue #8 of amazon-science/spot-diff on GitHub): the U-Net of segmentation_models_pytorch, a horizontal flip with
     probability 0.5 and no other augmentation ("as we do not want to introduce bias to certain defect types"), batches
-    of 8, focal loss against the imbalance, and images of 800 x 800, "if possible". Never published, and chosen here on
-    how well training images are fitted: optimiser, rate and its schedule, length of training, the focal loss's
-    parameters, and the smaller size, for a CPU. Nothing is held out: training has a fixed length, and its last
-    weights are kept. Raises VisaError for a setting that makes no sense.
+    of 8, focal loss against the imbalance, and images of 800 x 800, "if possible". Not published, and chosen here by
+    the fit to training images: optimiser, learning rate and its schedule, length of training, and the focal loss's
+    parameters. Images are smaller here, for CPUs. Nothing is held out: training has a fixed length, and the last
+    weights are kept. Raises VisaError for a value out of range.
 
     - `size`: height and width of the images, here VisA's 2:3; the authors' is (800, 800).
-    - `batch_size`: drawn from the shuffled training images, whose classes are not balanced.
+    - `batch_size`: images per step, drawn from the shuffled training images without balancing classes; at least 2.
     - `flip`: probability that an image is mirrored from left to right.
-    - `epochs`: over the training images, but never fewer than `min_steps` steps: ten images would get a handful.
-    - `lr`: highest rate of AdamW (Loshchilov & Hutter 2019); it rises over the first tenth of the steps and falls as
-      a cosine.
+    - `epochs`: passes over the training images, but at least `min_steps` steps, which matters for ten images.
+    - `lr`: peak learning rate of AdamW (Loshchilov & Hutter 2019), with linear warm-up over the first tenth of the
+      steps and cosine decay.
     - `weight_decay`: AdamW's.
     - `focal_alpha`, `focal_gamma`: Lin et al. 2017, table 1b.
-    - `precision`: `auto` takes bfloat16 on a GPU that computes in it.
+    - `precision`: one of PRECISIONS; `auto` is bfloat16 on a GPU that supports it, else float32.
     """
 
     size: tuple[int, int] = (128, 192)
@@ -58,7 +58,7 @@ class TwoClass:
         if bad := [x for x in ("epochs", "min_steps", "lr", "focal_alpha") if not 0 < getattr(self, x) <= 1e6]:
             raise VisaError(f"the 2-class setting {bad[0]} is {getattr(self, bad[0])}: give a number above 0, to 1e6.")
         if self.batch_size < 2 or not 32 <= min(self.size) <= max(self.size) <= 4096 or not 0 <= self.flip <= 1:
-            raise VisaError("2-class training needs batches of 2, sides of 32 to 4096, and a `flip` from 0 to 1.")
+            raise VisaError("2-class training needs batches of 2 or more, sides of 32 to 4096, and `flip` from 0 to 1.")
 
 
 def fine_tune(
@@ -72,8 +72,8 @@ def fine_tune(
 ) -> list[float]:
     """Train `model`, which maps images in [0,1] to logits, in place; return the loss of each step.
 
-    images: uint8 N,3,H,W; targets: what the logits should say, labels (N,) or masks (N, H, W) in {0, 1}. A batch is
-    moved to the model's device. Raises VisaError if a class has no image, or if the loss is no number.
+    images: uint8 N,3,H,W; targets: labels (N,) or masks (N, H, W) in {0, 1}. Each batch is moved to the model's
+    device. Raises VisaError if a class has no image, or if the loss is not finite.
     """
     anomalous = targets.flatten(1).any(1) if targets.ndim > 1 else targets > 0
     if anomalous.all() or not anomalous.any():
@@ -99,14 +99,14 @@ def fine_tune(
         losses.append(value.detach())
     curve: list[float] = torch.stack(losses).tolist()
     if not all(map(math.isfinite, curve)):
-        raise VisaError("the training loss is no number: training diverged; lower `lr`.")
+        raise VisaError("the training loss is not finite: training diverged; lower `lr`.")
     return curve
 
 
 def training_facts(losses: Sequence[float], logits: Tensor, targets: Tensor, fitted: float) -> dict[str, Any]:
-    """What is recorded of a training: the loss of each step, AP on its own images, and whether it `failed`.
+    """Return what is recorded of a training: the loss of each step, AP on its own images, and whether it `failed`.
 
-    A network that does not fit what it was trained on (AP below `fitted`) says nothing about its backbone.
+    A network that does not fit its own training images (AP below `fitted`) says nothing about its backbone.
     """
     ap = image_metrics(logits.flatten().numpy(), targets.flatten().numpy())["ap"]
     return {"ap": ap, "fitted": fitted, "failed": ap < fitted, "losses": [float(f"{x:.5g}") for x in losses]}
@@ -114,7 +114,7 @@ def training_facts(losses: Sequence[float], logits: Tensor, targets: Tensor, fit
 
 @torch.inference_mode()
 def predict(model: nn.Module, images: Tensor, precision: str, progress: bool = False) -> Tensor:
-    """The model's logits, float32 on the CPU, of images uint8 N,3,H,W."""
+    """Return the model's logits, float32 on the CPU, of images uint8 N,3,H,W."""
     device = next(model.parameters()).device
     parts = tqdm(torch.split(images, _JUDGED), "scoring", disable=not progress)
     with autocast(model.eval(), precision):
@@ -122,14 +122,14 @@ def predict(model: nn.Module, images: Tensor, precision: str, progress: bool = F
 
 
 def autocast(model: nn.Module, precision: str) -> AbstractContextManager[None]:
-    """torch's autocast to bfloat16 on the model's device, switched on as `precision` says (see TwoClass)."""
+    """Return torch's autocast to bfloat16 on the model's device, enabled according to `precision` (see TwoClass)."""
     device = next(model.parameters()).device
     auto = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.autocast(device.type, torch.bfloat16, enabled=auto if precision == "auto" else precision != "32-true")
 
 
 def _flipped(x: Tensor, flip: Tensor) -> Tensor:
-    """Images or masks N,...,H,W mirrored from left to right where `flip` (N,); labels (N,) as they are."""
+    """Mirror images or masks N,...,H,W from left to right where `flip` (N,) is true; labels (N,) stay unchanged."""
     return x if x.ndim == 1 else torch.where(flip.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
 
 

@@ -30,10 +30,10 @@ def score_split(context: Context, split: Split) -> Scored:
 class PaDiM:
     """Mahalanobis distance to the Gaussian of the normal images' features, position by position.
 
-    `extract` gives the maps of a tuple of stages, the paper's being LAYERS. `n_channels` of all their channels are
-    drawn from `seed`. Without a number they are 550 where there are more than 1000, and 100 where there are fewer, or
-    else all: the paper takes 100 of ResNet-18's 448 and 550 of Wide ResNet-50's 1792 (section 4.3), and a ResNet-50
-    has as many. `epsilon` is the paper's 0.01 I (section 3.2), `sigma` its smoothing in pixels.
+    `extract` returns the maps of the chosen stages; the paper's are LAYERS. `n_channels` of their channels are drawn by
+    `seed`; None draws 550 if there are more than 1000, else 100, or all if there are fewer. The paper draws 100 of
+    ResNet-18's 448 channels and 550 of Wide ResNet-50's 1792 (section 4.3); a ResNet-50 has 1792, too. `epsilon` times
+    the identity is added to each covariance (the paper's 0.01, section 3.2); `sigma` is the smoothing in pixels.
     Fitted state, with P = h * w positions of the largest map: `channels` (C), `mean` (P, C), `cholesky` (P, C, C),
     the lower Cholesky factor of each covariance, and `shape` (h, w).
 
@@ -65,7 +65,7 @@ class PaDiM:
             if not count:
                 center, total = x.mean(1, keepdim=True), torch.zeros_like(x[:, 0])
                 moment = x.new_zeros(len(x), x.shape[2], x.shape[2])
-            # Sums are taken about the first images' mean (Chan et al. 1983), as large sums' differences lose digits.
+            # Sums are taken about the first images' mean (Chan et al. 1983): differences of large sums lose digits.
             x -= center
             moment.baddbmm_(x.mT, x)
             total += x.sum(1)
@@ -79,7 +79,7 @@ class PaDiM:
 
     @torch.no_grad()
     def score(self, images: Tensor) -> Scored:
-        """Image scores (N,) and anomaly maps (N, H, W), float32, of images N,3,H,W in [0,1].
+        """Return image scores (N,) and anomaly maps (N, H, W), float32, of images N,3,H,W in [0,1].
 
         The map is the Mahalanobis distance (equation 2), bilinear to the images' size and smoothed with a Gaussian of
         `sigma` pixels; the image score is its maximum (section 3.3).
@@ -94,7 +94,7 @@ class PaDiM:
         return maps.max(axis=(1, 2)), maps
 
     def _groups(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Features (P, n, C) of so many images together that a pass over the P C^2 sums pays, in the same memory."""
+        """Yield features (P, n, C) of so many images that a pass over the P C^2 sums pays, in memory that is reused."""
         used, group = 0, torch.empty(0)
         for images in batches:
             x = self._features(images)
@@ -111,7 +111,7 @@ class PaDiM:
             yield group[:, :used]
 
     def _features(self, images: Tensor) -> Tensor:
-        """The chosen channels as (N, C, P), smaller maps repeated to the largest; the first images set its `shape`."""
+        """Return the chosen channels (N, C, P), smaller maps enlarged to the largest; the first call sets `shape`."""
         maps = self.extract(images)
         h, w = max((m.shape[2], m.shape[3]) for m in maps)
         if self.channels.numel() == 0:
@@ -137,10 +137,10 @@ class PaDiM:
         return torch.randperm(available, generator=torch.Generator().manual_seed(self.seed))[:count].sort().values
 
     def _factors(self, moment: Tensor, count: int) -> Tensor:
-        """Centred second moments (P, C, C), turned in place and a few at a time into lower Cholesky factors."""
+        """Turn centred second moments (P, C, C) into lower Cholesky factors, in place and a few at a time."""
         for part in torch.split(moment, 16):
             part.div_(count - 1).diagonal(dim1=1, dim2=2).add_(self.epsilon)
-            # LAPACK works on columns: the upper factor of the transposed view lies where the lower one belongs.
+            # LAPACK stores by columns: the upper factor of the transposed view lies where the lower one belongs.
             failed = torch.empty(len(part), dtype=torch.int32, device=part.device)
             torch.linalg.cholesky_ex(part.mT, upper=True, out=(part.mT, failed))
             if failed.any():
@@ -154,9 +154,9 @@ Detector = PaDiM  # the name by which visa.detect.deploy finds it
 
 
 def _by_position(x: Tensor, into: Tensor) -> Tensor:
-    """(N, C, P) written as (P, N, C) `into` memory of which each position's N C numbers lie side by side; returned.
+    """Write x (N, C, P) as (P, N, C) to `into`, in which each position's N C numbers are contiguous; return `into`.
 
-    One matrix is transposed, which is fast where a permutation is not; OpenCV does it in half of torch's time.
+    Transposing one matrix is faster than permuting axes; OpenCV takes half of torch's time.
     """
     n, c, p = x.shape
     matrix, turned = x.reshape(n * c, p), into.view(p, n * c)

@@ -1,7 +1,7 @@
 """PatchCore (Roth et al. 2022): distance to the nearest of a coreset of normal patches.
 
-The coreset is the greedy k-centre selection (Sener and Savarese 2018; PatchCore's algorithm 1), found lazily with the
-same picks. Nearest neighbours are found by matrix products, and their distances do not suffer from their cancellation.
+The coreset is the greedy k-centre selection (Sener and Savarese 2018; PatchCore's algorithm 1), computed lazily with
+the same picks. Matrix products find candidate neighbours; distances are then computed from differences.
 """
 
 from collections.abc import Iterable
@@ -28,10 +28,10 @@ BOUNDS: Bounds = {
 }
 STATE = ("bank",)
 
-_ACTIVE = 2**14  # points that the coreset keeps up to date; on a GPU all of them are
-_TOGETHER = 512  # points that it brings up to date together
-_ROWS, _COLUMNS = 784, 1024  # of products at a time: they stay near the processor
-_ROUNDING = 3e-5  # of |x|^2 + |c|^2, above a float32 product's error in up to thousands of dimensions
+_ACTIVE = 2**14  # points whose distances the coreset keeps up to date; on a GPU, of all points
+_TOGETHER = 512  # points that it updates together
+_ROWS, _COLUMNS = 784, 1024  # size of a block of products, which fits into the cache
+_ROUNDING = 3e-5  # times |x|^2 + |c|^2: a bound on a float32 product's error in up to thousands of dimensions
 
 
 def score_split(context: Context, split: Split) -> Scored:
@@ -45,12 +45,12 @@ def score_split(context: Context, split: Split) -> Scored:
 class PatchCore:
     """Distance of each patch's features to the nearest in a memory bank, a greedy coreset of the normal patches.
 
-    `extract` gives the maps of a tuple of stages, from fine to coarse; the paper's are LAYERS, of a Wide ResNet-50.
-    The bank keeps the share `ratio` of the patches (the paper's 1 %; it also has 10 and 25 %), picked on a random
+    `extract` returns the maps of the chosen stages, from fine to coarse; the paper's are LAYERS of a Wide ResNet-50.
+    The bank keeps the share `ratio` of the patches (the paper's 1 %; it also reports 10 and 25 %), picked on a random
     projection to `projected` dimensions drawn from `seed` (section 3.2).
-    `neighbors` is b of the image score's weight (equation 7); 0 or 1 leaves the score unweighted, as the authors' code
-    has it. `sigma` is the map's smoothing in pixels (section 3.3).
-    Patches are means over 3 x 3, of all channels; the authors' code averages them to 1024 dimensions.
+    `neighbors` is b of the image score's weight (equation 7); 0 or 1 leaves the score unweighted, as in the authors'
+    code. `sigma` is the map's smoothing in pixels (section 3.3).
+    A patch is the mean of all channels over 3 x 3 positions; the authors' code reduces it to 1024 dimensions.
     Fitted state: `bank` (M, D).
     """
 
@@ -64,9 +64,9 @@ class PatchCore:
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor], progress: bool = False) -> Self:
-        """Fill the bank from batches N,3,H,W of normal images in [0,1]; holds all patches' features until it is done.
+        """Fill the bank from batches N,3,H,W of normal images in [0,1]; all patches are in memory until it is filled.
 
-        Raises VisaError without images, for a ratio out of range, or if the patches exceed the device's memory.
+        Raises VisaError if there are no images, for a ratio out of range, or if the patches exceed the device's memory.
         """
         if not 0 < self.ratio <= 1:
             raise VisaError(f"PatchCore's coreset ratio is {self.ratio}: give a share above 0 and up to 1.")
@@ -78,7 +78,7 @@ class PatchCore:
         if not held:
             raise VisaError("PatchCore got no training images: check the object and the split.")
         x, generator = torch.cat(held), torch.Generator().manual_seed(self.seed)
-        del held  # beside `x` they would take as much again
+        del held  # together with `x` they would take twice the memory
         projection = torch.randn(x.shape[1], self.projected, generator=generator) * self.projected**-0.5
         start = int(torch.randint(len(x), (), generator=generator))
         count = max(1, round(self.ratio * len(x)))
@@ -87,7 +87,7 @@ class PatchCore:
 
     @torch.no_grad()
     def score(self, images: Tensor) -> Scored:
-        """Image scores (N,) and anomaly maps (N, H, W), float32, of images N,3,H,W in [0,1].
+        """Return image scores (N,) and anomaly maps (N, H, W), float32, of images N,3,H,W in [0,1].
 
         The map is the distance to the nearest patch of the bank, bilinear to the images' size and smoothed with a
         Gaussian of `sigma` pixels; the image score is the largest distance, weighted (equations 6 and 7).
@@ -102,7 +102,7 @@ class PatchCore:
         return scores.float().cpu().numpy(), maps
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Locally aware patches (N * h * w, D), each of 3 x 3, at the first map's resolution, and its (h, w)."""
+        """Return the locally aware patches (N * h * w, D), means over 3 x 3, and the first map's (h, w)."""
         maps = self.extract(images)
         h, w = maps[0].shape[2:]
         local = [avg_pool2d(m, kernel_size=3, stride=1, padding=1) for m in maps]
@@ -124,7 +124,7 @@ Detector = PatchCore  # the name by which visa.detect.deploy finds it
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:
-    """Distances of the rows of `a` (..., N, D) and `b` (..., M, D) from their differences, never from products."""
+    """Return the distances (..., N, M) of rows of `a` (..., N, D) and `b` (..., M, D), computed from differences."""
     result: Tensor = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
     return result
 
@@ -132,8 +132,8 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
 def nearest_patches(x: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
     """Find the row of the bank (M, D) nearest to each row of x (N, D): its distance (N) and its index (N).
 
-    A matrix product of centred rows finds all that rounding could let win, and `distances` decides among them: the
-    result is exactly the minimum of `distances`, of equal ones the first.
+    A matrix product of centred rows finds all candidates within its rounding error, and `distances` decides among them:
+    the result is exactly the minimum of `distances`; of equal ones, it is the first.
     """
     center = bank.mean(0)
     right = bank - center
@@ -144,7 +144,7 @@ def nearest_patches(x: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _nearest(x: Tensor, left: Tensor, bank: Tensor, right: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
-    """As `nearest_patches`, for few rows x; `left` and `right` are x and the bank centred, `squares` right's."""
+    """Do `nearest_patches` for few rows x; `left`, `right`: x and bank, centred; `squares`: right's squared norms."""
     own = left.square().sum(1)
     margin = 2 * _ROUNDING * (own + squares.amax())
     best, index = x.new_full((len(x),), torch.inf), torch.zeros(len(x), dtype=torch.long, device=x.device)
@@ -167,19 +167,19 @@ def _nearest(x: Tensor, left: Tensor, bank: Tensor, right: Tensor, squares: Tens
 
 
 def greedy_coreset(x: Tensor, count: int, start: int = 0, progress: bool = False) -> Tensor:
-    """Indices (count) of the greedy k-centre selection from x (N, D): each pick lies farthest from all before it.
+    """Return indices (count) of the greedy k-centre selection from x (N, D): each pick is farthest from all before it.
 
     The picks are those of the plain algorithm, which updates every distance at every pick (ties: the first index; 0
     once every distance is 0). As distances only shrink, one that was not updated is still an upper bound. So only
-    points whose bound is above a level are kept up to date; once all have sunk to it, the level is lowered, and the
-    next points make up for the picks that they missed, by a matrix product.
+    points whose bound is above a level are kept up to date; once all have sunk to it, the level is lowered, and a
+    matrix product updates the next points for the picks that they missed.
     """
     with tqdm(total=count, desc="PatchCore coreset", disable=not progress, initial=1) as bar:
         return _Selection(x, count, start).run(bar)
 
 
 class _Selection:
-    """Picks so far, each point's upper bound of its distance to them, and to how many of them the bound applies."""
+    """The picks so far, an upper bound of each point's distance to them, and the number of picks in that bound."""
 
     def __init__(self, x: Tensor, count: int, start: int) -> None:
         self.x, self.done = x, 1
@@ -190,7 +190,7 @@ class _Selection:
 
     def run(self, bar: "tqdm[Any]") -> Tensor:
         level = 0.0
-        while self.done < len(self.picks) and level >= 0:  # below 0, every point that is left coincides with a pick
+        while self.done < len(self.picks) and level >= 0:  # after -1 only points that coincide with a pick are left
             level = self._level()
             active = (self.bound > level).nonzero()[:, 0]
             self._update(active)
@@ -198,7 +198,7 @@ class _Selection:
         return self.picks
 
     def _level(self) -> float:
-        """The _ACTIVE-th highest bound; -1 where all points are to be kept up to date."""
+        """Return a level that at most _ACTIVE bounds exceed, or -1 if all points are to be kept up to date."""
         if len(self.x) <= _ACTIVE or self.x.is_cuda:
             return -1.0
         level = self.bound.kthvalue(len(self.x) - _ACTIVE).values

@@ -1,7 +1,7 @@
 """The probe: a linear classifier on the frozen features of normal and anomalous training images.
 
-Seconds where fine-tuning takes minutes, and it tells pre-trainings apart in the few-shot setups, in which the paper
-sees its gains.
+It takes seconds where fine-tuning takes minutes, and it separates pre-trainings in the few-shot setups, for which the
+paper reports gains.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ def score_split(context: Context, split: Split) -> tuple[NDArray[np.float32], No
 
 
 def features_of(context: Context, samples: Sequence[Sample]) -> NDArray[np.float32]:
-    """The samples' pooled features (N, D); each image passes the backbone once for all setups and draws."""
+    """Return the samples' pooled features (N, D); the backbone sees each image once for all setups and draws."""
     rows: dict[str, NDArray[np.float32]] = context.kept.setdefault("probe", {})
     if new := [s for s in samples if s.image not in rows]:
         batches = context.batches(new, SIZE)
@@ -43,7 +43,7 @@ def features_of(context: Context, samples: Sequence[Sample]) -> NDArray[np.float
 
 @torch.no_grad()
 def pooled_features(extract: Extract, batches: Iterable[Tensor], progress: bool = False) -> NDArray[np.float32]:
-    """Mean and maximum over the positions of each map: (N, 2 * channels of all maps) for batches N,3,H,W in [0,1]."""
+    """Pool each map of batches N,3,H,W in [0,1] by mean and maximum over positions: (N, 2 * channels of all maps)."""
     pooled = []
     for images in tqdm(batches, "features", disable=not progress):
         maps = extract(images)

@@ -1,4 +1,4 @@
-"""From a backbone and an object to scores and metrics, setup by setup: what notebook 04 calls."""
+"""Score an object with a backbone in every setup and compute the metrics, as notebook 04 does."""
 
 import hashlib
 import time
@@ -34,12 +34,12 @@ def score_setups(
     setups: Sequence[str] = SETUPS,
     draws: int = 5,
 ) -> Iterator[Scores]:
-    """Score an object in each setup, by each of `detectors` that belongs to it, draw by draw.
+    """Score an object in each setup and draw, with each of `detectors` that the setup can train.
 
-    Each result is written to `folder`/<setup>/<detector>/draw<n>/scores.npz with a sidecar as soon as it is there, the
-    splits to `folder`/<setup>/splits.json. Scores written before are read where backbone, data, settings and the
-    detector's version are still the same, so that an interrupted run goes on where it stopped. A setup for which the
-    object has too few images is left out with a sentence. Raises VisaError for an unknown detector, setup or object.
+    Each result is written at once to `folder`/<setup>/<detector>/draw<n>/scores.npz with a sidecar, and the splits to
+    `folder`/<setup>/splits.json. Earlier scores are read back if backbone, data, settings and the detector's version
+    are unchanged, so that an interrupted run resumes. A setup for which the object has too few images is skipped with
+    a message. Raises VisaError for an unknown detector, setup or object.
     """
     source.check_object(object)
     for detector in detectors:
@@ -58,7 +58,7 @@ def score_setups(
 def score_split(context: Context, detector: str, split: Split) -> Scores:
     """Train `detector` on the split's training images and score its test images.
 
-    Raises VisaError for a detector that does not belong to the split's setup.
+    Raises VisaError for a detector that the split's setup cannot train.
     """
     check_choice(f"detector for {split.setup}", detector, detectors_of(split.setup))
     context.facts.clear()
@@ -70,7 +70,7 @@ def score_split(context: Context, detector: str, split: Split) -> Scores:
 
 
 def detectors_of(setup: str) -> list[str]:
-    """The detectors that a setup's training images can train: in 1cls the images are normal, else of both classes."""
+    """List the detectors that a setup can train: one-class detectors in 1cls, two-class detectors elsewhere."""
     check_choice("setup", setup, SETUPS)
     return [name for name, entry in DETECTORS.items() if entry.one_class == (setup == "1cls")]
 
@@ -92,17 +92,17 @@ def _resumed(context: Context, detector: str, split: Split, folder: Path, common
 
 
 def weights_digest(backbone: nn.Module) -> str:
-    """Digest of a backbone's weights and statistics, wherever they came from."""
+    """Compute the digest (16 hexadecimal digits) of a backbone's weights and batch-norm statistics."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in backbone.state_dict().items()}
     return hashlib.sha256(save(tensors)).hexdigest()[:16]
 
 
 def score_metrics(scores: Scores, defects: Mapping[str, Sequence[str]] | None = None) -> list[dict[str, object]]:
-    """Image metrics of scores and, where there are maps, pixel metrics: one a row.
+    """Compute the image metrics of scores and, if there are maps, the pixel metrics: one metric per row.
 
-    `defect` is empty for all anomalies. With `defects`, the classes of each image by its path, there are rows for each
-    class, too: of the normal images and those anomalous ones that show it, perhaps beside others. Pixel metrics are of
-    the images whose mask is known; where none of an anomaly is, they are left out with a sentence.
+    `defect` is empty for all anomalies together. `defects` gives each image's classes by its path; each class then has
+    rows, too, computed on the normal images and the anomalous ones that show it, perhaps with other classes. Pixel
+    metrics use the images whose mask is known; they are skipped with a message if no anomaly has a mask.
     """
     shown = [(defects or {}).get(path, ()) for path in scores.paths]
     rows = []

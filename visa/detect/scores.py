@@ -1,4 +1,4 @@
-"""Scores and anomaly maps on disk, at the evaluation size; and pictures."""
+"""Save and load scores and anomaly maps at the evaluation size, and write pictures."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from visa.errors import VisaError
 from visa.paths import written_whole
 
 EVALUATION_SIZE = (224, 224)  # height, width: pixel metrics, AU-PRO above all, depend on it; images are squashed to it
-COLUMNS = (  # of a `metrics.csv`, which holds one metric a row
+COLUMNS = (  # of a `metrics.csv`, which holds one metric per row
     *("dataset", "object", "setup", "draw", "pretraining", "seed"),
     *("detector", "defect", "level", "metric", "value"),
 )
@@ -21,12 +21,12 @@ COLUMNS = (  # of a `metrics.csv`, which holds one metric a row
 
 @dataclass(frozen=True)
 class Scores:
-    """What a detector says about N test images of one object, and the truth beside it.
+    """A detector's scores of N test images of one object, with the ground truth.
 
     `paths` relative to the root, `labels` (N,) uint8 with 1 for an anomaly, `image_scores` (N,) float32, `maps`
     (N, h, w) float32 and `masks` (N, h, w) uint8 in {0, 1} at EVALUATION_SIZE, both None for a detector that judges
-    whole images only. `known` (N,) bool: the mask is the truth, as it is not for an anomaly without one. `draw` counts
-    the few-shot setups' draws.
+    whole images only. `known` (N,) bool: whether the mask is the ground truth, False for an anomaly without a mask.
+    `draw` numbers the few-shot draws.
     Raises VisaError if their lengths or shapes do not fit together.
     """
 
@@ -52,9 +52,9 @@ class Scores:
 
 
 def save_scores(path: Path, scores: Scores) -> None:
-    """Write `scores` as a plain .npz, whole or not at all.
+    """Write `scores` as a plain .npz, atomically.
 
-    Masks take a bit a pixel, and maps half the room where half precision holds them exactly.
+    Masks take one bit per pixel; maps are stored in half precision if that is exact.
     """
     types = {"labels": np.uint8, "image_scores": np.float32, "maps": np.float32, "known": np.bool_}
     arrays: dict[str, Any] = {name: np.asarray(x, types.get(name)) for name, x in vars(scores).items() if x is not None}
@@ -67,7 +67,7 @@ def save_scores(path: Path, scores: Scores) -> None:
 
 
 def load_scores(path: Path) -> Scores:
-    """Read what `save_scores` wrote, executing no code in it; VisaError if the file is absent or is something else."""
+    """Load scores of `save_scores` without executing code; raises VisaError if they are missing or malformed."""
     if not path.is_file():
         raise VisaError(f"no scores at {path}: score the object first.")
     try:
@@ -84,7 +84,7 @@ def load_scores(path: Path) -> Scores:
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
-    """Write grey (H, W) or RGB (H, W, 3) pixels as PNG, whole or not at all."""
+    """Write grey (H, W) or RGB (H, W, 3) pixels as PNG, atomically; raises VisaError if they cannot be encoded."""
     turned = pixels[..., ::-1] if pixels.ndim == 3 else pixels
     done, content = cv2.imencode(".png", turned, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not done:

@@ -1,4 +1,4 @@
-"""What the detectors share: what they score with, anomaly maps from distances, and a check of memory."""
+"""What the detectors share: their protocol, settings and context, anomaly maps from distances, and a memory check."""
 
 import math
 import os
@@ -24,7 +24,7 @@ from visa.errors import VisaError, check_values
 # Images N,3,H,W in [0,1] to one N,C,h,w map for each stage: `visa.backbone.FeatureMaps`.
 Extract = Callable[[Tensor], list[Tensor]]
 Scored = tuple[NDArray[np.float32], NDArray[np.float32]]  # image scores (N,) and anomaly maps (N, H, W)
-# The least and the greatest value of a setting: two ints where it is an int. A seed may be any.
+# The least and the greatest value of a setting: two ints if it is an int. A seed may be any integer.
 Bounds = dict[str, tuple[float, float]]
 ANY_SEED = (-(2**63), 2**63 - 1)
 
@@ -32,8 +32,8 @@ ANY_SEED = (-(2**63), 2**63 - 1)
 class OneClass(Protocol):
     """A detector that learns from normal images alone, so that `visa.detect.deploy` can fit it for new parts.
 
-    Its module has the class as `Detector`, the paper's stages as LAYERS, its settings as BOUNDS (those whose default is
-    None may be so), and as STATE the names of the tensors that `fit` sets and `score` reads.
+    Its module defines `Detector` (the class), LAYERS (the paper's stages), BOUNDS (the range of each setting; None is
+    allowed, too, if it is the default) and STATE (the names of the tensors that `fit` sets and `score` reads).
     """
 
     seed: int
@@ -42,12 +42,12 @@ class OneClass(Protocol):
         """Learn from batches N,3,H,W of normal images in [0,1]."""
 
     def score(self, images: Tensor) -> Scored:
-        """Score images N,3,H,W in [0,1]."""
+        """Return image scores (N,) and anomaly maps (N, H, W) of images N,3,H,W in [0,1]."""
 
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """What scores depend on beside backbone and data, as notebook 04 asks for it; each detector takes its own part."""
+    """The settings of notebook 04 that scores depend on; each detector reads its own (see `visa.detect.DETECTORS`)."""
 
     seed: int = 0
     coreset_ratio: float = 0.01
@@ -55,7 +55,7 @@ class ScoreSettings:
 
 
 def score_settings(seed: int, values: Mapping[str, Any]) -> ScoreSettings:
-    """Return the defaults with `values` by name: `coreset_ratio`, or one of TwoClass, its size as `height`, `width`.
+    """Return the defaults changed by `values`: `coreset_ratio`, or fields of TwoClass, its size as `height`, `width`.
 
     Raises VisaError for an unknown name, a value of another type, and as TwoClass does.
     """
@@ -69,10 +69,10 @@ def score_settings(seed: int, values: Mapping[str, Any]) -> ScoreSettings:
 
 @dataclass
 class Context:
-    """What a detector scores with: a backbone, which stays as it is, images below `root`, and settings.
+    """What a detector works with: a backbone, which it does not change, images below `root`, and settings.
 
-    Maps and masks have `size` = (height, width). `kept` is for what a detector computes once for several splits,
-    `facts` for what it found out about the latest one; they go into its scores' sidecar.
+    Maps and masks have `size` = (height, width). `kept` caches what a detector computes once for several splits;
+    `facts` holds its findings about the latest split, which are written to the scores' sidecar.
     """
 
     backbone: nn.Module
@@ -88,13 +88,13 @@ class Context:
         return load_images(self.root, samples, size, progress=self.progress)
 
     def batches(self, samples: Sequence[Sample], size: tuple[int, int]) -> Iterator[Tensor]:
-        """Read the samples' images in batches of 16, in [0,1], on the backbone's device."""
+        """Yield the samples' images in batches N,3,height,width of 16, in [0,1], on the backbone's device."""
         device = next(self.backbone.parameters()).device
         return (part.to(device).float() / 255 for part in torch.split(self.images(samples, size), 16))
 
 
 def fit_and_score(detector: OneClass, context: Context, split: Split) -> Scored:
-    """Fit a one-class detector on a split's training images and score its test images."""
+    """Fit a one-class detector on a split's training images; return scores (N,) and maps of its test images."""
     detector.fit(context.batches(split.train, context.size), context.progress)
     scored = [detector.score(images) for images in context.batches(split.test, context.size)]
     scores, maps = zip(*scored, strict=True)
@@ -102,14 +102,14 @@ def fit_and_score(detector: OneClass, context: Context, split: Split) -> Scored:
 
 
 def is_anomaly(samples: Sequence[Sample]) -> NDArray[np.uint8]:
-    """The samples' labels (N,), 1 for an anomaly."""
+    """Return the samples' labels (N,), 1 for an anomaly."""
     return np.array([s.label == "anomaly" for s in samples], np.uint8)
 
 
 def anomaly_maps(distances: Tensor, size: tuple[int, int], sigma: float = 4.0) -> NDArray[np.float32]:
-    """Distances N,h,w as maps N,H,W: bilinear to `size` = (H, W), then a Gaussian of `sigma` pixels of that size.
+    """Resize distances N,h,w bilinearly to maps N,H,W of `size` = (H, W), and smooth with a Gaussian of `sigma` pixels.
 
-    `sigma` 0 leaves them unsmoothed.
+    With `sigma` 0 the maps are not smoothed.
     """
     maps = interpolate(distances[:, None].float(), size=size, mode="bilinear", align_corners=False)[:, 0]
     whole: NDArray[np.float32] = maps.cpu().numpy()
@@ -117,7 +117,7 @@ def anomaly_maps(distances: Tensor, size: tuple[int, int], sigma: float = 4.0) -
 
 
 def check_memory(numbers: int, device: torch.device, what: str) -> None:
-    """Raise VisaError, in a sentence on `what`, if so many float32 numbers exceed the device's whole memory."""
+    """Raise VisaError, naming `what`, if so many float32 numbers exceed the device's total memory."""
     needed, there = 4 * numbers, _memory(device)
     if needed > there:
         raise VisaError(
@@ -130,5 +130,5 @@ def _memory(device: torch.device) -> float:
         return float(torch.cuda.mem_get_info(device)[1])
     try:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):  # Windows tells it in another way
+    except (AttributeError, ValueError, OSError):  # Windows has no such call
         return math.inf

@@ -20,7 +20,7 @@ from visa.detect.shared import Context, Scored
 
 _CHANNELS = (256, 128, 64, 32, 16)  # of the decoder's levels: the library's default
 _RARE = 0.01  # probability of a defect that the last layer starts from (Lin et al. 2017, section 3.3)
-_FITTED = 0.5  # pixel AP on the training anomalies below which a training has failed
+_FITTED = 0.5  # a training fails if its pixel AP on its own training anomalies is lower
 
 
 def score_split(context: Context, split: Split) -> Scored:
@@ -40,11 +40,11 @@ def score_split(context: Context, split: Split) -> Scored:
 
 
 class UNet(nn.Module):
-    """Images N,3,H,W in [0,1] to a logit a pixel, N,H,W: `segmentation_models_pytorch.Unet` on a backbone of ours.
+    """Map images N,3,H,W in [0,1] to one logit per pixel, N,H,W: `segmentation_models_pytorch.Unet` on a backbone.
 
-    The library's decoder and head with their default settings stand on the backbone itself and its maps of stride 2
-    to 32, so that no weights are copied, renamed or left out. A model without a map of stride 2 has no skip there, as
-    in the library's own encoders.
+    The library's decoder and head, with default settings, take the backbone's own maps of stride 2 to 32, so that no
+    weights are copied, renamed or lost. A model without a map of stride 2 has no skip connection there, as in the
+    library's own encoders.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
@@ -64,7 +64,7 @@ class UNet(nn.Module):
         return logits[:, 0]
 
     def _pyramid(self, x: Tensor) -> list[Tensor]:
-        """Normalised images and their maps of stride 2, 4, 8, 16 and 32."""
+        """Return the normalised images and their maps of stride 2, 4, 8, 16 and 32."""
         maps = stage_maps(self.backbone, x, (STEM, *STAGES))
         height, width = (side // 2 for side in x.shape[2:])
         return [x, maps.get(STEM, x.new_empty(len(x), 0, height, width)), *(maps[stage] for stage in STAGES)]
@@ -73,7 +73,7 @@ class UNet(nn.Module):
 def fit_unet(
     backbone: nn.Module, images: Tensor, masks: Tensor, settings: TwoClass, seed: int = 0, progress: bool = False
 ) -> tuple[UNet, list[float]]:
-    """A U-Net on `backbone`, which it changes, trained with focal loss (Lin et al. 2017, equation 5); its losses.
+    """Train a U-Net on `backbone`, in place, with focal loss (Lin et al. 2017, equation 5); return it and its losses.
 
     images: uint8 N,3,H,W; masks: (N, H, W) in {0, 1}. Raises VisaError as `fine_tune`.
     """
@@ -90,10 +90,10 @@ def fit_unet(
 def score_unet(
     model: UNet, images: Tensor, size: tuple[int, int], precision: str = "32-true", progress: bool = False
 ) -> Scored:
-    """Image scores (N,) and maps (N, height, width) of `size`, float32, of images uint8 N,3,H,W.
+    """Return image scores (N,) and maps (N, height, width) of `size`, float32, of images uint8 N,3,H,W.
 
-    The map is the probability of a defect, enlarged (or reduced) bilinearly and rounded to half precision, in which it
-    takes half the room on disk. The image score is its maximum, as PaDiM's (section 3.3): the paper names none.
+    The map is the probability of a defect, resized bilinearly and rounded to half precision, which halves its size on
+    disk. The image score is the map's maximum, as in PaDiM (section 3.3): SPD's paper defines none.
     """
     logits = predict(model, images, precision, progress)
     parts = [interpolate(part[:, None].sigmoid(), size=size, mode="bilinear") for part in torch.split(logits, 64)]

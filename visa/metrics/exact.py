@@ -22,9 +22,9 @@ def image_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     scores: (N,), higher is more anomalous; labels: (N,), bool, 0/1 or 0/255, normal images among them.
     `au_pr` is the trapezoid under the precision-recall curve that starts at recall 0, precision 1 (the paper's
     AU-PR), `ap` the sum of precision times gain in recall (scikit-learn's average precision). `f1_max` is the best
-    over all thresholds, chosen on these very images; one counts as found if `score >= f1_threshold`, the highest such
-    threshold of several. Equal scores enter a curve together: constant scores give an AU-ROC of 0.5 and an AP of the
-    prevalence. Nothing is rounded.
+    over all thresholds, chosen on these same images; an image counts as anomalous if `score >= f1_threshold`, the
+    highest of equally good thresholds. Equal scores share one point of a curve: constant scores give an AU-ROC of 0.5
+    and an AP equal to the prevalence. Nothing is rounded.
     Raises VisaError for unequal shapes, labels other than two values, NaN scores, or labels of one class only.
     """
     s, positive = labelled(scores, labels)
@@ -34,12 +34,12 @@ def image_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
 def pixel_metrics(maps: ArrayLike, masks: ArrayLike, max_fpr: float = 0.3) -> dict[str, float]:
     """Compute the exact pixel-level metrics: those of `image_metrics` over all pixels of all images, and `au_pro`.
 
-    maps: (N, H, W) anomaly scores, higher is more anomalous; masks: (N, H, W), bool, 0/1 or 0/255, where normal
-    images, which belong in, have an empty mask. A pixel counts as found if `score >= threshold`.
+    maps: (N, H, W) anomaly scores, higher is more anomalous; masks: (N, H, W), bool, 0/1 or 0/255. Normal images must
+    be included; their masks are empty. A pixel counts as anomalous if `score >= threshold`.
     `au_pro` (Bergmann et al. 2021, MVTec AD, section 5.3): mean share found of each connected region (8-connectivity,
     inside one image, every region of the data set with equal weight) against the false-positive rate over all normal
     pixels, trapezoid from 0 to `max_fpr` (linear between thresholds), divided by `max_fpr`.
-    It depends on the size of the maps: state it beside the number. Memory: the maps once more.
+    It depends on the size of the maps: report that with it. Memory: one more copy of the maps.
     Raises VisaError as `image_metrics` does, and for a `max_fpr` outside (0, 1].
     """
     if not 0 < max_fpr <= 1:
@@ -59,7 +59,7 @@ class Positives(NamedTuple):
     scores: NDArray[Any]  # (P,)
     shares: Floats  # (P,) 1 / size of the pixel's own region (8-connectivity)
     regions: int
-    values: tuple[float, ...] = ()  # least and greatest that the mask holds beside 0
+    values: tuple[float, ...] = ()  # least and greatest nonzero value of the mask
 
 
 def positives(scores: NDArray[Any], mask: NDArray[Any]) -> Positives:
@@ -94,7 +94,7 @@ def _exact(scores: NDArray[Any], positive: Positives, max_fpr: float = 1.0) -> d
 class Steps(NamedTuple):
     """K groups of scores, from high to low; leading axes (`...`) are independent test sets.
 
-    A group is all scores of one value, and metrics are exact; or of a range, whose scores count as equal. Groups
+    A group holds all scores of one value, and metrics are exact; or all scores of a range, which count as equal. Groups
     without positives may be left out.
     """
 
@@ -105,7 +105,7 @@ class Steps(NamedTuple):
 
 
 def steps_of_groups(positives: NDArray[Any], negatives: NDArray[Any]) -> Steps:
-    """Sum up the counts (..., K) of positives and negatives in each group, from high to low, none left out."""
+    """Make Steps of the counts (..., K) of positives and negatives in every group, from high to low scores."""
     at_least = negatives.cumsum(-1)
     return Steps(positives, at_least - negatives, at_least, at_least[..., -1])
 
@@ -114,8 +114,8 @@ def curve_metrics(steps: Steps, weights: Floats | None = None, max_fpr: float = 
     """Compute `auroc`, `au_pr` (trapezoid), `ap` (step) and `f1_max`, each (...,), as `image_metrics` defines them.
 
     With `weights` (..., K), each group's share of all regions, also `au_pro` from 0 to `max_fpr`. There must be
-    positives and negatives. As the false-positive rate rises, a group is found on a straight ramp from its first
-    negative to its last: its area has a closed form, and the weighted sum of all is that of the curve.
+    positives and negatives. As the false-positive rate rises, the found share of a group grows linearly from its first
+    negative to its last. This ramp's area has a closed form, and the weighted sum of all is the area under the curve.
     """
     gain = steps.positives / steps.positives.sum(-1, keepdims=True)  # in recall
     found = steps.positives.cumsum(-1)
@@ -128,7 +128,7 @@ def curve_metrics(steps: Steps, weights: Floats | None = None, max_fpr: float = 
         "f1_max": f1_scores(steps).max(-1),
     }
     if weights is not None:
-        cut = (max_fpr - low).clip(0) ** 2 / (2 * np.where(high > low, high - low, 1))  # of a ramp beyond max_fpr
+        cut = (max_fpr - low).clip(0) ** 2 / (2 * np.where(high > low, high - low, 1))  # of a ramp across max_fpr
         area = np.where(high <= max_fpr, max_fpr - (low + high) / 2, cut)
         metrics["au_pro"] = (weights * area).sum(-1) / max_fpr
     return {name: np.minimum(value, 1.0) for name, value in metrics.items()}  # sums may be rounded to above 1
@@ -148,7 +148,7 @@ def _precision(tp: NDArray[Any], fp: NDArray[Any]) -> Floats:
 
 
 def check_values(values: set[float], what: str = "pixel") -> None:
-    """Refuse masks or labels that hold anything beside 0 but one of 1, True and 255."""
+    """Raise VisaError if masks or labels hold anything besides 0 and one of 1, True and 255."""
     found = sorted(values)
     if len(found) > 1 or sum(found) not in (0, 1, 255):
         listed = ", ".join(str(v) for v in found[:5])
@@ -156,15 +156,15 @@ def check_values(values: set[float], what: str = "pixel") -> None:
 
 
 def check_both(count: int, total: int, what: str = "pixel") -> None:
-    """Refuse a test set without any normal or without any anomalous member."""
+    """Raise VisaError for a test set without any normal or without any anomalous member."""
     if count in (0, total):
         absent = "anomalous" if count == 0 else "normal"
         raise VisaError(f"the test set holds no {absent} {what}s: its metrics need normal and anomalous ones.")
 
 
 def check_scores(scores: NDArray[Any], what: str = "pixel") -> None:
-    """Refuse NaN."""
-    if scores.size and np.isnan(scores.min()):  # the minimum carries a NaN on, without a second array
+    """Raise VisaError if a score is NaN."""
+    if scores.size and np.isnan(scores.min()):  # the minimum of a NaN is NaN, and needs no second array
         raise VisaError(f"some {what} scores are NaN: look for a diverged model or an empty training set.")
 
 
@@ -180,7 +180,7 @@ def same_shape(scores: ArrayLike, truth: ArrayLike, ndim: int, what: str) -> tup
 
 
 def labelled(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return image scores (N,) and labels as bool, checked."""
+    """Check image scores (N,) and labels (N,), and return them, labels as bool; raises VisaError as `image_metrics`."""
     s, t = same_shape(scores, labels, ndim=1, what="image")
     positive = np.asarray(t != 0)
     check_values(set(np.unique(t[positive]).tolist()), "image")

@@ -1,7 +1,7 @@
 """Bootstrap intervals over images: what metrics would be on other test images of the same kind.
 
-Whole images are drawn, not pixels: those of one image depend on each other. Images are drawn with replacement, normal
-and anomalous ones apart, so that every draw has the test set's numbers of both. Intervals are percentile intervals.
+Whole images are drawn, because the pixels of an image are dependent. Images are drawn with replacement, normal and
+anomalous ones separately, so that every draw has the test set's numbers of both. Intervals are percentile intervals.
 They reflect the choice of test images alone, not that of training seeds.
 """
 
@@ -23,8 +23,8 @@ from visa.metrics.exact import (
     steps_of_groups,
 )
 
-CUTS = 2048  # scores at which draws are counted
-_DRAWS = 32  # at once
+CUTS = 2048  # levels of scores at which the pixels of draws are counted
+_DRAWS = 32  # draws that are computed together
 
 Drawn = Callable[[Floats], dict[str, Floats]]  # (D, N) how often each image is drawn -> (D,) of each metric
 
@@ -40,7 +40,7 @@ class Interval(NamedTuple):
 def image_intervals(
     scores: ArrayLike, labels: ArrayLike, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> dict[str, Interval]:
-    """Give `auroc`, `au_pr`, `ap`, `f1_max` of `image_metrics` with intervals, exact in each of the `resamples`.
+    """Compute `auroc`, `au_pr`, `ap`, `f1_max` of `image_metrics` with intervals; each of `resamples` draws is exact.
 
     scores, labels: (N,). Each draw has its own F1 threshold. Raises VisaError as `image_metrics` does.
     """
@@ -58,10 +58,10 @@ def pixel_intervals(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Give `auroc`, `au_pr`, `ap`, `f1_max`, `au_pro` of `pixel_metrics`, exact, with intervals over images.
+    """Compute `auroc`, `au_pr`, `ap`, `f1_max`, `au_pro` of `pixel_metrics`, exact, with intervals over images.
 
-    maps, masks: (N, H, W). In the draws, scores between two of 2,048 levels, which lie equally many anomalous pixels
-    apart, count as equal; this moves an end by some 1e-4. Memory: 100 kB an image.
+    maps, masks: (N, H, W). In the draws, scores between two of 2,048 quantiles of the anomalous pixels' scores count
+    as equal, which moves an interval's end by some 1e-4. Memory: 100 kB per image.
     Raises VisaError as `pixel_metrics` does, and if a draw holds no normal pixel.
     """
     check_resampling(resamples, confidence)
@@ -72,13 +72,13 @@ def pixel_intervals(
 
 
 def check_resampling(resamples: int, confidence: float) -> None:
-    """Refuse an interval without draws, or of no confidence."""
+    """Raise VisaError unless there is at least one resample and `confidence` lies between 0 and 1."""
     if resamples < 1 or not 0 < confidence < 1:
         raise VisaError(f"resamples is {resamples}, confidence {confidence}: give at least 1, and a share like 0.95.")
 
 
 def resample(metrics: Drawn, positive: NDArray[np.bool_], resamples: int, seed: int) -> dict[str, Floats]:
-    """Compute (resamples,) values of each metric; the draws depend on `positive` (N,) and the seed alone."""
+    """Compute (resamples,) values of each metric; the draws depend on `positive` (N,) and `seed` alone."""
     random = np.random.default_rng(seed)
     parts = []
     for start in range(0, resamples, _DRAWS):
@@ -99,7 +99,7 @@ def ends(samples: Floats, confidence: float) -> tuple[float, float]:
 
 
 def images_drawn(scores: NDArray[Any], positive: NDArray[np.bool_]) -> Drawn:
-    """Prepare the exact image metrics of drawn images."""
+    """Return a function that computes the exact image metrics of drawn images."""
     order = np.argsort(scores)[::-1]
     ranked = scores[order]
     starts = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))  # of each group of equal scores
@@ -112,7 +112,7 @@ def images_drawn(scores: NDArray[Any], positive: NDArray[np.bool_]) -> Drawn:
 
 
 def pixels_drawn(maps: NDArray[Any], masks: NDArray[Any], max_fpr: float) -> Drawn:
-    """Prepare the pixel metrics of drawn images, from each image's own counts in groups of scores."""
+    """Return a function that computes the pixel metrics of drawn images, from counts per image and group of scores."""
     inside, outside, shares, regions = _counts(maps, masks)
 
     def metrics(times: Floats) -> dict[str, Floats]:
@@ -127,7 +127,7 @@ def pixels_drawn(maps: NDArray[Any], masks: NDArray[Any], max_fpr: float) -> Dra
 def _counts(maps: NDArray[Any], masks: NDArray[Any]) -> tuple[Floats, Floats, Floats, Floats]:
     """Count each image's positives, negatives and regions' shares (N, K), from high to low scores; and regions (N,).
 
-    Group 2k + 1 is level k, group 2k what lies right below it, before their order is turned round.
+    In ascending order, group 2k + 1 is level k, and group 2k lies between the levels k - 1 and k.
     """
     found = [positives(image, mask) for image, mask in zip(maps, masks, strict=True)]
     levels = _cuts(np.concatenate([f.scores for f in found]))
@@ -145,7 +145,7 @@ def _counts(maps: NDArray[Any], masks: NDArray[Any]) -> tuple[Floats, Floats, Fl
 
 
 def _cuts(scores: NDArray[Any]) -> NDArray[Any]:
-    """Choose up to CUTS of the scores, at equal steps among them: of few, all."""
+    """Choose up to CUTS of the scores, equally far apart in rank; of fewer scores, choose all."""
     ranked = np.sort(scores)
     return np.unique(ranked[np.linspace(0, ranked.size - 1, CUTS).astype(np.int64)])
 

@@ -26,7 +26,7 @@ class Difference(NamedTuple):
 
 
 class Scored(Protocol):
-    """What `compare_runs` reads of a run: `visa.detect.scores.Scores` has it."""
+    """The part of a run that `compare_runs` reads; `visa.detect.scores.Scores` has it."""
 
     @property
     def paths(self) -> list[str]: ...  # noqa: D102
@@ -45,7 +45,7 @@ class Scored(Protocol):
 def delong(first: ArrayLike, second: ArrayLike, labels: ArrayLike, confidence: float = 0.95) -> Difference:
     """Test the difference of two correlated AU-ROCs at image level (DeLong et al. 1988).
 
-    first, second: (N,) scores of the same images; labels (N,). The interval is that of the normal distribution.
+    first, second: (N,) scores of the same images; labels (N,). The interval assumes a normal distribution.
     Raises VisaError as `image_metrics` does, and for fewer than two images of a kind.
     """
     a, positive = labelled(first, labels)
@@ -71,8 +71,8 @@ def compare_images(
 ) -> dict[str, Difference]:
     """Compare two runs by a paired bootstrap over images, for each metric of `image_intervals`.
 
-    first, second: (N,) scores of the same images; labels (N,). Both see the same draws. The p-value is twice the share
-    of draws on the rarer side of 0 (at least 2 / (resamples + 1)), where a draw without a difference counts on both.
+    first, second: (N,) scores of the same images; labels (N,). Both runs get the same draws. The p-value is twice the
+    share of draws on the rarer side of 0 (at least 2 / (resamples + 1)); a draw with difference 0 counts on both sides.
     Raises VisaError as `image_metrics` does.
     """
     check_resampling(resamples, confidence)
@@ -91,7 +91,7 @@ def compare_pixels(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Difference]:
-    """Do the same for each metric of `pixel_intervals`, and as exact; first, second, masks: (N, H, W)."""
+    """Do `compare_images` for maps and each metric of `pixel_intervals`; first, second, masks: (N, H, W)."""
     check_resampling(resamples, confidence)
     pairs = [same_shape(maps, masks, ndim=3, what="pixel") for maps in (first, second)]
     values = [pixel_metrics(s, t, max_fpr) for s, t in pairs]
@@ -105,9 +105,9 @@ def compare_runs(
 ) -> dict[tuple[str, str], Difference]:
     """Compare every metric of two runs, second minus first, by (level, metric); images are matched by path.
 
-    `("image", "auroc")` and so on by `compare_images`, `("image", "auroc, DeLong")` by `delong` where there are two
-    images of each kind, and `("pixel", "au_pro")` and so on by `compare_pixels` over the images whose truth is known,
-    where both runs have maps and an anomaly has a mask.
+    `("image", "auroc")` and the like come from `compare_images`, `("image", "auroc, DeLong")` from `delong` if there
+    are two images of each kind, and `("pixel", "au_pro")` and the like from `compare_pixels` over the images whose mask
+    is known, if both runs have maps and an anomaly has a mask.
     Raises VisaError if the runs' images, labels or masks differ.
     """
     order = _matched(first.paths, second.paths)
@@ -143,7 +143,7 @@ def _share_below(scores: NDArray[Any], others: NDArray[Any]) -> Floats:
 
 
 def _matched(first: list[str], second: list[str]) -> NDArray[np.int64]:
-    """Find where each path of the first run stands in the second."""
+    """Return the place in `second` of each path of `first`; raises VisaError if the paths differ."""
     place = {path: i for i, path in enumerate(second)}
     apart = sorted(set(first) ^ set(second))
     if apart or not len(first) == len(second) == len(place):

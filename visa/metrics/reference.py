@@ -1,4 +1,4 @@
-"""Drop-in replacements for the reference tool's two functions, by their behaviour."""
+"""Drop-in replacements for the reference tool's two functions, with the same behaviour."""
 
 from typing import Any
 
@@ -58,6 +58,6 @@ def compute_localization_metrics(predicted_masks: ArrayLike, ground_truth_masks:
 
 
 def _precision(tp: NDArray[np.int64], fp: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Precision, 1 where nothing is predicted."""
+    """Compute the precision; it is 1 where nothing is predicted."""
     precision: NDArray[np.float64] = np.divide(tp, tp + fp, out=np.ones(len(tp)), where=tp + fp > 0)
     return precision

@@ -1,4 +1,4 @@
-"""Mini-VisA: a small synthetic data set in VisA's layout, the default where the real one is not at hand."""
+"""Mini-VisA: a small synthetic data set in VisA's layout, the default if no data set is given."""
 
 from visa.mini.scene import MODULES, classes_of, render
 from visa.mini.writer import DEFAULT_OBJECTS, present, write_mini_visa

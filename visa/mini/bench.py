@@ -1,4 +1,4 @@
-"""Everything that is no defect: the plain benches that the objects lie on, and dust, crumbs and natural blemishes."""
+"""Draw what is neither object nor defect: the benches that the objects lie on, dust, crumbs and natural blemishes."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -11,7 +11,7 @@ from visa.mini.defects import STEP, Body, Lay
 from visa.mini.shapes import Pose, blob
 
 DUST = ((226, 222, 214), (74, 68, 62))
-LOW = 0.006  # height: what is below is bench
+LOW = 0.006  # the bench is lower than this height
 Normal = tuple[float, float]  # mean and standard deviation
 Drawing = Callable[[Canvas, np.random.Generator], Body]
 
@@ -80,6 +80,6 @@ def wear(canvas: Canvas, body: Body, rng: np.random.Generator, amount: float) ->
 
 
 def _shade(rng: np.random.Generator, spread: float) -> tuple[float, float, float]:
-    """A little darker or, less often, paler; browner where it is darker."""
+    """Draw a factor per channel: a little darker and browner or, less often, paler."""
     change = spread * (0.3 - rng.random())
     return 1 + 0.8 * change, 1 + change, 1 + 1.2 * change

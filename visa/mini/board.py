@@ -1,4 +1,4 @@
-"""Circuit boards: a description (size, colours, parts, printing) becomes a board; and what goes wrong with boards."""
+"""Draw circuit boards from a description (size, colours, parts, printing), and the defects of boards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ from visa.mini.shapes import Pose, blob, ellipse, jagged, rectangle, ribbon
 
 SILK = (222, 226, 228)
 Place = tuple[str, float, float, float]  # what; x, y from the middle of the board; angle, or height of the print
-SMALL = 0.0015  # area of the outline up to which a part is a small one
+SMALL = 0.0015  # largest area of the outline of a small part
 scratched = partial(scratches, count=(1, 3), depth=0.002, width=(0.004, 0.007))  # broad, down to the copper
 LAMINATE, CERAMIC, SOOT, ASH = (196, 190, 150), (150, 146, 140), (26, 20, 18), (128, 120, 112)
 
@@ -25,8 +25,8 @@ class Board:
     """A board of `size` (width, height) before it is scaled by `pose`.
 
     `parts` are kinds of `parts.KINDS`, in the order of mounting; `printing` is text, its place and its height;
-    `play` is how far off its place it lies; `holes` are for screws, `rings` for wires, `fingers` (x, y, width, height)
-    gold contacts; `DEFECTS` are what may go wrong with it.
+    `play` is the standard deviation of the board's place; `holes` are for screws, `rings` for wires, `fingers`
+    (x, y, width, height) are gold contacts; `DEFECTS` draw the board's defects.
     """
 
     size: tuple[float, float]
@@ -69,7 +69,7 @@ def mount(canvas: Canvas, kind: str, pose: Pose) -> Part:
 
 @lru_cache(maxsize=16)
 def _bare(board: Board, size: int) -> Stamp:
-    """The board without its parts: traces, vias, pads and printing."""
+    """Draw the board without its parts: traces, vias, pads and printing."""
     canvas, rng = Canvas(size, {}), np.random.default_rng(1)
     canvas.albedo[:] = linear(board.colour)
     reach = np.array(board.size) / 2 - 0.02
@@ -103,13 +103,13 @@ def _bare(board: Board, size: int) -> Stamp:
 
 
 def _ring(canvas: Canvas, at: tuple[float, float], radius: float, colour: Colour, opening: float = 0.46) -> None:
-    """A plated hole."""
+    """Draw a plated hole."""
     put(canvas, ellipse(radius), colour, gloss=0.3, at=at)
     put(canvas, ellipse(opening * radius), (34, 32, 30), gloss=0.0, at=at)
 
 
 def _footprint(canvas: Canvas, place: Place) -> None:
-    """Tinned pads and a printed frame, which a missing part leaves to be seen."""
+    """Draw tinned pads and a printed frame, which show if the part is missing."""
     name, x, y, angle = place
     kind, pose = KINDS[name], Pose().at(x, y, angle)
     if kind.framed:
@@ -121,12 +121,12 @@ def _footprint(canvas: Canvas, place: Place) -> None:
 
 
 def soldered(copper: Colour) -> dict[str, Defect]:
-    """The defects of PCB1 to PCB3; scratches lay `copper` bare."""
+    """Return the defects of PCB1 to PCB3; scratches lay `copper` bare."""
     return {"bent": bent, "melt": melt, "scratch": scratched(copper), "missing": missing}
 
 
 def bent(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
-    """Bend a pin to one side, or push over a part on wires; where it should be is marked, too."""
+    """Bend a pin to one side, or push over a part on wires; mark its proper place, too."""
     part = _some([p for p in body.parts if KINDS[p.kind].foot is not None], rng)
     turn = rng.choice([-1, 1]) * (0.4 + 0.6 * strength)
     if part.kind == "pin":
@@ -165,7 +165,7 @@ def missing(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, str
 
 
 def wrong_place(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
-    """Mount a part beside its pads and askew; its bare pads are marked, too."""
+    """Mount a part beside its pads and askew; mark its bare pads, too."""
     part = _loose(body, rng, strength < 0.75)
     far = np.minimum((0.35 + 0.40 * strength) * rng.uniform(0.8, 1.2) * np.ptp(part.outline, axis=0), 0.055)
     way = rng.uniform(0, 2 * np.pi)

@@ -1,8 +1,8 @@
 """A small renderer: colour, height and gloss maps, lit from one side and photographed.
 
-Everything is drawn at twice the picture's size. A thing's height makes its shading, its highlight and its soft shadow,
-so that a dent, a scratch or a missing piece looks right without a drawing of its own. What looks the same in every
-picture is drawn once, as a stamp, then laid in any pose.
+Everything is drawn at twice the picture's size. Shading, highlights and soft shadows are computed from the height map,
+so that a dent, a scratch or a missing piece looks right without a drawing of its own. Things that look the same in
+every picture are drawn once, as a stamp, and then laid in any pose.
 """
 
 import copy
@@ -93,7 +93,7 @@ class Canvas:
             self.mark(patch, mark)
 
     def stain(self, patch: Patch, factor: Colour, amount: float = 1.0, mark: str = "") -> None:
-        """Multiply what is there by `factor` a channel, as a transparent stain does; `mark` as in `paint`."""
+        """Multiply what is there by a `factor` per channel, as a transparent stain does; `mark` as in `paint`."""
         change = 1 + amount * patch.cover[..., None] * (np.asarray(factor, np.float32) - 1)
         self.albedo[patch.window] *= change
         if mark:
@@ -156,7 +156,7 @@ class Canvas:
         """Compute shading (1 on a flat, unshadowed place) and highlights of the height map."""
         flat, up = math.cos(elevation), math.sin(elevation)
         lamp = (flat * math.cos(azimuth), flat * math.sin(azimuth), up)
-        scale = self.side / 8  # Sobel's weights sum to 8 a step
+        scale = self.side / 8  # Sobel's weights sum to 8 per step
         gx, gy = cv2.Sobel(self.height, -1, 1, 0, scale=scale), cv2.Sobel(self.height, -1, 0, 1, scale=scale)
         norm = 1 / np.sqrt(1 + gx * gx + gy * gy)
         facing = np.maximum((lamp[2] - gx * lamp[0] - gy * lamp[1]) * norm, 0)
@@ -203,7 +203,7 @@ def shift_colour(colour: Colour, rng: np.random.Generator, spread: float = 0.015
 
 @lru_cache(maxsize=64)
 def texture(name: str, side: int, cells: int, octaves: int = 3) -> FloatMap:
-    """Make fractal noise of unit variance (side, side), its coarsest spots `cells` a side; a name has one texture."""
+    """Make fractal noise of unit variance (side, side), its coarsest spots `cells` a side; the name is its seed."""
     rng = np.random.default_rng(crc32(name.encode()))
     total = np.zeros((side, side), np.float32)
     for octave in range(octaves):

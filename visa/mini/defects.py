@@ -31,7 +31,7 @@ class Part:
 class Body:
     """What was drawn: the subpixels that it covers, where it lies, its colour, what lies under it, and its parts.
 
-    `under` a circuit board's parts is the bare board; `bench`, for it alone, is the picture without the board.
+    For a circuit board, `under` is the board without parts, and `bench` is the picture without the board.
     """
 
     cover: FloatMap
@@ -44,7 +44,7 @@ class Body:
 
 Defect = Callable[[Canvas, Body, str, np.random.Generator, float], None]
 Lay = Callable[[Canvas, Pose, np.random.Generator], Body]  # draws a piece in a pose
-STEP = 4  # subpixels between the places of which one is drawn
+STEP = 4  # subpixels between the places from which one is drawn
 
 
 def pick(body: Body, rng: np.random.Generator, least: float = 0.0, most: float = 1.0) -> tuple[float, float]:
@@ -121,7 +121,7 @@ def holes(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, stren
 
 
 def breakage(size: tuple[float, float], flesh: Colour, least: float = 0.0, most: float = 0.004) -> Defect:
-    """A piece of `size` (least and greatest radius) broken out, `least` to `most` units from the edge."""
+    """Break out a piece of `size` (least and greatest radius), `least` to `most` units from the edge."""
 
     def draw(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
         x, y = pick(body, rng, least, most)
@@ -132,7 +132,7 @@ def breakage(size: tuple[float, float], flesh: Colour, least: float = 0.0, most:
 
 
 def snapped(length: float, width: tuple[float, float], flesh: Colour, y: float = 0.0) -> Defect:
-    """Broken in two: a torn gap of `width` right across the body, along its own y axis about (0, `y`)."""
+    """Break the body in two by a torn gap of `width` right across it, along its own y axis about (0, `y`)."""
 
     def draw(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
         at = body.pose.at(rng.normal(0, 0.02), y, 90 + rng.normal(0, 10))
@@ -144,7 +144,7 @@ def snapped(length: float, width: tuple[float, float], flesh: Colour, y: float =
 
 
 def stuck_together(lay: Lay, scales: tuple[float, float], depth: float, outwards: float = 0.0) -> Defect:
-    """Another, shrunken piece baked or grown onto the first: on its edge, or some way `outwards`."""
+    """Stick a second, smaller piece to the first one, on its edge or `outwards` units from it."""
 
     def draw(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
         x, y = pick(body, rng, 0.0, depth)

@@ -1,4 +1,4 @@
-"""Components of circuit boards: what each looks like from above, its pads, and what may happen to it."""
+"""Components of circuit boards: how each looks from above, its pads, and the defects that it may have."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Kind:
 
 @lru_cache(maxsize=128)
 def stamp(kind: str, size: int) -> Stamp:
-    """The component as it is laid on pictures of `size` pixels."""
+    """Draw the component once, as a stamp for pictures of `size` pixels."""
     canvas = Canvas(size, {})
     for lay in KINDS[kind].pieces:
         lay(canvas)

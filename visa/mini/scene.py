@@ -1,4 +1,4 @@
-"""One picture of mini-VisA: which objects there are, which defects an image gets, and the rendering itself."""
+"""Render one picture of mini-VisA: find the objects, choose an image's defects, and draw them."""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -21,9 +21,9 @@ VISA_COUNTS = {  # VisA's numbers of normal and anomalous images
 
 
 def find_modules() -> dict[str, Any]:
-    """Find every object of the folder of objects: VisA's in VisA's order, then others by name.
+    """Find every object in the folder `objects`: VisA's in VisA's order, then others by name.
 
-    A file is one object of the file's name, unless its `OBJECTS` names several.
+    A file defines one object, which has the file's name, unless its `OBJECTS` names several.
     """
     found: dict[str, Any] = {}
     for file in iter_modules(objects.__path__):
@@ -36,11 +36,11 @@ MODULES = find_modules()
 KINDS = ("Normal", "Anomaly")
 SECOND_CLASS = 0.2  # share of the anomalous images that show two classes
 STRENGTH = (0.35, 1.10)  # of a defect, at difficulty 1
-LEAST_AREA = 1.5e-4  # of the picture: a defect that is marked on less is drawn again
+LEAST_AREA = 1.5e-4  # share of the picture: a defect that is marked on less is drawn again
 
 
 def check_known(what: str, value: str, known: Iterable[str]) -> None:
-    """Raise ValueError, listing what is known, unless `value` is among it."""
+    """Raise ValueError, listing the `known` values, unless `value` is one of them."""
     names = list(known)
     if value not in names:
         near = get_close_matches(value, names, n=1)
@@ -51,7 +51,7 @@ def check_known(what: str, value: str, known: Iterable[str]) -> None:
 def classes_of(name: str, index: int, seed: int = 0) -> tuple[str, ...]:
     """Return the defect classes of anomalous image `index`, in the order of their ids: one, sometimes two.
 
-    All classes of the object take turns, so that any run of as many images as there are classes shows each.
+    All classes of the object take turns: each round of as many images as there are classes shows every class.
     """
     check_known("object of mini-VisA", name, MODULES)
     classes = tuple(MODULES[name].DEFECTS)

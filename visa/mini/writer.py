@@ -1,4 +1,4 @@
-"""Mini-VisA on disk in VisA's exact layout: how many images, what they are called, which train, and the files."""
+"""Write mini-VisA in VisA's exact layout: numbers of images, file names, splits, and the files themselves."""
 
 import csv
 import json
@@ -31,14 +31,14 @@ NOTE = "mini-VisA: a synthetic picture, rendered by a program, not a photograph"
 
 VERSION = 4  # of the generator: raise it whenever pixels, names or splits change
 TRAINING_SHARES = {"1cls": 0.9, "2cls_highshot": 0.6, "2cls_fewshot": 0.2}  # of each label's images, as in VisA
-# Of the normal images, where numbers are given: more to test on, and more that train in every set-up (see `_split`).
+# Shares of normal images if numbers are given: more test images, and more training images common to all setups.
 SMALL_SHARES = {"1cls": 2 / 3, "2cls_highshot": 0.6, "2cls_fewshot": 0.5}
 FEW_SHOT_LEAST = 10  # images of each label for few-shot training, so that ten shots can be drawn
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a mini-VisA is made from, beside its objects, as `write_mini_visa` describes it."""
+    """The settings of a mini-VisA besides its objects; see `write_mini_visa`."""
 
     normal: int = 90
     anomaly: int = 30
@@ -105,8 +105,8 @@ def write_mini_visa(
     of VisA's own numbers and splits. Pixels and splits depend on `seed` and the other settings, not on `workers`
     (processes; None: one for each core). A greater `difficulty` makes subtler defects.
 
-    Objects that a mini-VisA of the same settings lacks are added to it; one of other settings is replaced. Each object
-    appears under its name only when it is whole, and two processes may ask for the same root at the same time.
+    If `root` holds a mini-VisA of the same settings, missing objects are added; one of other settings is replaced. Each
+    object appears under its name only when it is complete, and two processes may write the same root at the same time.
 
     Raises ValueError for an unknown object, for counts that leave a split empty, or where `root` holds something else.
     """
@@ -119,7 +119,7 @@ def write_mini_visa(
         raise ValueError('put the call under `if __name__ == "__main__":`, or say workers=1; rendering in one process.')
     root.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(root.parent / f".{root.name}.lock"):
-        for abandoned in root.parent.glob(f".{root.name}-*.new"):  # of a process that was killed: nobody else is here
+        for abandoned in root.parent.glob(f".{root.name}-*.new"):  # of a killed process: the lock is held here
             shutil.rmtree(abandoned)
         with tempfile.TemporaryDirectory(
             prefix=f".{root.name}-", suffix=".new", dir=root.parent, ignore_cleanup_errors=True
@@ -129,7 +129,7 @@ def write_mini_visa(
 
 
 def present(root: Path, settings: Settings | None = None) -> list[str]:
-    """List the objects of a mini-VisA of these, or the usual, settings; ValueError if `root` holds something else."""
+    """List the objects of a mini-VisA of these settings (None: defaults); ValueError if `root` holds other files."""
     try:
         info = json.loads((root / INFO).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -141,7 +141,7 @@ def present(root: Path, settings: Settings | None = None) -> list[str]:
         with splits.open(newline="", encoding="utf-8") as stream:
             return list(dict.fromkeys(row["object"] for row in csv.DictReader(stream)))
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ValueError(f"{root} exists and is no mini-VisA: choose a folder that does not exist yet.")
+        raise ValueError(f"{root} exists and is not a mini-VisA: choose a folder that does not exist yet.")
     return []
 
 
@@ -220,7 +220,7 @@ def write_annotations(root: Path, settings: Settings, name: str) -> None:
 
 
 def write_splits(root: Path, settings: Settings, objects: Sequence[str]) -> None:
-    """Write the split files of `objects`; 1cls, which says what is there, last."""
+    """Write the split files of `objects`, 1cls last, because it tells which objects are present."""
     for split_type in reversed(TRAINING_SHARES):
         rows = [row for name in objects for row in _split(settings, split_type, name)]
         file = root / "split_csv" / f"{split_type}.csv"
@@ -240,7 +240,7 @@ def _split(settings: Settings, split_type: str, name: str) -> list[tuple[str, ..
 
 
 def _write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[str]], end: str) -> None:
-    """Write a table whole or not at all; nobody else writes into the root."""
+    """Write a table atomically; no other process writes to the root."""
     file.parent.mkdir(exist_ok=True)
     partial = file.with_name(f".{file.name}.new")
     with partial.open("w", newline="", encoding="utf-8") as stream:

@@ -1,4 +1,4 @@
-"""The pre-training methods by name, each a class in a file with its loss and PUBLISHED settings."""
+"""The pre-training methods by name; each is a class in a module with its loss and its PUBLISHED settings."""
 
 METHODS = {
     "simsiam": "visa.pretrain.simsiam.SimSiam",
@@ -11,4 +11,4 @@ METHODS = {
 DEFAULT, DEFAULT_ADAPTATION = "simsiam", "auxiliary"  # from random weights, and for given ones
 
 VERSION = 3
-"""Raise it when the same settings and images give other weights; what an earlier version trained is made anew."""
+"""Raise it when the same settings and images give other weights; those of an earlier version are then trained again."""

@@ -31,12 +31,12 @@ class Draws:
     parts: int = 1
 
     def uniform(self, n: int, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Uniform numbers in [low, high) for the n images of this part: n,*shape."""
+        """Draw uniform numbers in [low, high) for the n images of this part: n,*shape."""
         whole = torch.rand(n * self.parts, *shape, generator=self.generator, device=self.generator.device)
         return low + (high - low) * whole[self.part * n : (self.part + 1) * n]
 
     def chance(self, n: int, p: float) -> Tensor:
-        """True with probability p for each of the n images of this part: n, bool."""
+        """Draw True with probability p for each of the n images of this part: n, bool."""
         return self.uniform(n) < p
 
 
@@ -157,7 +157,7 @@ def draw_jitter(n: int, jitter: tuple[float, float, float, float], draws: Draws,
 def resized_crop(images: Tensor, crop: Crop, side: int) -> Tensor:
     """Cut each image's box, resample it (bilinear, antialiased) and mirror it: N,3,H,W to N,3,side,side.
 
-    One product rows @ image @ columns^T an image: the resampling is linear and separable.
+    Resampling is linear and separable, so it is one product rows @ image @ columns^T per image.
     """
     _, _, height, width = images.shape
     rows = _resampling(crop.top, crop.height, height, side)
@@ -167,9 +167,9 @@ def resized_crop(images: Tensor, crop: Crop, side: int) -> Tensor:
 
 
 def _resampling(start: Tensor, extent: Tensor, size: int, side: int) -> Tensor:
-    """Weights that resample `extent` of `size` pixels from `start` to `side` pixels: N,side,size, rows sum to 1.
+    """Return the weights N,side,size that resample `extent` pixels from `start` to `side` pixels; rows sum to 1.
 
-    A triangle as wide as the output's pixel, but not narrower than the input's, cut at the box.
+    The kernel is a triangle, scaled to the larger of output and input pixel, and cut at the box.
     """
     start, extent = start[:, None, None], extent[:, None, None]
     pixel = torch.arange(size, device=start.device) - start
@@ -183,8 +183,8 @@ def _resampling(start: Tensor, extent: Tensor, size: int, side: int) -> Tensor:
 def apply_jitter_(x: Tensor, jitter: Jitter, inside: Tensor | None = None) -> None:
     """Jitter the colours of N,3,H,W in [0,1] in place, in each image's own order, clamped to [0,1] after each step.
 
-    `inside`: N,1,H,W of 0 and 1, the pixels whose mean contrast is relative to; None: all. Hue has one place for the
-    whole batch: what an image has before its hue runs first, what it has after runs last.
+    `inside`: N,1,H,W of 0 and 1, the pixels whose mean grey contrast refers to; None: all. Hue is turned once for the
+    whole batch: each image's steps before its hue run first, and its steps after it run last.
     """
     weight = 1 / x[0, 0].numel() if inside is None else inside / inside.sum((2, 3), keepdim=True)
     steps = _steps(jitter).to(x)
@@ -194,9 +194,9 @@ def apply_jitter_(x: Tensor, jitter: Jitter, inside: Tensor | None = None) -> No
 
 
 def _steps(jitter: Jitter) -> Tensor:
-    """Three steps before hue and three after: N,6,3, how far from its origin a pixel moves, and which origin.
+    """Return three steps before hue and three after it, N,6,3: how far a pixel moves to its origin, and which origin.
 
-    The second and third number choose the mean grey (contrast) or the pixel's own (saturation); none: black.
+    The origin is the mean grey if the second number is 1 (contrast), the pixel's own grey if the third is, else black.
     """
     away = 1 - F.pad(jitter.factors, (0, 1), value=1.0).gather(1, jitter.order)
     steps = torch.stack((away, (jitter.order == CONTRAST).to(away), (jitter.order == SATURATION).to(away)), 2)
@@ -206,7 +206,7 @@ def _steps(jitter: Jitter) -> Tensor:
 
 
 def _move_(x: Tensor, steps: Tensor, weight: Tensor | float) -> None:
-    """In place: brightness moves pixels from black, contrast from the mean grey, saturation from their own grey."""
+    """Move pixels in place: brightness relative to black, contrast to the mean grey, saturation to their own grey."""
     for away, contrast, saturation in steps.permute(1, 2, 0)[..., None, None, None]:
         luma = rgb_to_grayscale(x)
         mean = (luma * weight).sum((2, 3), keepdim=True)
@@ -236,9 +236,9 @@ def _turn_hue_(x: Tensor, turns: Tensor) -> None:
 
 
 def gaussian_blur_(x: Tensor, sigma: Tensor, reach: int) -> None:
-    """Separable Gaussian blur in place, a standard deviation for each image: N,C,H,W and N (pixels).
+    """Blur images N,C,H,W in place by a separable Gaussian, with the standard deviations `sigma`, N, in pixels.
 
-    Where sigma is 0 the image stays. The kernel ends `reach` pixels from its centre; edges are reflected.
+    With sigma 0 an image stays unchanged. The kernel ends `reach` pixels from its centre; edges are reflected.
     """
     reach = min(reach, x.shape[2] - 1, x.shape[3] - 1)
     at = torch.arange(-reach, reach + 1, device=sigma.device)
@@ -249,7 +249,7 @@ def gaussian_blur_(x: Tensor, sigma: Tensor, reach: int) -> None:
 
 
 def _band(kernel: Tensor, size: int) -> Tensor:
-    """The correlation with each kernel as a matrix, the reflected edges folded in: N,2R+1 to N,size,size."""
+    """Write the correlation with each kernel N,2R+1 as a matrix N,size,size that includes the reflected edges."""
     reach = kernel.shape[1] // 2
     at = torch.arange(size, device=kernel.device)
     taken = (at[:, None] + torch.arange(-reach, reach + 1, device=kernel.device)).abs()

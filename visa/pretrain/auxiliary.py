@@ -8,14 +8,14 @@ from visa.pretrain.settings import PretrainSettings
 from visa.pretrain.spd import SpdTerm, Terms
 
 PUBLISHED: dict[str, object] = {}
-"""None: the paper has this classifier beside a supervised loss (section 3.2)."""
+"""Empty: the paper has this classifier only beside a supervised loss (section 3.2)."""
 
 ADAPTATION = {"heads_lr": 3.0}
 """On fryum's clean images the classifier's loss first rose to 1.7 at three times the rate, and to 2.7 at ten times."""
 
 
 class Auxiliary(nn.Module):
-    """A classifier on the backbone's features says which images SmoothBlend has perturbed; nothing else is learned.
+    """A classifier on the backbone's features detects images that SmoothBlend has perturbed; nothing else is learned.
 
     Raises VisaError for settings without the SPD term.
     """
@@ -30,7 +30,7 @@ class Auxiliary(nn.Module):
         self.spd = SpdTerm(settings.spd, backbone)
 
     def forward(self, views: Views) -> Terms:
-        """Return the loss terms; there is no base loss, and eta has no part."""
+        """Return the loss terms; there is no base loss, and eta is not used."""
         base: Tensor = views.first.new_zeros(())
         terms = self.spd.add({"base": base}, self, views)
         return {**terms, "loss": terms["spd"]}

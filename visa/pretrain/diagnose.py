@@ -1,7 +1,7 @@
-"""What a pre-training learned.
+"""Measure what a pre-training learned.
 
-It is judged on held-out images, in evaluation mode, on z and on the backbone. The SPD loss itself is no evidence: a
-predictor or the batch statistics of training can bring it down alone.
+It is measured on held-out images, in evaluation mode, on z and on the backbone's features. A low SPD loss is no
+evidence: a predictor or the batch statistics of training can lower it by themselves.
 """
 
 import math
@@ -22,10 +22,10 @@ from visa.pretrain.augment import Draws, random_view
 from visa.pretrain.smoothblend import draw_patches, smooth_blend
 from visa.pretrain.spd import SpdSettings, cosine, feature_std
 
-VIEWS = 200  # of each kind that are judged
+VIEWS = 200  # views of each kind
 
 BASE_LEARNED = 0.25
-"""Share of the way from chance to its best value that the base loss has to come, for a training to count as learned."""
+"""A training counts as learned if its base loss has fallen by this share of the way from chance to its best value."""
 
 TERM_LEARNED = 0.75
 """Least accuracy of the SPD term on held-out images, where chance is .5."""
@@ -39,13 +39,13 @@ anchors in the SPD term's."""
 def diagnose(method: Any, images: Tensor, side: int, spd: SpdSettings, seed: int = 0) -> dict[str, float]:
     """Measure a linear probe on a method's `backbone`, the cosines of its `embed` and its SPD classifier's accuracy.
 
-    `images` are held-out normal ones, uint8 N,3,H,W; few are drawn several times, to VIEWS of each kind.
+    `images` are held-out normal ones, uint8 N,3,H,W, each drawn several times if there are fewer than VIEWS.
     `cos_weak`: mean cos z(w), z(w2) of two weak views; `cos_blend`: of w and SmoothBlend(w); `triplet`: share of images
-    with cos(w, w2) > cos(w, SmoothBlend(w)), near 0 where only global change is seen and 1 at best; `triplet_own`: the
-    same against the blend of a third weak view, as in training, where chance is .5; `feature_std` of z over images: 1
-    spread, 0 collapsed. `probe_auroc`, `probe_accuracy`: how well the probe tells SmoothBlend-ed views from clean by
-    their pooled features, in five folds, with both views of an image in one; chance is .5 for both. `spd_accuracy`: the
-    auxiliary classifier's. A method has what of these it has parts for.
+    with cos(w, w2) > cos(w, SmoothBlend(w)), near 0 if z responds to global changes only and 1 at best; `triplet_own`:
+    the same against the blend of a third weak view, as in training, where chance is .5; `feature_std` of z over images:
+    1 spread, 0 collapsed. `probe_auroc`, `probe_accuracy`: how well the probe separates SmoothBlend-ed from clean views
+    by their pooled features, in five-fold cross-validation with all views of an image in one fold; chance is .5 for
+    both. `spd_accuracy`: the auxiliary classifier's. Values that need a part that the method lacks are left out.
     """
     method.eval()
     views = _views(images, side, spd, seed)
@@ -69,12 +69,12 @@ def diagnose(method: Any, images: Tensor, side: int, spd: SpdSettings, seed: int
 
 
 def judge(method: Any, curves: Sequence[Mapping[str, float]], diagnosis: Mapping[str, float]) -> dict[str, float]:
-    """Say whether a training learned, by gates that were fixed before: BASE_LEARNED, TERM_LEARNED, SPREAD_LEARNED.
+    """Decide whether a training learned, by thresholds fixed in advance: BASE_LEARNED, TERM_LEARNED, SPREAD_LEARNED.
 
     `curves`: rows of loss terms, of which the last tenth, at least ten, count; `diagnosis`: see `diagnose`.
-    `base_gain`: the share of the way from chance (all classes alike, cosine 0) to its best value that the base loss has
-    come; `spread`: the least standard deviation of embeddings; `term`: accuracy of the SPD term on held-out images.
-    `learned` is 1 where all that the method has pass their gates, else 0.
+    `base_gain`: how far the base loss has fallen from chance (equal classes, cosine 0) to its best value, as a share;
+    `spread`: the least standard deviation of embeddings; `term`: accuracy of the SPD term on held-out images.
+    `learned` is 1 if each of these values that the method has reaches its threshold, else 0.
     """
     last = curves[-max(10, len(curves) // 10) :]
     means = {name: sum(row[name] for row in last) / len(last) for name in last[0]}
@@ -90,7 +90,7 @@ def judge(method: Any, curves: Sequence[Mapping[str, float]], diagnosis: Mapping
 
 
 def _views(images: Tensor, side: int, spd: SpdSettings, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Two weak views, and SmoothBlend of the first and of a third."""
+    """Draw two weak views, and SmoothBlend of the first and of a third one."""
     draws = Draws(torch.Generator(images.device).manual_seed(seed))
     x = images.repeat(math.ceil(VIEWS / len(images)), 1, 1, 1)
     w, w2, w3 = (random_view(x, side, spd.weak, draws) for _ in range(3))

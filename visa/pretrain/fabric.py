@@ -1,7 +1,7 @@
 """Lightning Fabric for one CPU, one GPU, several GPUs or several nodes, and rows of a batch spread over processes.
 
-On several GPUs batch norm is synchronised by torch (`nn.SyncBatchNorm`), which is untried until two are at hand; on
-several CPU processes each takes the batch statistics of its own images.
+On several GPUs torch synchronises batch norm (`nn.SyncBatchNorm`), which has not been tested here on two GPUs. On
+several CPU processes each process uses the batch statistics of its own images.
 """
 
 import logging
@@ -25,11 +25,11 @@ from visa.errors import VisaError
 
 
 def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
-    """Launch Fabric on `devices` processes, one a GPU, on each of `nodes` machines.
+    """Launch Fabric on `devices` processes, one per GPU, on each of `nodes` machines.
 
-    Started by torchrun, or by srun as one of several tasks, it joins the others, and their numbers take the place of
-    `devices` and `nodes`; else it starts this machine's other processes itself, as copies of the running command.
-    Raises VisaError for devices that are not there, and for several in a notebook, which cannot be copied.
+    A process that torchrun started, or srun as one of several tasks, joins the others, whose numbers replace `devices`
+    and `nodes`. Any other process starts this machine's other processes itself, as copies of the running command.
+    Raises VisaError for missing devices, and for several processes in a notebook, which cannot be copied.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     chosen = pick_device(device)
@@ -44,7 +44,7 @@ def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabri
     if processes > 1:
         options = {"devices": devices, "num_nodes": nodes, "strategy": _ddp(chosen)}
     if not started:
-        options["plugins"] = [LightningEnvironment()]  # a command of a SLURM job without srun starts them itself
+        options["plugins"] = [LightningEnvironment()]  # in a SLURM job without srun, the command starts them
         os.environ["LOCAL_WORLD_SIZE"] = str(devices)  # as torchrun sets it: they share this machine's cores
     try:
         fabric = Fabric(accelerator=chosen.type, **options)
@@ -72,17 +72,17 @@ def from_first(make: Callable[[], Any], fabric: Fabric) -> Any:
 
 
 def own_rows(all_rows: Tensor) -> Tensor:
-    """Return this process's equal part of the rows of all."""
+    """Return this process's equal part of the rows of all processes."""
     return all_rows.chunk(dist.get_world_size())[dist.get_rank()] if _in_a_group() else all_rows
 
 
 def gathered(z: Tensor) -> Tensor:
-    """Return the rows of all processes, in their order, with the gradient flowing back to each; alone, z itself."""
+    """Return the rows of all processes, in order, with the gradient flowing back to each; a single process gets z."""
     return torch.cat(all_gather(z)) if _in_a_group() else z  # type: ignore[no-untyped-call]
 
 
 def all_strings(own: list[str], fabric: Fabric) -> list[str]:
-    """Return the different strings of all processes, sorted."""
+    """Return the distinct strings of all processes, sorted."""
     parts = [own]
     if fabric.world_size > 1:
         parts = [[] for _ in range(fabric.world_size)]
@@ -95,7 +95,7 @@ def _in_a_group() -> bool:
 
 
 def _started() -> tuple[int, int] | None:
-    """Processes a node and nodes, where torchrun or srun has started this process."""
+    """Return the processes per node and the nodes if torchrun or srun has started this process, else None."""
     env = os.environ
     if TorchElasticEnvironment.detect():
         local = int(env["LOCAL_WORLD_SIZE"])

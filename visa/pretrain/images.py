@@ -24,9 +24,9 @@ from visa.data.source import Source
 from visa.errors import VisaError
 from visa.runs import folder_scope
 
-HELD_OUT_LEAST, HELD_OUT_MOST = 8, 100  # images kept from training to judge what was learned: a tenth, within these
+HELD_OUT_LEAST, HELD_OUT_MOST = 8, 100  # bounds of the tenth of images that is held out to measure what was learned
 BUDGET = 0.001  # share of images that may be corrupt
-BUDGET_LEAST = 10  # that many may be corrupt however few the images are
+BUDGET_LEAST = 10  # images that may always be corrupt
 
 
 class Batch(NamedTuple):
@@ -75,7 +75,7 @@ class Files(NamedTuple):
         return Files(self.root, self.names[indices], self.labels[torch.as_tensor(indices)], self.classes)
 
     def fingerprint(self) -> str:
-        """Digest the names and sizes of the files, blind to when they were written."""
+        """Compute the digest of the files' names and sizes; it ignores modification times."""
         sizes = np.array([_size(self.path(i)) for i in range(len(self.names))], dtype=np.int64)
         return hashlib.sha256(self.names.tobytes() + sizes.tobytes()).hexdigest()[:16]
 
@@ -84,7 +84,7 @@ def find_files(root: Path) -> Files:
     """Find the images below a folder of class folders, sorted by class folder, then by path.
 
     Labels: the index of the class folder among those that hold images; in a flat folder every image is its own class
-    (exemplar learning, Dosovitskiy et al. 2014). Names with a leading dot are no images.
+    (exemplar learning, Dosovitskiy et al. 2014). Hidden files and folders are skipped.
     Raises VisaError if images lie both in class folders and beside them.
     """
     entries = sorted(f for f in root.iterdir() if f.name[0] != ".") if root.is_dir() else []
@@ -108,8 +108,8 @@ class FolderImages(Dataset["Decoded"]):
     """Training images that lie on disk as `files`, decoded by worker processes to centre squares of `side` pixels.
 
     A corrupt image is printed and listed in `skipped` ('path: reason', once each); the next readable one in the order
-    of `files` takes its place, whatever process or worker meets it. VisaError follows when more than BUDGET of the
-    images (but at least `BUDGET_LEAST`) are corrupt, counted by each process over what it has met.
+    of `files` takes its place, the same one in all processes and workers. VisaError is raised when more than the share
+    BUDGET of the images, and more than BUDGET_LEAST, are corrupt; each process counts those that it has read.
     `workers`: see `default_workers`; 0 decodes in this process.
     """
 
@@ -143,7 +143,7 @@ class FolderImages(Dataset["Decoded"]):
             yield Batch(decoded.images, self.files.labels[decoded.taken])
 
     def readable(self) -> Tensor:
-        """Decode all images in order but the corrupt ones, which are reported: uint8 N,3,side,side."""
+        """Decode all images in order, uint8 N,3,side,side; corrupt ones are reported and left out."""
         decoded = self.__getitems__(range(len(self)))
         self._report(decoded)
         return decoded.images[[i for i, taken in enumerate(decoded.taken) if i == taken]]
@@ -155,7 +155,7 @@ class FolderImages(Dataset["Decoded"]):
         return Decoded([at for at, _ in rows], torch.stack([image for _, image in rows]), failures)
 
     def _next_readable(self, index: int, failures: list[tuple[int, str]]) -> tuple[int, Tensor]:
-        """The first readable image from `index` on, and its index."""
+        """Return index and pixels of the first readable image from `index` on; -1 and zeros if there is none."""
         for at in (i % len(self) for i in range(index, index + min(len(self), self.allowed + 1))):
             try:
                 return at, decode(self.files.path(at), self.side)
@@ -182,10 +182,10 @@ Images = ImagesInMemory | FolderImages
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Images to train on, some held out (uint8 N,3,S,S), and what names them.
+    """Training images, held-out images (uint8 N,3,S,S), and the names under which results are stored.
 
-    `scope`: the object, `all`, or the folder's name. `seen`: paths of all these images below the data set's root, which
-    no test of any set-up holds; empty for a folder.
+    `scope`: the object, `all`, or the folder's name. `seen`: paths of all these images below the data set's root; none
+    of them is a test image of any setup. `seen` is empty for a folder.
     """
 
     images: Images
@@ -200,9 +200,9 @@ class TrainingData:
 def training_data(source: Source, object: str, folder: str, view_side: int) -> TrainingData:
     """Load the normal images of an object (or `all`), or find every image below `folder` where one is given.
 
-    They are the clean ones (see `clean_normals`), no test image among them: some are held out, the others trained on,
-    an eighth larger than the views that are cut from them. Labels: of `all` the object, of one object every image its
-    own.
+    Only clean images are used (see `clean_normals`), so none is a test image. Some of them are held out. Images are an
+    eighth larger than the views that are cut from them. Labels: for `all`, the object; for one object, every image is
+    its own class.
     Raises VisaError as `folder_data`, and for too few clean images.
     """
     if folder:
@@ -212,7 +212,7 @@ def training_data(source: Source, object: str, folder: str, view_side: int) -> T
     clean = [sample for name in objects for sample in clean_normals(source, name)]
     if len(clean) < 2 * HELD_OUT_LEAST:
         raise VisaError(
-            f"{object} has {len(clean)} normal images that train in every set-up, and {2 * HELD_OUT_LEAST} are needed: "
+            f"{object} has {len(clean)} normal images that train in every setup, and {2 * HELD_OUT_LEAST} are needed: "
             "give more images, or the folder of good ones with --images (notebook 03: pretrain_root)."
         )
     chosen = _held_out(len(clean))
@@ -227,9 +227,9 @@ def training_data(source: Source, object: str, folder: str, view_side: int) -> T
 def folder_data(folder: str, view_side: int, dataset: str = "", workers: int | None = None) -> TrainingData:
     """Find every image below an ImageNet-style `folder`, called `dataset` or by the folder's name.
 
-    Some are held out, spread evenly over the sorted paths, and so over the classes; corrupt ones are left out.
+    Some are held out, evenly spaced in the sorted paths and so spread over the classes; corrupt ones are left out.
     `workers` decode the others (see `FolderImages`).
-    Raises VisaError for an absent folder, a name that is taken (see `folder_scope`), images both in class folders and
+    Raises VisaError for a missing folder, a name that is taken (see `folder_scope`), images both in class folders and
     beside them, too few images, and too many corrupt ones.
     """
     scope, side = folder_scope(folder, dataset), view_side * 9 // 8
@@ -247,7 +247,7 @@ def folder_data(folder: str, view_side: int, dataset: str = "", workers: int | N
 
 
 def _held_out(n: int) -> list[int]:
-    """Indices of the images that are held out of n, spread evenly."""
+    """Choose the indices of the images that are held out of n, evenly spaced."""
     count = min(HELD_OUT_MOST, max(HELD_OUT_LEAST, n // 10))
     return [k * n // count for k in range(count)]
 
@@ -264,7 +264,7 @@ def decode(file: Path, side: int) -> Tensor:
             image.draft("RGB", (math.ceil(image.width * scale), math.ceil(image.height * scale)))
             upright = ImageOps.exif_transpose(image)
             upright.load()
-            if upright.mode.startswith(("I", "F")):  # Pillow would clip these to 255 without a word
+            if upright.mode.startswith(("I", "F")):  # Pillow would silently clip these to 255
                 raise ValueError(f"more than 8 bits a channel ({upright.mode})")
             square = ImageOps.fit(upright.convert("RGB"), (side, side), Image.Resampling.BILINEAR)
             return torch.from_numpy(np.array(square)).permute(2, 0, 1)
@@ -281,9 +281,9 @@ def default_workers() -> int:
 
 
 class Decoded(NamedTuple):
-    """A batch as a worker hands it over."""
+    """A batch as a worker returns it."""
 
-    taken: list[int]  # the index in each row, a corrupt image's replaced; -1: found none readable
+    taken: list[int]  # each row's index, that of the substitute for a corrupt image; -1: none was readable
     images: Tensor  # uint8 N,3,side,side
     failures: list[tuple[int, str]]  # index and reason of each corrupt image met
 
@@ -299,5 +299,5 @@ def _is_image(path: str) -> bool:
 def _size(file: Path) -> int:
     try:
         return file.stat().st_size
-    except OSError:  # a link to nothing: reading it will say so
+    except OSError:  # a broken link: reading it will raise an error
         return -1

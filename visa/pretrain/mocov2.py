@@ -1,4 +1,4 @@
-"""MoCo v2 (He et al. 2020; Chen et al. 2020b): a view is told from a queue of the keys of other images."""
+"""MoCo v2 (He et al. 2020; Chen et al. 2020b): contrast two views of an image with a queue of other images' keys."""
 
 import copy
 import math
@@ -20,10 +20,10 @@ own, the defaults of PretrainSettings); Chen et al. 2020b (MLP head, views, cosi
 
 
 def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """MoCo's -log softmax of the positive key among itself and the queue's K,D keys (He et al. 2020, equation 1).
+    """InfoNCE: -log softmax of the positive key among itself and the queue's K,D keys (He et al. 2020, equation 1).
 
-    Queries and keys N,D are normalised here, the queue's keys are unit vectors; no gradient reaches the keys.
-    Computed in float32, as `visa.pretrain.simclr.nt_xent`.
+    Queries and keys N,D are normalised here, the queue's keys are unit vectors; no gradient reaches the keys. The mean
+    over N is computed in float32, as in `visa.pretrain.simclr.nt_xent`.
     """
     with torch.autocast("cpu" if q.is_meta else q.device.type, enabled=False):
         q, k = F.normalize(q.float(), dim=1), F.normalize(k.detach().float(), dim=1)
@@ -37,8 +37,8 @@ class MoCoV2(nn.Module):
 
     Projector: two layers, hidden as wide as the features, output 128, ReLU and no batch norm. The key encoder follows
     the query's by `key_momentum` a step and fills a queue of unit keys, which serve as negatives. Batch norm works on
-    groups of `bn_group` images, and keys are encoded in another order than queries: in one common group the statistics
-    alone would tell an image's key from the queue's (He et al. 2020, section 3.3, shuffling BN).
+    groups of `bn_group` images, and keys are encoded in shuffled order: the statistics of a common group alone would
+    distinguish an image's key from the queue's (He et al. 2020, section 3.3, shuffling BN).
     """
 
     queue: Tensor
@@ -79,24 +79,24 @@ class MoCoV2(nn.Module):
 
     @torch.no_grad()
     def _keys(self, images: Tensor, shuffle: Tensor) -> Tensor:
-        """Unit keys of the images of all processes, in their order, encoded in the order of `shuffle`."""
+        """Return unit keys of the images of all processes, in their order, encoded in the order of `shuffle`."""
         shuffled = own_rows(gathered(images)[shuffle])
         keys = self.key_projector(self.key_backbone(normalize(shuffled, self.key_backbone)))
         return gathered(F.normalize(keys.float(), dim=1))[shuffle.argsort()]
 
     @torch.no_grad()
     def _enqueue(self, keys: Tensor) -> None:
-        """Replace the oldest keys, around the end of the queue."""
+        """Replace the oldest keys of the queue, which wraps around at its end."""
         at = (self.queue_at + torch.arange(len(keys), device=keys.device)) % len(self.queue)
         self.queue.index_copy_(0, at, keys)
         self.queue_at.add_(len(keys)).remainder_(len(self.queue))
 
 
 def split_batch_norm(model: nn.Module, group: int) -> nn.Module:
-    """`model` with batch norms that take their statistics over groups of `group` successive images in training.
+    """Make the batch norms of `model` compute training statistics over groups of `group` successive images; return it.
 
-    It is what several small devices would see, on one large one. A batch that the group's size does not divide is one
-    group. Weights and names stay the same.
+    One device then computes what several small devices would. A batch that `group` does not divide is one group.
+    Weights and names stay the same.
     """
     for name, child in model.named_children():
         replaced = _SplitBatchNorm.of(child, group) if isinstance(child, nn.BatchNorm2d) else None
@@ -128,7 +128,7 @@ class _SplitBatchNorm(nn.BatchNorm2d):
         n, channels, height, width = x.shape
         size = n if n % self.group else self.group
         groups = n // size
-        # autograd keeps copies: the running statistics themselves change with the next pass, before its backward
+        # copies for autograd: the running statistics change in the next pass, before this pass's backward
         mean, var = self.running_mean.repeat(groups), self.running_var.repeat(groups)
         folded = x.reshape(groups, size, channels, height, width).transpose(0, 1)
         folded = folded.reshape(size, groups * channels, height, width)

@@ -1,4 +1,4 @@
-"""One pre-training from images to files, as notebook 03 and `visa pretrain` both do it."""
+"""Run one pre-training from images to files, for notebook 03 and for `visa pretrain`."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from visa.runs import pretraining_name
 def run_pretraining(
     settings: PretrainSettings, data: TrainingData, folder: Path, fabric: Fabric, precision: str = "auto"
 ) -> None:
-    """Take all steps of a pre-training, see `training_steps`."""
+    """Run a pre-training to its end; see `training_steps`."""
     for _ in training_steps(settings, data, folder, fabric, precision):
         pass
 
@@ -37,10 +37,10 @@ def training_steps(
 ) -> Iterator[dict[str, float]]:
     """Train, yield the loss terms of each step, judge, and write weights, `curves.csv`, `diagnosis.json` to `folder`.
 
-    Interrupted or killed, the same call goes on from its last checkpoint; the first process alone judges and writes.
-    A backbone from random weights gets its batch-norm statistics from clean images as they are, as `run_untrained` does
-    it, to be compared. The SPD term is judged before that, with the statistics of its own views of training images.
-    `precision`: 32-true, bf16-mixed, or auto: what is fast on the device.
+    After an interruption the same call resumes from the last checkpoint; only the first process judges and writes.
+    A backbone trained from random weights gets batch-norm statistics of training images without augmentation, as in
+    `run_untrained`, so both are comparable. The SPD term is judged before that, with statistics of its own views.
+    `precision`: 32-true, bf16-mixed, or auto, which is bf16-mixed on a GPU that supports it, else 32-true.
     Raises VisaError as a `Training` and its steps do, and if another process trains in that folder.
     """
     check_choice("precision", precision, ("auto", *PRECISIONS))
@@ -72,7 +72,7 @@ def training_steps(
 
 
 def run_untrained(settings: PretrainSettings, data: TrainingData, folder: Path) -> None:
-    """Write the given weights, or the random ones of the seed, calibrated: the paired baseline."""
+    """Write the paired baseline: the given weights, or the seed's random weights with calibrated batch norms."""
     backbone = create_backbone(settings.arch, settings.seed)
     if settings.weights:
         load_weights(backbone, Path(settings.weights))
@@ -85,7 +85,7 @@ def run_untrained(settings: PretrainSettings, data: TrainingData, folder: Path) 
 
 
 def _calibration_images(data: TrainingData, device: torch.device) -> Tensor:
-    """Return 64 of the training images, as they are, N,3,S,S in [0,1]: batch-norm statistics are set by them."""
+    """Return up to 64 training images without augmentation, N,3,S,S in [0,1], for batch-norm statistics."""
     spread = torch.linspace(0, len(data.images) - 1, min(len(data.images), 64)).long().tolist()
     (batch,) = data.images.batches([spread])
     return batch.images.to(device).float() / 255
@@ -105,10 +105,10 @@ def _write(
     result: Result,
     diagnosis: dict[str, float],
 ) -> None:
-    """Write `backbone.safetensors`, its JSON sidecar, `curves.csv` (a row a step) and `diagnosis.json`.
+    """Write `backbone.safetensors`, its JSON sidecar, `curves.csv` (one row per step) and `diagnosis.json`.
 
-    A `classifier` that the method has, where it was trained with labels, is kept as `fc`. All facts but the times go
-    into the weights' own metadata, too, so that the same run makes the same file.
+    A method's `classifier`, trained with labels, is stored as `fc`. All facts except times are also written to the
+    weights' metadata, so that equal runs write equal files.
     """
     if result.curves:
         write_rows(folder / "curves.csv", list(result.curves[0]), result.curves)

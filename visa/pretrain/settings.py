@@ -21,8 +21,8 @@ SMALL: dict[str, Any] = {
     **{"optimizer": "sgd", "schedule": "cosine", "form": "cross-entropy", "eta": 0.7},
     **{"queue": 1024, "key_momentum": 0.99},
 }
-"""For random weights on a small machine, as notebook 03 has them: one or two minutes on two cores. Chosen for SimSiam
-with SPD on mini-VisA's pcb1: so short a training learns the term as a cross-entropy, and not as a cosine."""
+"""For random weights on a small machine, as in notebook 03: one or two minutes on two cores. Chosen for SimSiam with
+SPD on mini-VisA's pcb1, where so short a training learns the term's cross-entropy form but not its cosine form."""
 
 ADAPTATION: dict[str, Any] = {
     **{"steps": 60, "epochs": 60, "batch_size": 32, "image_size": 128, "base_lr": 0.16, "warmup_epochs": 5.0},
@@ -35,7 +35,7 @@ _BOUNDS = {
     "epochs": (1, 100_000),
     "batch_size": (2, 2**20),
     "image_size": (16, 4096),
-    "base_lr": (0, 1e30),  # a rate that is too high stops the training with a sentence of its own
+    "base_lr": (0, 1e30),  # too high a rate stops the training with a message of its own
     "momentum": (0, 1),
     "weight_decay": (0, 1e30),
     "warmup_epochs": (0, 100_000),
@@ -52,17 +52,17 @@ _BOUNDS = {
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """Settings of one pre-training; `published` gives each method's own.
+    """Settings of one pre-training; `published` returns each method's own.
 
-    `batch_size` is that of all processes together; `base_lr` is for a batch of 256 and scales with it. The rate rises
-    linearly over `warmup_epochs`, then falls along half a cosine, or by a tenth at a third and at two thirds of the
-    epochs ("steps"). `image_size`: side S of the views, in pixels. `spd` None: the base method alone. `strong`: views
-    of the base loss. `temperature` is MoCo v2's and SimCLR's; `queue` (keys), `key_momentum` and `bn_group` (images
-    that share batch-norm statistics) are MoCo v2's. `weights`: a file to start from.
-    For given weights: `steps`, if above 0, is the training's length, through the images over and over, and `epochs` the
-    unit of its schedule alone; `freeze_norms` leaves the backbone's batch-norm statistics as they are, and trains their
-    scales; `clip` bounds the norm of the gradient, if above 0; `heads_lr` multiplies the learning rate of new layers.
-    Raises VisaError for a value that makes no sense.
+    `batch_size` counts the images of all processes; `base_lr` is for a batch of 256 and scales linearly with it. The
+    rate rises linearly over `warmup_epochs`, then falls along half a cosine, or to a tenth at a third and again at two
+    thirds of the epochs ("steps"). `image_size`: side S of the views, in pixels. `spd` None: the base method alone.
+    `strong`: views of the base loss. `temperature` is MoCo v2's and SimCLR's; `queue` (keys), `key_momentum` and
+    `bn_group` (images that share batch-norm statistics) are MoCo v2's. `weights`: a file to start from.
+    For given weights: `steps`, if above 0, is the number of steps, which cycle through the images, and `epochs` is only
+    the unit of the schedule; `freeze_norms` keeps the backbone's batch-norm statistics but trains scales and shifts;
+    `clip`, if above 0, bounds the gradient's norm; `heads_lr` multiplies the learning rate of new layers.
+    Raises VisaError for a value out of range.
     """
 
     method: str = "simsiam"
@@ -120,20 +120,20 @@ def published(method: str, **changes: Any) -> PretrainSettings:
 
 
 def adaptation(method: str) -> dict[str, Any]:
-    """Return the settings, by name, with which `method` goes on from given weights: ADAPTATION, and its module's own.
+    """Return the settings, by name, for training `method` from given weights: ADAPTATION, and its module's own.
 
-    The gradient is bounded: without a bound, training EfficientNet-Lite0 from ImageNet weights diverged. The backbone's
-    batch-norm statistics stay frozen, so that small batches do no harm and compared trainings differ in their loss
-    alone. Raises VisaError for an unknown method.
+    The gradient is clipped: without that, training EfficientNet-Lite0 from ImageNet weights diverged. The backbone's
+    batch-norm statistics stay frozen, so that small batches do no harm and compared trainings differ only in their
+    loss. Raises VisaError for an unknown method.
     """
     check_choice("method", method, METHODS)
     return {**ADAPTATION, **getattr(import_module(METHODS[method].rpartition(".")[0]), "ADAPTATION", {})}
 
 
 def configured(method: str, spd: bool, values: Mapping[str, object]) -> PretrainSettings:
-    """Return the published settings with `values`, plain scalars by name: of `PretrainSettings`, or of `SpdSettings`.
+    """Return the published settings changed by `values`, scalars named as in `PretrainSettings` and `SpdSettings`.
 
-    With `weights` among them the others are those of `adaptation`.
+    If `values` names `weights`, the settings of `adaptation` are the defaults.
     Raises VisaError for an unknown name, one that needs more than a scalar, or a value of another type.
     """
     own, term = _scalars(PretrainSettings()), _scalars(SpdSettings())
@@ -144,11 +144,11 @@ def configured(method: str, spd: bool, values: Mapping[str, object]) -> Pretrain
 
 
 def build(settings: PretrainSettings, classes: int) -> nn.Module:
-    """Build the untrained method of `settings`: weights depend on the seed alone, the same with and without SPD.
+    """Build the untrained method of `settings`; its weights depend on the seed alone, and are the same without SPD.
 
     A method is a module whose `forward` takes Views and returns named loss terms, means over the batch: `loss` =
-    `base` + eta * `spd`. In a group of processes each sees its part of the batch; negatives and keys are gathered from
-    all. `classes`: number of labels that supervised pre-training tells apart; raises VisaError if it is below 2.
+    `base` + eta * `spd`. Each process sees its part of the batch; negatives and keys are gathered from all processes.
+    `classes`: the number of labels of supervised pre-training, which raises VisaError if it is below 2.
     """
     backbone = create_backbone(settings.arch, settings.seed)
     if settings.weights:

@@ -1,4 +1,4 @@
-"""SimCLR (Chen et al. 2020): an image's two strong views are told from the views of all other images of the batch."""
+"""SimCLR (Chen et al. 2020): contrast an image's two strong views with the views of all other images of the batch."""
 
 import math
 
@@ -21,10 +21,10 @@ PUBLISHED |= {"warmup_epochs": 10.0, "temperature": 0.1, "strong": SIMCLR_STRONG
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
-    """SimCLR's normalised temperature-scaled cross-entropy (equation 1), a mean from 0 on.
+    """SimCLR's normalised temperature-scaled cross-entropy (equation 1), a mean of at least 0.
 
-    Row i of z1 and of z2, N,D, are views of one image; each of the 2N embeddings is told from the 2N - 2 others.
-    Computed in float32: divided by a small temperature, bfloat16's rounding of a cosine is no longer small.
+    Row i of z1 and of z2, N,D, are views of one image; each of the 2N embeddings has one positive and 2N - 2 negatives.
+    Computed in float32, because division by a small temperature would magnify bfloat16's rounding of a cosine.
     """
     with torch.autocast("cpu" if z1.is_meta else z1.device.type, enabled=False):
         z = F.normalize(torch.cat([z1, z2]).float(), dim=1)
@@ -36,7 +36,7 @@ class SimCLR(nn.Module):
     """SimCLR, with the SPD term where the settings have one.
 
     Projector: two layers, hidden as wide as the features, output 128, both with batch norm, the last without its shift
-    (section 2.1 and the authors' released code). Residual branches of random weights begin at zero, as in that code.
+    (section 2.1 and the authors' released code). Residual branches of random weights start at zero, as in that code.
     """
 
     def __init__(self, backbone: nn.Module, settings: PretrainSettings, classes: int = 0, dim: int = 128) -> None:

@@ -1,4 +1,4 @@
-"""SimSiam (Chen & He 2021): two strong views of an image predict each other, and gradients stop at the predicted."""
+"""SimSiam (Chen & He 2021): two strong views of an image predict each other, with a stop-gradient on the target."""
 
 from torch import Tensor, nn
 

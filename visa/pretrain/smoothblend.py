@@ -100,7 +100,7 @@ def pasted_layer(images: Tensor, patches: Patches, onto: Literal["zeros", "shift
 
 
 def _shift(images: Tensor, at: Tensor, p: Patches) -> Tensor:
-    """Move each image so that its patch lies at its new place; what is moved in repeats the edge."""
+    """Shift each image so that its patch lies at its new place; pixels from outside the image repeat its edge."""
     side = len(at)
     rows = (at - (p.top - p.source_top)[:, None]).long().clamp(0, side - 1)
     columns = (at - (p.left - p.source_left)[:, None]).long().clamp(0, side - 1)
@@ -109,7 +109,7 @@ def _shift(images: Tensor, at: Tensor, p: Patches) -> Tensor:
 
 
 def _soft_box(at: Tensor, p: Patches) -> Tensor:
-    """The box blurred by a Gaussian, in closed form: a product of differences of error functions. N,S,S."""
+    """Return the box N,S,S blurred by a Gaussian, in closed form: a product of differences of error functions."""
 
     def profile(start: Tensor, extent: Tensor) -> Tensor:
         scale = (math.sqrt(2) * p.sigma.clamp(min=1e-3))[:, None]

@@ -1,7 +1,7 @@
 """SPD, the paper's self-supervised term: anchor, positive and negative, L_SPD, and its auxiliary classifier.
 
 L = L_base + eta * L_SPD (paper, section 3.2). A positive differs from its anchor by a weak global change, a negative
-by a small local one (SmoothBlend); the term draws the positive's embedding near and pushes the negative's away.
+by a small local one (SmoothBlend); the term pulls the positive's embedding closer and pushes the negative's away.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,14 +23,14 @@ Terms = dict[str, Tensor]  # named terms of a loss, each a mean over the batch
 
 @dataclass(frozen=True)
 class SpdSettings:
-    """What the SPD term sees and weighs.
+    """Settings of the SPD term: its weight, form and images.
 
     `eta`: its weight (0.1, the best of the paper's 0.1, 0.5 and 1.0). `form`: "cosine" compares embeddings (L_SPD);
-    "cross-entropy" has an auxiliary classifier on the pooled features of `head_layer` say which images are blended:
-    always so beside supervised pre-training, and a variant in the paper's ablation elsewhere. `negative_of`: the weak
-    view that SmoothBlend perturbs, one of its own or the anchor's. `joint_pass`: the term's images share one batch, and
-    with it the statistics of batch normalisation; in separate batches the statistics alone can tell them apart.
-    Raises VisaError for a value that makes no sense.
+    "cross-entropy" trains an auxiliary classifier on the pooled features of `head_layer` to detect blended images. The
+    latter is the only form for supervised pre-training, and for other methods a variant of the paper's ablation.
+    `negative_of`: the weak view that SmoothBlend perturbs, one of its own or the anchor's. `joint_pass`: the term's
+    images share one batch and its batch-norm statistics; in separate batches, statistics alone could separate them.
+    Raises VisaError for a value out of range.
     """
 
     eta: float = 0.1
@@ -52,7 +52,7 @@ class SpdSettings:
 def spd_views(images: Tensor, side: int, spd: SpdSettings, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
     """Draw anchor, positive and negative, N,3,side,side each, of images N,3,H,W as `random_view` takes them.
 
-    All three are weak views; SmoothBlend perturbs the negative's. The cross-entropy form compares no pairs, and its
+    All three are weak views; SmoothBlend perturbs the negative's. The cross-entropy form compares no pairs, so its
     anchor is the positive.
     """
     positive = random_view(images, side, spd.weak, draws)
@@ -95,10 +95,10 @@ class SpdTerm(nn.Module):
             self.head = nn.Linear(maps[layer].shape[1], 2)
 
     def add(self, terms: Terms, method: Any, views: Views) -> Terms:
-        """Return `terms` with the total `loss`, and where there is an SPD term with `spd`.
+        """Return `terms` with the total `loss` and, if there is an SPD term, with `spd`.
 
-        `method` has `embed` (images to z) and a `backbone`. Beside `spd` stands the share of images that the term gets
-        right: `spd_triplet`, whose positive is nearer than the negative, or `spd_accuracy` of the classifier.
+        `method` has `embed` (images to z) and a `backbone`. With `spd` comes the share of images that the term gets
+        right: `spd_triplet`, whose positive is nearer than the negative, or the classifier's `spd_accuracy`.
         """
         if not (self.settings and views.spd):
             return {"loss": terms["base"], **terms}
@@ -140,11 +140,11 @@ def feature_std(z: Tensor) -> Tensor:
 
 @contextmanager
 def running_statistics(head: nn.Module) -> Iterator[None]:
-    """Have a head's batch norms use their running statistics, which the base loss's passes set.
+    """Make a head's batch norms use their running statistics, which the base loss's passes set.
 
-    By its own statistics a batch of clean and blended images would be moved so that they lie on opposite sides of the
-    origin, which the loss rewards. It cannot rule out L_SPD's degenerate optimum of -2, all clean images at one point
-    and all blended ones opposite: `spd_std`, the spread of the anchors, shows that.
+    Statistics of a batch of clean and blended images would move the two kinds to opposite sides of the origin, which
+    the loss rewards. Running statistics do not rule out L_SPD's degenerate optimum of -2, with all clean images at one
+    point and all blended ones opposite; `spd_std`, the spread of the anchors, would show it.
     """
     norms = [norm for norm in batch_norms(head) if norm.training]
     for norm in norms:
@@ -155,7 +155,7 @@ def running_statistics(head: nn.Module) -> Iterator[None]:
 
 
 def _passed(network: Callable[[Tensor], Tensor], views: tuple[Tensor, ...], joint: bool) -> tuple[Tensor, ...]:
-    """Pass each view through the network; in a joint pass the views of an image stand side by side in one batch."""
+    """Pass each view through the network; in a joint pass the views of an image are adjacent in one batch."""
     if not joint:
         return tuple(network(view) for view in views)
     answers = network(torch.stack(views, dim=1).flatten(0, 1))

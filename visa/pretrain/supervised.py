@@ -20,13 +20,13 @@ PUBLISHED |= {"strong": CROP_AND_FLIP}
 """On ImageNet (section 3.4: a tenth of the rate when the error plateaus, here at 30 and 60 of 90 epochs)."""
 
 ADAPTATION = {"eta": 1.0}
-"""The term is a cross-entropy here, as the base loss is: 0.1 is the paper's for a difference of cosines."""
+"""Here the term is a cross-entropy, as is the base loss; the paper's 0.1 is for a difference of cosines."""
 
 
 class Supervised(nn.Module):
-    """Classification by cross-entropy, with SPD's auxiliary classifier beside it with SPD (paper, section 3.2).
+    """Classification by cross-entropy; with SPD, together with its auxiliary classifier (paper, section 3.2).
 
-    It goes on with the classifier of given weights, where that has as many classes.
+    The classifier of given weights is kept if it has as many classes.
     Raises VisaError for fewer than two classes.
     """
 
@@ -34,7 +34,7 @@ class Supervised(nn.Module):
 
     def __init__(self, backbone: nn.Module, settings: PretrainSettings, classes: int) -> None:
         if classes < 2:
-            raise VisaError(f"supervised pre-training needs 2 classes or more, and here is {classes}.")
+            raise VisaError(f"supervised pre-training needs 2 classes or more, not {classes}.")
         super().__init__()
         self.backbone = backbone
         self.classifier = nn.Linear(feature_width(backbone), classes)

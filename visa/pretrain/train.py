@@ -30,23 +30,23 @@ from visa.provenance import digest, file_digest
 PRECISIONS = ("32-true", "bf16-mixed")
 
 COLLAPSED = 0.1
-"""Below this for COLLAPSE_STEPS steps after warm-up a run is stopped: healthy ones stay near 1, collapsed ones reach 0
-(Chen & He 2021, figure 2)."""
+"""A run is stopped if `feature_std` stays below this for COLLAPSE_STEPS steps after warm-up: healthy runs stay near 1,
+collapsed ones reach 0 (Chen & He 2021, figure 2)."""
 
 COLLAPSE_STEPS = 100
 
 PAUSE = 50
-"""Times as long as saving took, a run trains before it saves again: checkpoints cost a fiftieth of its time at most."""
+"""A run trains this many times as long as saving took before it saves again: saving costs at most 2 % of the time."""
 
-_GROUP = 20  # steps between two looks at the loss on a GPU, which must not wait for it at each
+_GROUP = 20  # steps between two reads of the loss on a GPU: reading it at every step would make the GPU wait
 
 
 @dataclass
 class Result:
     """A finished pre-training.
 
-    `method` with its heads, on the CPU in evaluation mode; `curves`: a row of loss terms a step, means over processes,
-    which the first process alone has; `seconds` spent training; `images_per_second` of all processes together;
+    `method` with its heads, on the CPU in evaluation mode; `curves`: loss terms of each step, means over processes, on
+    the first process only; `seconds` spent training; `images_per_second` of all processes together;
     `skipped`: corrupt images; `where`: on what device, in how many processes and at what precision the last step ran.
     """
 
@@ -61,8 +61,8 @@ class Result:
 class Step:
     """A training step of `method` on this process's part of a global batch.
 
-    `precision`: "32-true" is float32, "bf16-mixed" bfloat16 by autocast where torch holds it safe; None: on CUDA
-    bfloat16 where the GPU computes in it, else float32. On CUDA weights and activations lie in channels_last.
+    `precision`: "32-true" is float32, "bf16-mixed" is torch's autocast to bfloat16; None is "bf16-mixed" on a CUDA GPU
+    that supports it, else "32-true". On CUDA weights and activations are in the memory format channels_last.
     """
 
     def __init__(self, method: nn.Module, settings: PretrainSettings, fabric: Fabric, precision: str | None) -> None:
@@ -104,10 +104,10 @@ class Step:
 
 
 class Training:
-    """A training of the method of `settings`, which goes on from `checkpoint` if there is one.
+    """A training of the method of `settings`, which resumes from `checkpoint` if there is one.
 
-    On a CPU a resumed run ends with the same bits as an undisturbed one, and any number of processes may go on with
-    it. `precision`: see `Step`.
+    On a CPU a resumed run ends with the same bits as an uninterrupted one. The number of processes may change when it
+    resumes. `precision`: see `Step`.
     Raises VisaError if there are too few images, processes cannot share a batch equally, or no checkpoint can be read.
     """
 
@@ -132,7 +132,7 @@ class Training:
             self._restore(content)
 
     def run(self, save_every: float = 30.0) -> Result:
-        """Take all `steps`; returns what was trained."""
+        """Take all `steps` and return the `result`."""
         for _ in self.steps(save_every):
             pass
         return self.result()
@@ -140,8 +140,8 @@ class Training:
     def steps(self, save_every: float = 30.0) -> Iterator[dict[str, float]]:
         """Train, and yield the loss terms of each step; those of the steps before a checkpoint come first.
 
-        A checkpoint is written between two steps, every `save_every` seconds (after every step if 0), or more rarely,
-        see PAUSE. Raises VisaError if the loss is not finite or the embeddings collapse, with what to try.
+        A checkpoint is written between two steps, every `save_every` seconds (after every step if 0), or less often
+        (see PAUSE). Raises VisaError, which says what to try, if the loss is not finite or the embeddings collapse.
         """
         yield from self.rows
         settings, fabric = self.step.settings, self.step.fabric
@@ -173,13 +173,13 @@ class Training:
         self._finish()
 
     def result(self) -> Result:
-        """Return what the steps have made so far."""
+        """Return the Result of the steps so far."""
         method = self.step.method.to("cpu").to(memory_format=torch.contiguous_format).eval()
         curves = self.rows if self.step.fabric.is_global_zero else []
         return Result(method, curves, self.seconds, self.rate, sorted(self.skipped), self.where)
 
     def _look(self) -> None:
-        """Fetch the terms of the steps since the last look, in one go; raises VisaError if training makes no sense."""
+        """Fetch the loss terms since the last call together; raises VisaError if one is not finite or z collapsed."""
         rates, terms = zip(*self.waiting, strict=True)
         self.waiting.clear()
         table = torch.stack([torch.stack(list(of_step.values())) for of_step in terms])
@@ -193,7 +193,7 @@ class Training:
         self._check_collapse()
 
     def _save(self) -> None:
-        """Write a checkpoint if all weights are finite; if not, the next step's loss says so to every process."""
+        """Write a checkpoint if all weights are finite; if not, every process finds out from the next step's loss."""
         started = time.monotonic()
         if self.step.fabric.global_rank == 0 and self._is_finite():
             save_checkpoint(self.checkpoint, self._content() | {"optimizer": self.step.optimizer.state_dict()})
@@ -267,7 +267,7 @@ def draw_views(
 
 
 def batch_indices(images: int, settings: PretrainSettings, first: int, part: int, parts: int) -> Iterator[list[int]]:
-    """Yield this process's part of each global batch from step `first` on, in every epoch's own order of the images.
+    """Yield this process's part of each global batch from step `first` on; each epoch shuffles the images anew.
 
     An epoch's incomplete last batch is left out; where `steps` is set, the next epoch fills it.
     """
@@ -290,16 +290,16 @@ def batch_indices(images: int, settings: PretrainSettings, first: int, part: int
 
 
 def seeded(seed: int, use: str, count: int, device: torch.device | str = "cpu") -> Generator:
-    """Return a generator that depends on nothing but its arguments, so that a resumed run draws the same."""
+    """Return a generator that depends only on the arguments, so that a resumed run draws the same numbers."""
     return Generator(device).manual_seed(int(digest([seed, use, count])[:15], 16))
 
 
 def build_optimizer(method: nn.Module, settings: PretrainSettings) -> torch.optim.Optimizer:
     """Build SGD, or LARS (You et al. 2017), over the trainable weights of `method`.
 
-    LARS leaves biases and the scales of norms without weight decay and without its layer-wise rate, as SimCLR's
-    released code does (Chen et al. 2020). The groups of a `predictor` bear the flag `constant_lr`: SimSiam's keeps the
-    peak rate (Chen & He 2021, section 4.2). Those of new layers have `heads_lr` as `scale` of their rate.
+    LARS applies neither weight decay nor its layer-wise rate to biases and the scales of norms, as in SimCLR's released
+    code (Chen et al. 2020). The groups of a `predictor` have the flag `constant_lr`: SimSiam's keeps the peak rate
+    (Chen & He 2021, section 4.2). The groups of new layers have `heads_lr` as the `scale` of their rate.
     """
     lars, kinds = settings.optimizer == "lars", dict[tuple[bool, bool, bool], list[nn.Parameter]]()
     for name, weight in method.named_parameters():
@@ -341,26 +341,26 @@ def set_lr(optimizer: torch.optim.Optimizer, settings: PretrainSettings, epoch: 
 
 
 def training_key(settings: PretrainSettings, data: str) -> str:
-    """Digest settings, data (its fingerprint), the file of weights to start from, and VERSION: the name of a training.
+    """Compute a training's key from its settings, the data's fingerprint, the initial weights file and VERSION.
 
-    An edit of code that does not change training keeps the name, and with it checkpoint and result.
+    Edits of the code do not change the key, so checkpoints and results stay valid until VERSION is raised.
     """
     weights = file_digest(Path(settings.weights)) if settings.weights else ""
     return digest([asdict(settings), weights, data, VERSION])
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all, in the place of the last one."""
+    """Replace the last checkpoint atomically."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with written_whole(path) as partial, partial.open("wb") as stream:
         stream.write(buffer.getbuffer())
         stream.flush()
-        os.fsync(stream.fileno())  # a name must not outlive a power cut that its bytes do not
+        os.fsync(stream.fileno())  # after a power cut the file must not be there without its bytes
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Read a checkpoint on the CPU, or None where there is none; raises VisaError if it cannot be read."""
+    """Read a checkpoint to the CPU; return None if there is none. Raises VisaError if it cannot be read."""
     if not path.is_file():
         return None
     try:

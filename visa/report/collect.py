@@ -1,4 +1,4 @@
-"""What a run left behind: metrics and files of scores as tables, and what made them."""
+"""Collect a run's results: metrics and files of scores as tables, and how they were made."""
 
 import json
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from visa.report.tables import load_metrics
 # Below a run: object, pre-training, scope and seed; for a file of scores, setup, detector and draw too.
 _METRICS = "scores/*/*/*/seed*/metrics.csv"
 _SCORES = "scores/*/*/*/seed*/*/*/draw*/scores.npz"
-_FIRST = (*SETUPS, "patchcore", "padim", "unet")  # the case to look at, where there are several: one with maps
+_FIRST = (*SETUPS, "patchcore", "padim", "unet")  # which case to show first: one with maps
 
 
 def run_metrics(run: Path, scope: str = "") -> pd.DataFrame:
-    """Read the metrics of a run, a row each (see `load_metrics`), for one scope and for weights from elsewhere.
+    """Read the metrics of a run, one per row (see `load_metrics`), of one scope and of weights from elsewhere.
 
     `scope` names the images of the pre-training: `object` for the object itself, `all`, or a folder's name. Empty
     means `object` if the run has it, else the run's first scope.
@@ -28,12 +28,12 @@ def run_metrics(run: Path, scope: str = "") -> pd.DataFrame:
 
 
 def run_scores(run: Path, scope: str = "") -> pd.DataFrame:
-    """Find the files of image scores: the rows of `scored_files` of one scope, as in `run_metrics`."""
+    """List the files of scores of one scope, as in `run_metrics`: rows of `scored_files`."""
     return _of_scope(scored_files(run), scope)
 
 
 def scored_files(run: Path, pattern: str = _SCORES) -> pd.DataFrame:
-    """List the files of scores: a row for each `file`; `scope` is `object` where it names the scored object."""
+    """List the files of scores, one row per `file`; `scope` is `object` if it is the scored object's own."""
     rows = []
     for file in sorted(run.glob(pattern)):
         object, pretraining, scope, seed, *of = file.relative_to(run).parts[1:-1]

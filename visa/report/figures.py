@@ -21,8 +21,8 @@ from visa.report.tables import METRICS, overall, summary_table, title_of
 WIDTH = 7.8  # inches: the book shows a figure of this width in its full size
 INK = "#767676"  # contrast of 4 : 1 or better on white and on the book's dark page
 PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#949494")  # seaborn's "colorblind", without its dark
-MARKERS = ("o", "s", "^", "D", "v", "P")  # beside colours, for eyes and printers that tell few apart
-HEAT = "inferno"  # dark to light: read by colour-blind eyes, and in grey
+MARKERS = ("o", "s", "^", "D", "v", "P")  # in addition to colours, which not all eyes and printers distinguish
+HEAT = "inferno"  # dark to light: readable for colour-blind readers and in grey
 TERMS = {"loss": "loss", "base": "base loss", "spd": "SPD term", "feature_std": "feature standard deviation"}
 
 Floats = NDArray[np.float64]
@@ -161,7 +161,7 @@ def show_cases(picked: Mapping[str, NDArray[np.int64]], images: ArrayLike, score
                 axis.imshow(picture)
             if maps is not None:
                 heat = np.clip((maps[i] - low) / max(high - low, 1e-12), 0, 1)
-                own[1].imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=0.85 * heat**0.5)  # ever denser above
+                own[1].imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=0.85 * heat**0.5)  # opacity rises with the score
             if scores.masks is not None and scores.masks[i].any():
                 for axis, (colour, line) in product(own, (("black", 2.2), ("white", 1.0))):  # shows on any image
                     axis.contour(scores.masks[i] > 0, [0.5], colors=[colour], linewidths=line)
@@ -172,10 +172,10 @@ def show_cases(picked: Mapping[str, NDArray[np.int64]], images: ArrayLike, score
 
 
 def plot_overview(metrics: pd.DataFrame, metric: str = "au_pr") -> Figure:
-    """Plot the mean metric of each pre-training: a row for each task, a column for each setup, a marker a detector.
+    """Plot the mean metric of each pre-training: a row per task, a column per setup, a marker per detector.
 
-    Means are over objects, draws and seeds; whiskers are one standard deviation over seeds, of one seed over draws.
-    metrics: balanced (see `balanced`), so that means compare like with like.
+    Means are over objects, draws and seeds; whiskers are one standard deviation over seeds, or over one seed's draws.
+    metrics: balanced (see `balanced`), so that means are comparable.
     """
     table = _measured(overall(metrics), "", metric)
     summary = summary_table(table, ["level", "setup", "detector", "pretraining"])
@@ -205,8 +205,8 @@ def plot_overview(metrics: pd.DataFrame, metric: str = "au_pr") -> Figure:
 def plot_defects(metrics: pd.DataFrame, level: str, metric: str = "au_pr") -> Figure:
     """Plot the metric of each defect class, an axis for each setup and detector: mean and range over seeds.
 
-    metrics: rows of one object, some with a `defect`. The class that is hardest on average is on top.
-    Raises VisaError if no class has such a metric.
+    metrics: rows of one object, some with a `defect`. The class with the lowest mean is on top.
+    Raises VisaError if no class has this metric.
     """
     table = _measured(metrics[metrics["defect"] != ""], level, metric)
     classes = list(table.groupby("defect")["value"].mean().sort_values().index)
@@ -238,7 +238,7 @@ def _look(k: int) -> dict[str, Any]:
 
 
 def _measured(metrics: pd.DataFrame, level: str, metric: str) -> pd.DataFrame:
-    """Return the rows of a metric, of one level unless that is empty; VisaError if there are none."""
+    """Return the rows of a metric, of one level unless that is empty; raises VisaError if there are none."""
     table = metrics[(metrics["metric"] == metric) & ((metrics["level"] == level) | (level == ""))]
     if table.empty:
         what = f"{level} {METRICS.get(metric, metric)}".strip()
@@ -247,6 +247,6 @@ def _measured(metrics: pd.DataFrame, level: str, metric: str) -> pd.DataFrame:
 
 
 def legend_once(figure: Figure) -> None:
-    """Draw one legend for all axes below the figure, each label once, up to four in a row."""
+    """Draw one legend for all axes below the figure, with each label once, up to four labels in a row."""
     handles = {label: h for axis in figure.axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=min(len(handles), 4))

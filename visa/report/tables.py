@@ -20,8 +20,8 @@ from visa.provenance import write_text
 GROUP = ("object", "setup", "pretraining", "detector", "level", "metric")
 PAIRED = tuple(c for c in GROUP if c != "pretraining")
 METRICS = {"auroc": "AU-ROC", "au_pr": "AU-PR", "ap": "AP", "f1_max": "F1-max", "au_pro": "AU-PRO"}
-SHOWN = ("au_pr", "auroc")  # the paper's primary metric, and the one beside it
-TITLES = {  # how the paper calls a setup, a level and a detector, in its order
+SHOWN = ("au_pr", "auroc")  # the paper's primary metric and its secondary one
+TITLES = {  # the paper's names of setups, levels and detectors, in its order
     "1cls": "1-class",
     "2cls_highshot": "2-class high-shot",
     "2cls_10shot": "2-class 10-shot",
@@ -39,16 +39,16 @@ _NBSP = "\N{NO-BREAK SPACE}"  # a narrow table breaks between numbers, not insid
 
 
 def title_of(key: str) -> str:
-    """Return how the paper calls a setup, level or detector; its own name where the paper has none."""
+    """Return the paper's name of a setup, level or detector, or `key` itself if the paper has none."""
     return TITLES.get(key, key)
 
 
 def load_metrics(files: Iterable[Path]) -> pd.DataFrame:
-    """Read some `metrics.csv`: one metric a row, columns COLUMNS, in the files' order.
+    """Read `metrics.csv` files into one table: one metric per row, columns COLUMNS, in the files' order.
 
     `draw` numbers the few-shot draws (0 elsewhere); `defect` is empty for all anomalies, else a defect class. A file
-    may lack these two. Raises VisaError for an absent file or column, a value that is no number, one metric given
-    twice, and a mix of data sets: metrics of mini-VisA never stand beside those of VisA.
+    may lack these two. Raises VisaError for a missing file or column, a value that is not a number, one metric given
+    twice, and a mix of data sets, so that metrics of mini-VisA and of VisA are never in one table.
     """
     tables, types = [], {c: str for c in COLUMNS if c not in ("draw", "seed")} | {"value": float}
     for file in files:
@@ -72,12 +72,12 @@ def load_metrics(files: Iterable[Path]) -> pd.DataFrame:
 
 
 def overall(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Return the metrics over all anomalies: the rows that are of no single defect class."""
+    """Return the metrics over all anomalies: the rows without a defect class."""
     return metrics[metrics["defect"] == ""] if "defect" in metrics else metrics
 
 
 def balanced(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the objects, seeds and draws that every pre-training has: means of them compare alike.
+    """Return the rows of the objects, seeds and draws that every pre-training has, so that means are comparable.
 
     Each setup and detector is compared among the pre-trainings that were scored with it. The result is empty if no
     object was scored with every pre-training on a common seed.
@@ -85,9 +85,9 @@ def balanced(metrics: pd.DataFrame) -> pd.DataFrame:
     parts = [metrics[:0]]
     for _, part in metrics.groupby(["setup", "detector"], sort=False):
         scored = part.groupby(["object", "seed", "draw"])["pretraining"].nunique().unstack("object", fill_value=0)
-        common = scored == part["pretraining"].nunique()  # a row a seed and draw, a column an object
+        common = scored == part["pretraining"].nunique()  # a row per seed and draw, a column per object
         common = common.loc[common.any(axis=1), common.any()]
-        # A run that goes object by object is a seed ahead for some: what leaves more, of objects or of seeds, is kept.
+        # An unfinished run may have more seeds for some objects: keep complete objects or seeds, whichever leave more.
         kept = max(common.loc[:, common.all()], common[common.all(axis=1)], key=lambda table: table.size)
         units = pd.MultiIndex.from_frame(part[["seed", "draw"]])
         parts.append(part[part["object"].isin(kept.columns) & units.isin(kept.index)])
@@ -95,7 +95,7 @@ def balanced(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def spd_pairs(names: Iterable[str]) -> dict[str, str]:
-    """Map each pre-training with SPD to its baseline, the same without, where both are among `names`."""
+    """Map each pre-training with SPD to its baseline, the same without SPD, if both are among `names`."""
     there = list(names)
     return {name: name.removesuffix("+spd") for name in there if name.removesuffix("+spd") in set(there) - {name}}
 
@@ -103,10 +103,10 @@ def spd_pairs(names: Iterable[str]) -> dict[str, str]:
 def summary_table(metrics: pd.DataFrame, by: Sequence[str] = GROUP) -> pd.DataFrame:
     """Compute mean and spread for each group of `by`, over all anomalies unless `by` holds `defect`.
 
-    What `by` leaves out is averaged first, in each seed and draw: without `object`, the mean over objects. Draws
-    are averaged next, in each seed. Columns: `mean`; `sd` over the `n` seeds (n - 1; NaN for one);
-    `draws`, the least number of a seed; `sd_draws` over the draws of one seed (root mean square over seeds).
-    Raises VisaError if a seed or draw lacks an object (or whatever else is left out) that another has.
+    Columns that are not in `by` are averaged first, within each seed and draw: without `object`, over objects. Draws
+    are averaged next, within each seed. Columns: `mean`; `sd` over the `n` seeds (divisor n - 1; NaN for one seed);
+    `draws`, the least number of draws of a seed; `sd_draws` over the draws of one seed (root mean square over seeds).
+    Raises VisaError if a seed or draw lacks an object, or another value that is averaged, that another one has.
     """
     return _spread_over(_units(metrics, list(by)), list(by))
 
@@ -116,9 +116,9 @@ def paired_difference(metrics: pd.DataFrame, a: str, b: str, by: Sequence[str] =
 
     Draws are averaged for each seed. `low` to `high` is the 95 % t-interval of the mean over `over`: `seeds`, or
     `draws` where there is one seed or all seeds give the same differences (a probe on given weights). One pair has no
-    interval (NaN, `over` empty). Seeds vary initial weights and batches, draws the training images, neither the object.
-    Pairs that lack one side are left out. Raises VisaError if a pre-training is unknown or no seed (and draw) is
-    common to both, and as `summary_table` does for what `by` leaves out.
+    interval (NaN, `over` empty). Seeds vary initial weights and batches; draws vary the training images; neither varies
+    the object. Incomplete pairs are left out. Raises VisaError if a pre-training is unknown or both have no seed (and
+    draw) in common, and as `summary_table` does.
     """
     for name in (a, b):
         check_choice("pre-training", name, metrics["pretraining"].unique())
@@ -136,7 +136,7 @@ def _minus(table: pd.DataFrame, column: str, first: str, second: str) -> pd.Data
 
 
 def _units(metrics: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Average to one value for each group of `keys`, seed and draw: over what is left out."""
+    """Average over all other columns, to one value for each group of `keys`, seed and draw."""
     values = metrics if "defect" in keys else overall(metrics)
     values = values if "draw" in values else values.assign(draw=0)
     grouped = values.groupby([*keys, "seed", "draw"], sort=False)["value"]
@@ -178,9 +178,9 @@ def mean_interval(line: "pd.Series[float]") -> str:
 
 
 def lay_out(table: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
-    """Lay out a `summary_table` or a `paired_difference` to be read: `rows` down, levels and metrics across.
+    """Lay out a `summary_table` or a `paired_difference` for readers: `rows` down, levels and metrics across.
 
-    Cells are those of `mean_sd` or `mean_interval`. The first columns give the least number of seeds, and of draws.
+    Cells are those of `mean_sd` or `mean_interval`. The first columns give the least numbers of seeds and of draws.
     """
     cell = mean_interval if "low" in table else mean_sd
     table = table[table["metric"].isin(list(METRICS))]
@@ -201,7 +201,7 @@ def _wide(cells: pd.DataFrame, rows: Sequence[str]) -> pd.DataFrame:
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """Write a pipe table: numbers to three decimals, columns of numbers at the right, absent values as an en dash."""
+    """Write a pipe table: numbers to three decimals, columns of numbers right-aligned, missing values as an en dash."""
     text = table.map(lambda value: f"{value:.3f}" if isinstance(value, float) else str(value)).where(table.notna(), "–")
     rules = ["---:" if cells.str.fullmatch(_NUMBER).all() else "---" for _, cells in text.items()]
     lines = [[str(c) for c in table.columns], rules, *text.to_numpy().tolist()]
@@ -209,7 +209,7 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 def to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
-    """Write a booktabs table, to be read with \\input; the caption is plain text."""
+    """Write a booktabs table for \\input; the caption is plain text."""
     caption = re.sub(r"([%&#_$])", r"\\\1", caption)
     text = table.to_latex(index=False, escape=True, caption=caption, label=label, position="t")
     return text.replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--").replace(_NBSP, "~")
@@ -217,7 +217,7 @@ def to_latex(table: pd.DataFrame, caption: str, label: str) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A table to be read: a plain file `name`, a `caption` that names the data set, and text `cells`."""
+    """A table for readers: a plain file `name`, a `caption` that names the data set, and `cells` of text."""
 
     name: str
     caption: str
@@ -236,9 +236,9 @@ def write_tables(folder: Path, made: Sequence[Table]) -> None:
 def paper_tables(metrics: pd.DataFrame, note: str = "") -> list[Table]:
     """Make a table of each setup, task and metric in the paper's order: AU-PR and AU-ROC over all anomalies.
 
-    Detectors and objects down; across, the pre-trainings (`mean ± sd` of `summary_table`), then each one with SPD minus
-    its baseline (`mean [low, high]` of `paired_difference`). The last row of a detector is the mean over the objects
-    that every pre-training has (both have). Captions name the data set; `note` ends each.
+    Rows are detectors and objects. Columns are the pre-trainings (`mean ± sd` of `summary_table`), then each one with
+    SPD minus its baseline (`mean [low, high]` of `paired_difference`). A detector's last row is the mean over the
+    objects that every pre-training has (for a difference: both). Captions name the data set and end in `note`.
     """
     chosen, order = overall(metrics), [*TITLES, *SHOWN]
     groups = chosen[chosen["metric"].isin(SHOWN)].groupby(["dataset", "setup", "level", "metric"], sort=False)
@@ -264,7 +264,7 @@ def _cells(part: pd.DataFrame, row: str) -> pd.DataFrame:
     found = [means.assign(column=means["pretraining"], text=[mean_sd(line) for _, line in means.iterrows()])]
     for name, base in spd_pairs(part["pretraining"].unique()).items():
         two = part[part["pretraining"].isin([name, base])]
-        with suppress(VisaError):  # no object, seed and draw in common: nothing to show
+        with suppress(VisaError):  # the two have no object, seed and draw in common
             table = paired_difference(two if row else balanced(two), name, base, keys)
             text = [mean_interval(line) for _, line in table.iterrows()]
             found.append(table.assign(column=f"{name} − {base}", text=text))

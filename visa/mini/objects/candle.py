@@ -16,7 +16,7 @@ WAX, METAL, WICK, SOOT = (222, 216, 202), (150, 152, 157), (208, 190, 150), (58,
 
 
 def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
-    """Two rows of two, every cup turned as it comes."""
+    """Draw two rows of two tealights, each turned at random."""
     bench.table(canvas, rng, (62, 60, 64))
     under, colour = canvas.layer(), shift_colour(WAX, rng, 0.012)
     tone = linear(colour) / linear(WAX)
@@ -39,7 +39,7 @@ def draw(canvas: Canvas, rng: np.random.Generator) -> Body:
 
 @lru_cache(maxsize=4)
 def _tealight(size: int) -> Stamp:
-    """A tealight that waits for its wick."""
+    """Draw a tealight without its wick."""
     canvas, pose = Canvas(size, {}), Pose()
     cup = canvas.patch(pose(_fluted(CUP)))
     rows, columns = (np.arange(s.start, s.stop, dtype=np.float32) / canvas.side - 0.5 for s in cup.window)

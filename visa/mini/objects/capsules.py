@@ -9,7 +9,7 @@ from visa.mini.shapes import Points, Pose, blob, ellipse, rectangle, ribbon
 
 LENGTH, WIDTH = 0.232, 0.118
 GEL = (158, 150, 58)
-WEAR, STRENGTH = 0.2, (1.1, 1.5)  # among so many places to look at, faint ones are not found
+WEAR, STRENGTH = 0.2, (1.1, 1.5)  # faint defects on six capsules would be too hard to find
 
 
 def draw(canvas: Canvas, rng: np.random.Generator) -> Body:

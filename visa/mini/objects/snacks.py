@@ -150,7 +150,7 @@ OBJECTS = {
             "other": fibre,
         },
         WEAR=1.7,
-        STRENGTH=(0.2, 0.8),  # one sound kernel in the middle gives all away
+        STRENGTH=(0.2, 0.8),  # defects are easy to find on one kernel in the middle
     ),
     "chewinggum": SimpleNamespace(
         draw=near_middle(tablet, (44, 62, 92), 0.012, 0.5, (-14, 5), (1, 0.02)),

@@ -1,4 +1,4 @@
-"""Bent tubes, their ends open: four elbow macaroni (1: in rows, 2: each turned its own way), one pipe fryum."""
+"""Bent tubes with open ends: four elbow macaroni (1: in rows, 2: each turned at random), one pipe fryum."""
 
 from dataclasses import dataclass, replace
 from itertools import product
@@ -30,7 +30,7 @@ class Tube:
     tips: tuple[float, float]
 
     def point(self, along: np.ndarray, outwards: np.ndarray) -> Points:
-        """Own coordinates (n, 2) of places `along` the spine (-length/2 to length/2), `outwards` from it."""
+        """Return own coordinates (n, 2) of places `along` the spine (-length/2 to length/2), `outwards` from it."""
         spine, angle = self.length / self.bend, along / self.length * self.bend
         sag = spine * (1 - np.cos(self.bend / 2)) / 2
         radius = spine + outwards
@@ -52,7 +52,7 @@ class Tube:
         return self.point(end * (self.length / 2 - inwards) + oval[:, 0], oval[:, 1])
 
     def coordinates(self, canvas: Canvas, patch: Patch, pose: Pose) -> tuple[FloatMap, FloatMap]:
-        """Along and outwards of every subpixel in the patch's window."""
+        """Return the coordinates along and outwards of every subpixel in the patch's window."""
         rows, columns = ((np.arange(s.start, s.stop) + 0.5) / canvas.side for s in patch.window)
         x, y = np.meshgrid(columns - pose.x, rows - pose.y)
         a = np.deg2rad(pose.angle)
@@ -102,7 +102,7 @@ class Tube:
 
 
 def on_skin(defect: Defect) -> Defect:
-    """The defect anywhere but in the dark of the body's holes, where nobody would see it."""
+    """Draw the defect anywhere but in the body's holes, which are so dark that it could not be seen."""
 
     def draw(canvas: Canvas, body: Body, name: str, rng: np.random.Generator, strength: float) -> None:
         cover = body.cover.copy()
@@ -206,7 +206,7 @@ LOOSE = {
     "small chip around edge": chip,
     **LAST,
 }
-OBJECTS = {  # among four pieces, the more so if turned every way, faint defects are not found
+OBJECTS = {  # faint defects among four pieces would be too hard to find, above all if the pieces are turned at random
     "macaroni1": SimpleNamespace(draw=draw_rows, DEFECTS=ROWS, WEAR=0.3, STRENGTH=(0.7, 1.4)),
     "macaroni2": SimpleNamespace(draw=draw_loose, DEFECTS=LOOSE, WEAR=0.1, STRENGTH=(1.2, 1.5)),
     "pipe_fryum": SimpleNamespace(

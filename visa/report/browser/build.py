@@ -33,7 +33,7 @@ from visa.report.collect import scored_files
 from visa.report.figures import HEAT
 from visa.report.tables import TITLES
 
-VERSION = 2  # of records and pictures: raise it when the same scores give others, and they are made anew
+VERSION = 2  # of records and pictures: raise it when the same scores give others; all are then made again
 PAGE = Path(__file__).parent / "page"
 LEVELS = 256
 SIDE = 320  # long side of the small pictures, in pixels
@@ -43,10 +43,10 @@ _model = attrgetter("pretraining", "scope", "seed")  # of a row of `scored_files
 def build_browser(run: Path, source: Source) -> Path:
     """Write `run`/browser from all scores of the run's objects on disk; returns its `index.html`.
 
-    All pre-trainings, scopes, seeds and detectors can be chosen in it; of a few-shot setup the first draw. What an
-    earlier call wrote is kept where it still holds, so that a call after each scoring costs what is new. Of calls side
-    by side one waits for the other, and so the last one sees all scores.
-    Raises VisaError if nothing is scored, if scores cannot be read, or if an image is gone or broken.
+    Its reader can choose among all pre-trainings, scopes, seeds and detectors; few-shot setups show the first draw.
+    Files of earlier calls are kept if they are still valid, so that a call after each scoring only adds what is new.
+    Concurrent calls wait for each other, so that the last one sees all scores.
+    Raises VisaError if nothing is scored, if scores cannot be read, or if an image is missing or broken.
     """
     with locked(run / ".browser", patience=600):
         _build(run, source, run / "browser")
@@ -97,7 +97,7 @@ def _build(run: Path, source: Source, folder: Path) -> None:
     kept = [part["file"] for part in parts] + [record["folder"] for record in records.values()]
     kept += [picture["picture"] for picture in pictures.values()]
     for old in (path for part in ("parts", "images", "scored") for path in (folder / part).iterdir()):
-        if str(old.relative_to(folder)) not in kept:  # of no use any more
+        if str(old.relative_to(folder)) not in kept:  # no longer used
             shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
@@ -123,7 +123,7 @@ def _scoring(scored: Any, record: dict[str, Any]) -> dict[str, Any]:
 def _write_pictures(folder: Path, root: Path, paths: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Write small pictures of the images below `root`; returns the address `picture` and the `shape` of each.
 
-    A digest names each: no name of a user's enters an address.
+    Pictures are named by digests, so that no file name of the user's is part of an address.
     """
 
     def write(path: str) -> dict[str, Any]:
@@ -143,13 +143,13 @@ def _write_pictures(folder: Path, root: Path, paths: Iterable[str]) -> dict[str,
 
 
 def read_record(file: Path, below: Path) -> dict[str, Any]:
-    """Make the record of a file of scores, with its maps in a folder `below`; read it while the file is the same.
+    """Make the record of a file of scores, with its maps in a folder `below`, or read it if the file is unchanged.
 
-    Its keys: `paths`, `labels`, `known`; `image_scores` with the fewest digits that tell float32 values apart;
+    Its keys: `paths`, `labels`, `known`; `image_scores` with the fewest digits that identify a float32 value;
     `maps`, None or `low` and `step`: level k holds the scores from low + k * step up to the next; `positives` and
     `negatives`: the pixels of either kind in each level, of the images whose mask is known; `middle`: the level of the
-    median pixel; `masks`: a PNG as a data address for each image with a known, not empty mask; `metrics` of images and
-    pixels, the latter from levels; `folder`: where the maps lie, one `<index of the image>.js` each.
+    median pixel; `masks`: a PNG as a data URL for each image with a known, not empty mask; `metrics` of images and
+    pixels, the latter from levels; `folder`: the folder of the maps, one `<index of the image>.js` each.
     Raises VisaError for a file that holds no scores, and for maps that are not finite.
     """
     about = file.stat()
@@ -210,7 +210,7 @@ def levels_of(scores: NDArray[np.float32], low: float, step: float) -> NDArray[n
 
 
 def script(name: str, value: Any) -> str:
-    """Write a value as a script of plain ASCII that the page can load from the disk, harmless wherever it is pasted."""
+    """Write a value as an ASCII script that the page can load from disk; `<`, `>` and `&` in it are escaped."""
     text = json.dumps([name, value], separators=(",", ":"), allow_nan=False)
     for character in "<>&":  # they are inside strings only
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -218,6 +218,6 @@ def script(name: str, value: Any) -> str:
 
 
 def _png(pixels: NDArray[np.uint8]) -> str:
-    """Write an 8-bit grey PNG as a data address: a page on the disk may read its pixels, unlike those of a file."""
+    """Encode an 8-bit grey PNG as a data URL: a page on disk may read its pixels, unlike those of a file."""
     _, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 6])
     return "data:image/png;base64," + base64.b64encode(data.tobytes()).decode()
