@@ -10,7 +10,7 @@ from visa.errors import VisaError
 from visa.pretrain.diagnose import BASE_LEARNED, SPREAD_LEARNED, TERM_LEARNED
 from visa.report.tables import overall, paired_difference, summary_table
 
-OUTCOMES = {  # set-up, detector and level: all are of AU-PR, the paper's primary metric
+OUTCOMES = {  # setup, detector and level: all are of AU-PR, the paper's primary metric
     "probe, 5-shot": ("2cls_5shot", "probe", "image"),
     "probe, 10-shot": ("2cls_10shot", "probe", "image"),
     "probe, high-shot": ("2cls_highshot", "probe", "image"),
@@ -128,7 +128,7 @@ def primary_table(metrics: pd.DataFrame, table: pd.DataFrame, facts: pd.DataFram
     rows = []
     for object, of_object in table.groupby("object", sort=False):
         keys = of_object[["arm", "outcome"]].apply(tuple, axis=1)
-        measured = of_object[keys.isin(PRIMARY)].assign(p=of_object["p"].fillna(1.0)).sort_values("p", kind="stable")
+        measured = of_object.fillna({"p": 1.0})[keys.isin(PRIMARY)].sort_values("p", kind="stable")
         holm = (measured["p"] * range(len(measured), 0, -1)).cummax().clip(upper=1)
         for place in sorted(measured.index):
             line, p = measured.loc[place], holm.loc[place]

@@ -21,7 +21,7 @@ PUBLISHED |= {"warmup_epochs": 10.0, "temperature": 0.1, "strong": SIMCLR_STRONG
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
-    """SimCLR's normalised temperature-scaled cross-entropy (equation 1), a mean of at least 0.
+    """SimCLR's normalised temperature-scaled cross-entropy (its paper's equation 1), a mean of at least 0.
 
     Row i of z1 and of z2, N,D, are views of one image; each of the 2N embeddings has one positive and 2N - 2 negatives.
     Computed in float32, because division by a small temperature would magnify bfloat16's rounding of a cosine.

@@ -12,12 +12,12 @@ PUBLISHED = {"epochs": 100, "batch_size": 512, "base_lr": 0.05, "weight_decay": 
 
 
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
-    """SimSiam's D(p, stopgrad(z)) of predictions and projections N,D: a mean in [-1,1] (equations 1 and 3)."""
+    """SimSiam's D(p, stopgrad(z)) of predictions and projections N,D, in [-1,1] (its paper's equations 1 and 3)."""
     return -cosine(p, z.detach()).mean()
 
 
 def simsiam_loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
-    """The symmetric loss D(p1, stopgrad(z2))/2 + D(p2, stopgrad(z1))/2 in [-1,1] (equation 4)."""
+    """The symmetric loss D(p1, stopgrad(z2))/2 + D(p2, stopgrad(z1))/2 in [-1,1] (its paper's equation 4)."""
     return (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2
 
 
