@@ -22,7 +22,7 @@ import pandas as pd
 from visa.errors import VisaError
 from visa.report import tables
 
-LABELS = tables.METRICS | {"f1": "F1"}
+LABELS = tables.METRICS | {"f1": "F1", "padim": "PaDiM", "patchcore": "PatchCore"}
 ABSENT = """:::{{note}}
 `book/{file}` is not in this copy of the book; the text beside this note says what makes it.
 :::
