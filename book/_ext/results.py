@@ -27,7 +27,7 @@ ABSENT = """:::{{note}}
 `book/{file}` is not in this copy of the book; the text beside this note says what makes it.
 :::
 """
-MEASURED_ON = "\nMeasured on {cores} cores of {cpu}{busy}, commit `{commit:.7}`.\n"
+MEASURED_ON = "\nMeasured on {cores} cores of {cpu}{busy}, commit `{commit}`.\n"
 FOLDED = """::::{{dropdown}} {file}
 ```{{literalinclude}} {place}
 ```
@@ -123,7 +123,8 @@ def measured_on(file: Path) -> str:
     about, load = record["machine"], record.get("load", 0)
     load = load[0] if isinstance(load, list) else load  # processes that ran or waited at the end
     busy = f" that other work kept at a load of {load:.0f}" if load > about["cores"] else ""
-    return MEASURED_ON.format(**about | {"commit": about["commit"] or "unknown", "busy": busy})
+    commit = about["commit"] or "unknown"
+    return MEASURED_ON.format(**about | {"commit": commit[:7] + commit[40:], "busy": busy})
 
 
 def commits(folder: Path) -> list[str]:
