@@ -142,7 +142,7 @@ def test_a_cell_is_the_mean_over_seeds_of_means_over_draws(tmp_path):
     file = save(tmp_path / "difficulty.csv", columns, [*rows, ("F1, best", "b", 0, 0.12345)])
     layout = {"rows": "weights", "columns": "detector", "value": "auroc", "digits": "4"}
     text = plain(results.table(file, "", layout))
-    assert "| weights | padim | probe | F1, best |" in text and "| a | 0.600 ± 0.141 | 0.500 ± 0.141 | – |" in text
+    assert "| weights | PaDiM | probe | F1, best |" in text and "| a | 0.600 ± 0.141 | 0.500 ± 0.141 | – |" in text
     assert results.table(file, "", layout | {"where": "detector=F1, best"}).endswith("| b | 0.1235 |\n")
 
 
