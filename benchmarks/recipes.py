@@ -59,7 +59,7 @@ def measured(source, object, backbone, detector):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", default="", help="a VisA root; default: VISA_ROOT")
+    parser.add_argument("--root", type=Path, help="a VisA root; default: VISA_ROOT")
     parser.add_argument("--objects", nargs="+", required=True)
     parser.add_argument("--arch", required=True)
     parser.add_argument("--weights", type=Path, required=True)
@@ -68,7 +68,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(options.threads or torch.get_num_threads())
     source, backbone, rows = (
-        open_source(options.root, options.objects),
+        open_source(str(options.root or ""), options.objects),
         load_backbone(options.arch, options.weights),
         [],
     )
