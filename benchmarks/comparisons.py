@@ -61,6 +61,7 @@ def differences(metrics: pd.DataFrame) -> pd.DataFrame:
     if not parts:
         raise VisaError("no arm of the protocol is measured beside its control: measure both.")
     table = with_outcome(pd.concat(parts, ignore_index=True))
+    table.loc[table["over"] != "seeds", ["low", "high"]] = np.nan  # of one seed there is no interval over seeds
     error = table["sd"] / table["n"] ** 0.5
     p = 2 * stats.t.sf((table["mean"] / error).abs(), table["n"] - 1)
     return table.assign(p=np.where(table["n"] > 1, p, np.nan))
@@ -129,12 +130,13 @@ def primary_table(metrics: pd.DataFrame, table: pd.DataFrame, facts: pd.DataFram
     for object, of_object in table.groupby("object", sort=False):
         keys = of_object[["arm", "outcome"]].apply(tuple, axis=1)
         measured = of_object.fillna({"p": 1.0})[keys.isin(PRIMARY)].sort_values("p", kind="stable")
-        holm = (measured["p"] * range(len(measured), 0, -1)).cummax().clip(upper=1)
+        ranks = range(len(PRIMARY), len(PRIMARY) - len(measured), -1)  # the family is of both, measured or not
+        holm = (measured["p"] * ranks).cummax().clip(upper=1)
         for place in sorted(measured.index):
             line, p = measured.loc[place], holm.loc[place]
             own = facts[(facts["object"] == object) & (facts["pretraining"] == line["arm"])]
             low, high = crossed_interval(metrics[metrics["object"] == object], line)
-            both = f"[{signed(low)}, {signed(high)}]" if low < high else "–"
+            both = "–" if np.isnan(low) else f"[{signed(low)}, {signed(high)}]"
             verdict = "not decided" if p >= 0.05 else "supported" if line["mean"] > 0 else "refuted"
             compared = f"{line['arm']} − {line['control']}"
             rows.append((object, compared, verdict, points(line), both, f"{p:.3f}", learned_told(own), line["outcome"]))
@@ -144,7 +146,7 @@ def primary_table(metrics: pd.DataFrame, table: pd.DataFrame, facts: pd.DataFram
 
 
 def detectable(table: pd.DataFrame, backbone: str) -> Iterator[str]:
-    """Name the difference that each primary comparison finds in four of five experiments, at the spread it reached.
+    """Name the difference that each primary comparison finds in about four of five experiments, at its spread.
 
     That is at p < .025, the first step of Holm's correction: the t-quantiles of .9875 and .8, times sd / sqrt(n).
     """
@@ -181,7 +183,8 @@ def crossed_interval(metrics: pd.DataFrame, line: "pd.Series[float]") -> tuple[f
     """Compute the 95 % interval of a row of `differences` over seeds and few-shot draws, both as random effects.
 
     The two are crossed: the variance of the mean is that of the seeds' means plus that of the draws' means, less the
-    residual that both contain. The degrees of freedom are those of the smaller of the two. NaN where there is one.
+    residual that both contain; a negative estimate of the draws' part counts as 0. The degrees of freedom are those of
+    the smaller of the two. NaN where there is one.
     """
     values = with_outcome(overall(metrics))
     values = values[values["outcome"] == line["outcome"]].pivot(
@@ -194,19 +197,19 @@ def crossed_interval(metrics: pd.DataFrame, line: "pd.Series[float]") -> tuple[f
         return np.nan, np.nan
     noise = own.sub(own.mean(axis=1), axis=0) - own.mean() + own.to_numpy().mean()
     residual = (noise**2).to_numpy().sum() / (draws - 1) / (seeds - 1)
-    variance = own.mean().var() / seeds + own.mean(axis=1).var() / draws - residual / seeds / draws
-    half = stats.t.ppf(0.975, min(draws, seeds) - 1) * max(variance, 0) ** 0.5
+    variance = own.mean().var() / seeds + max(own.mean(axis=1).var() / draws - residual / seeds / draws, 0)
+    half = stats.t.ppf(0.975, min(draws, seeds) - 1) * variance**0.5
     return own.to_numpy().mean() - half, own.to_numpy().mean() + half
 
 
 def learned_told(facts: pd.DataFrame) -> str:
-    """Say how many trainings of an arm learned, and how many passed each gate where some did not."""
+    """Say how many trainings of an arm learned, how many passed each gate, and where these are too few to judge SPD."""
     learned, n = facts["learned"].astype(float), len(facts)
-    passed = {
-        w: int((facts[c] >= gate).sum()) for c, (w, gate) in GATES.items() if c in facts and facts[c].notna().any()
-    }
+    gates = {name: gate for name, gate in GATES.items() if name in facts and facts[name].notna().any()}
+    passed = {what: int((facts[name] >= gate).sum()) for name, (what, gate) in gates.items()}
     told = ", ".join(f"{what} {count}" for what, count in passed.items())
-    return f"{int(learned.sum())} of {n}" + f" ({told})" * bool(min(passed.values(), default=n) < n)
+    few = "; says nothing of SPD" * bool(learned.mean() < 0.5)
+    return f"{int(learned.sum())} of {n}" + f" ({told})" * bool(min(passed.values(), default=n) < n) + few
 
 
 def not_learned(facts: pd.DataFrame) -> set[str]:

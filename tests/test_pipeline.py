@@ -128,7 +128,7 @@ def called(mini_root, tmp_path, monkeypatch, capsys):
         (["run", "--weights", "x=resnet18:/absent.pth"], "weights"),
         (["run", "--pretrain", "epochs_=3"], "unknown setting 'epochs_'"),
         (["synth", "/proc/none/x", "--objects", "fryum"], "Check the path"),
-        (["run", "--name", "a/b"], "is not a folder name"),
+        (["run", "--name", "a/b"], "is not a plain folder name"),
         (["run", "--pretrain", "epochs"], "NAME=VALUE"),
         (["prepare", "--split-type", "3cls"], "unknown split type '3cls'"),
         (["run", "--setups", "2cls"], "unknown setup '2cls'"),

@@ -50,7 +50,9 @@ def open_run(name: str, data: Source | str, make: bool = True) -> Run:
     of mini-VisA and of VisA never mix.
     """
     if name and not re.fullmatch(PLAIN_NAME, name):
-        raise VisaError(f"run {name!r} is not a folder name: use at most 60 letters, digits, '.', '+', '-' and '_'.")
+        raise VisaError(
+            f"run {name!r} is not a plain folder name: use at most 60 letters, digits, '.', '+', '-' and '_'."
+        )
     dataset, synthetic = (data, False) if isinstance(data, str) else (data.name, data.synthetic)
     run = Run(runs_root() / (name or dataset.lower()))
     about = run.root / "run.json"

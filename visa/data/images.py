@@ -46,8 +46,8 @@ def upright_size(path: Path) -> tuple[int, int]:
 def open_mask(path: Path) -> Image.Image:
     """Open a mask file as an 8-bit grey image of class ids, 0 the background.
 
-    A colour file is accepted if its three channels are equal. Raises VisaError if the file is missing, cut, a JPEG
-    (which blurs ids into each other), or holds anything but one 8-bit channel.
+    A colour file is accepted if its three channels are equal. Raises VisaError if the file is missing, truncated, a
+    JPEG (which blurs ids into each other), or holds anything but one 8-bit channel.
     """
     image = open_upright(path)
     if image.format == "JPEG":

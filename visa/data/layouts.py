@@ -68,7 +68,7 @@ def root_samples(root: Path, split_type: str) -> list[Sample]:
 
 
 def images_in(folder: Path) -> list[str]:
-    """List the names of a folder's image files, sorted, hidden ones left out; raises VisaError for unusable names."""
+    """List the image files of a folder, none without one, sorted, no hidden ones. Raises VisaError for bad names."""
     names = [f.name for f in _visible(folder) if f.suffix.lower() in SUFFIXES and f.is_file()]
     for name in names:
         if re.search(rf"[{CONTROL}\ud800-\udfff]", name):  # the last are bytes that are no UTF-8

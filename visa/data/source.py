@@ -147,8 +147,8 @@ def dataset_name(root: Path, objects: tuple[str, ...]) -> str:
 def mirrored(address: str) -> Path:
     """Copy the folder at an address, with its modification times, into data/mirror/ once, and return the copy.
 
-    The copy appears only when it is complete; delete it to copy the folder again. Raises VisaError if the address is
-    empty, if it cannot be reached, or if a file arrives incomplete.
+    The copy appears only when it is complete; delete it to copy the folder again. Raises VisaError if no files
+    are at the address, if it cannot be reached, or if a file arrives incomplete.
     """
     target = mirror_of(address)
     if target.is_dir():

@@ -26,7 +26,7 @@ class TwoClass:
     From the paper: cross-entropy for the classifier, focal loss for the U-Net. From an author's reply of February 2023
     (issue #8 of amazon-science/spot-diff on GitHub): the U-Net of segmentation_models_pytorch, a horizontal flip with
     probability 0.5 and no other augmentation, lest it favour some kinds of defects, batches of 8, focal loss against
-    the imbalance, and images of 800 x 800 where memory allows. Not published, and chosen here by
+    the imbalance, and images of 800 x 800 where possible. Not published, and chosen here by
     the fit to training images: optimiser, learning rate and its schedule, length of training, and the focal loss's
     parameters. Images are smaller here, for CPUs. Nothing is held out: training has a fixed length, and the last
     weights are kept. Raises VisaError for a value out of range.

@@ -25,7 +25,7 @@ from visa.pretrain.spd import SpdSettings, cosine, feature_std
 VIEWS = 200  # views of each kind
 
 BASE_LEARNED = 0.25
-"""A training counts as learned if its base loss has fallen by this share of the way from chance to its best value."""
+"""Least share of the way from chance to its best value that the base loss of a learned training has come."""
 
 TERM_LEARNED = 0.75
 """Least accuracy of the SPD term on held-out images, where chance is .5."""
