@@ -27,14 +27,14 @@ ARMS = ("given", *CONTROLS)
 LOOKS = dict(zip(ARMS, zip((*figures.PALETTE, figures.INK), (*figures.MARKERS, "X"), strict=True), strict=True))
 NAMES = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "mobilenetv2_100": "MobileNetV2"}
 SIZES = ("small", "middle", "large")  # thirds of an object's defects by their share of the image
-POWER = """At the spread over seeds that was reached, a primary comparison comes out at p < .025 in about four of five
-experiments if the true difference is at least {told}.
-"""
+POWER = (
+    "At the spread that was reached, about four of five experiments find (at p < .025) a true difference of {told}.\n"
+)
 NOT_RUN = """:::{note}
 The experiments of [](protocol.md) have not been run for this copy of the book: [](results.md) has the command.
 :::
 """
-TABLE = "{table}\n{{download}}`This table as CSV <generated/results.csv>`\n"
+TABLE = "{table}\n{{download}}`This table as CSV <generated/{file}.csv>`\n"
 
 
 class Findings(NamedTuple):
@@ -56,16 +56,16 @@ def findings(page: Any) -> str:
     """The Markdown of what the page asks for; without results a note in place of `primary`, and else nothing."""
     book, what = Path(page.env.srcdir), page.arguments[0]
     page.file("results/protocol")
-    folders = [file.parent for file in sorted(book.glob("results/protocol/*/provenance.json"))]
-    for file in (file for folder in folders for file in folder.iterdir()):
+    for file in book.glob("results/protocol/*/*"):
         page.file(str(file.relative_to(book)))
-    found = [load(folder) for folder in folders]
+    found = [load(file.parent) for file in sorted(book.glob("results/protocol/*/provenance.json"))]
     if not found:
         return NOT_RUN if what == "primary" else ""
     if what == "primary":
         rows = [comparisons.primary_table(one.metrics, one.table, one.facts).assign(backbone=one.name) for one in found]
-        table = pd.concat(rows).set_index(["object", "backbone"]).drop(columns="outcome")
-        return tables.to_markdown(table.reset_index())
+        table = pd.concat(rows).set_index(["object", "backbone"]).reset_index()
+        table.to_csv(page.file("generated/primary.csv"), index=False)
+        return TABLE.format(table=tables.to_markdown(table.drop(columns="outcome")), file="primary")
     cases = [(object, one.of(object)) for one in found for object in one.table["object"].unique()]
     if what == "front":
         draw(page.file("generated/defects.svg"), seen, cases[0][1])
@@ -79,7 +79,8 @@ def findings(page: Any) -> str:
     if what == "table":
         means = [comparisons.means(one.metrics).assign(backbone=one.name) for one in found]
         pd.concat(means).to_csv(page.file("generated/results.csv"), index=False)
-        return TABLE.format(table=tables.to_markdown(pd.concat(arms_table(*case) for case in cases).fillna("–")))
+        table = pd.concat(arms_table(*case) for case in cases).fillna("–")
+        return TABLE.format(table=tables.to_markdown(table), file="results")
     text = (TEXTS / "part.txt").read_text(encoding="utf-8")
     return "\n".join(part(page, text, object, one) for object, one in cases)
 
