@@ -27,9 +27,7 @@ ARMS = ("given", *CONTROLS)
 LOOKS = dict(zip(ARMS, zip((*figures.PALETTE, figures.INK), (*figures.MARKERS, "X"), strict=True), strict=True))
 NAMES = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "mobilenetv2_100": "MobileNetV2"}
 SIZES = ("small", "middle", "large")  # thirds of an object's defects by their share of the image
-POWER = (
-    "At the spread that was reached, about four of five experiments find (at p < .025) a true difference of {told}.\n"
-)
+POWER = "At the spread that was reached, about four of five experiments find (p < .025) a true difference of {told}.\n"
 NOT_RUN = """:::{note}
 The experiments of [](protocol.md) have not been run for this copy of the book: [](results.md) has the command.
 :::
@@ -70,7 +68,8 @@ def findings(page: Any) -> str:
     if what == "front":
         draw(page.file("generated/defects.svg"), seen, cases[0][1])
         draw(page.file("generated/primary.svg"), primary, cases)
-        extremes = comparisons.extremes(pd.concat(one.table for one in found))
+        named = [one.table.assign(object=one.table["object"] + " with " + one.name) for one in found]
+        extremes = comparisons.extremes(pd.concat(named, ignore_index=True))
         text = (TEXTS / "front.txt").read_text(encoding="utf-8")
         return text.format(title=f"{cases[0][0]}, {cases[0][1].name}", extremes=extremes)
     if what == "power":
