@@ -46,8 +46,9 @@ PRIMARY_COLUMNS = (
 def differences(metrics: pd.DataFrame) -> pd.DataFrame:
     """Subtract from the AU-PR of each arm its control's, paired by seed and draw: a row an object, arm and outcome.
 
-    Columns are those of `paired_difference`, with the 95 % interval, and `arm`, `control`, `outcome`, and `p` over
-    seeds. The given weights, measured once, are the control of every seed. Raises VisaError if no arm has its control.
+    Columns are those of `paired_difference`, with the 95 % interval, and `arm`, `control`, `compared` (both),
+    `outcome`, and `p` over seeds. The given weights, measured once, are the control of every seed. Raises VisaError if
+    no arm has its control.
     """
     metrics = with_outcome(metrics)
     given, seeds = metrics[metrics["pretraining"] == "given"], sorted(set(metrics["seed"]))
@@ -61,6 +62,7 @@ def differences(metrics: pd.DataFrame) -> pd.DataFrame:
     if not parts:
         raise VisaError("no arm of the protocol is measured beside its control: measure both.")
     table = with_outcome(pd.concat(parts, ignore_index=True))
+    table["compared"] = table["arm"] + " − " + table["control"]
     table.loc[table["over"] != "seeds", ["low", "high"]] = np.nan  # of one seed there is no interval over seeds
     error = table["sd"] / table["n"] ** 0.5
     p = 2 * stats.t.sf((table["mean"] / error).abs(), table["n"] - 1)
@@ -73,6 +75,11 @@ def with_outcome(metrics: pd.DataFrame) -> pd.DataFrame:
     keys = metrics[["setup", "detector", "level", "metric"]].itertuples(index=False, name=None)
     named = metrics.assign(outcome=pd.Series([names.get(key) for key in keys], metrics.index, dtype=object))
     return named[named["outcome"].notna()]
+
+
+def is_primary(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Mark the rows of `differences` that are primary comparisons."""
+    return table[["arm", "outcome"]].apply(tuple, axis=1).isin(PRIMARY)
 
 
 def points(line: "pd.Series[float]") -> str:
@@ -89,8 +96,7 @@ def signed(value: float) -> str:
 def differences_table(table: pd.DataFrame) -> pd.DataFrame:
     """Lay the `differences` of one object out: outcomes down, arms across, bold where the interval is without 0."""
     cells = [f"**{points(line)}**" if line["low"] * line["high"] > 0 else points(line) for _, line in table.iterrows()]
-    table = table.assign(compared=table["arm"] + " − " + table["control"], cell=cells)
-    wide = table.pivot(index="outcome", columns="compared", values="cell")
+    wide = table.assign(cell=cells).pivot(index="outcome", columns="compared", values="cell")
     wide = wide.reindex([name for name in OUTCOMES if name in wide.index])[list(table["compared"].unique())]
     return wide.rename_axis(columns=None).reset_index()
 
@@ -111,9 +117,7 @@ def au_pr_table(metrics: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     wide = 100 * wide.reindex(arms)[[name for name in OUTCOMES if name in wide]]
     cells = wide.map("{:.1f}".format).mask(wide.isna(), "–")
     cells = cells.mask(wide == wide.max(), "**" + cells + "**")
-    for _, line in table.iterrows():
-        if (line["arm"], line["outcome"]) in PRIMARY:  # judged by `primary_table` alone
-            continue
+    for _, line in table[~is_primary(table)].iterrows():  # `primary_table` judges the others
         mark = "▲ " * bool(line["low"] > 0) + "▼ " * bool(line["high"] < 0)
         cells.loc[line["arm"], line["outcome"]] = mark + cells.loc[line["arm"], line["outcome"]]
     return cells.rename_axis(index="weights", columns=None).reset_index()
@@ -128,8 +132,7 @@ def primary_table(metrics: pd.DataFrame, table: pd.DataFrame, facts: pd.DataFram
     """
     rows = []
     for object, of_object in table.groupby("object", sort=False):
-        keys = of_object[["arm", "outcome"]].apply(tuple, axis=1)
-        measured = of_object.fillna({"p": 1.0})[keys.isin(PRIMARY)].sort_values("p", kind="stable")
+        measured = of_object.fillna({"p": 1.0})[is_primary(of_object)].sort_values("p", kind="stable")
         ranks = range(len(PRIMARY), len(PRIMARY) - len(measured), -1)  # the family is of both, measured or not
         holm = (measured["p"] * ranks).cummax().clip(upper=1)
         for place in sorted(measured.index):
@@ -138,9 +141,10 @@ def primary_table(metrics: pd.DataFrame, table: pd.DataFrame, facts: pd.DataFram
             low, high = crossed_interval(metrics[metrics["object"] == object], line)
             both = "–" if np.isnan(low) else f"[{signed(low)}, {signed(high)}]"
             verdict = "not decided" if p >= 0.05 else "supported" if line["mean"] > 0 else "refuted"
-            compared = f"{line['arm']} − {line['control']}"
-            rows.append((object, compared, verdict, points(line), both, f"{p:.3f}", learned_told(own), line["outcome"]))
-        for arm, outcome in (key for key in PRIMARY if key not in set(keys)):  # too few images, or no such arm
+            told = (points(line), both, f"{p:.3f}", learned_told(own), line["outcome"])
+            rows.append((object, line["compared"], verdict, *told))
+        done = set(zip(measured["arm"], measured["outcome"], strict=True))
+        for arm, outcome in (key for key in PRIMARY if key not in done):  # too few images, or no such arm
             rows.append((object, f"{arm} − {CONTROLS[arm]}", "not measured", *["–"] * 4, outcome))
     return pd.DataFrame(rows, columns=list(PRIMARY_COLUMNS))
 
@@ -150,22 +154,20 @@ def detectable(table: pd.DataFrame, backbone: str) -> Iterator[str]:
 
     That is at p < .025, the first step of Holm's correction: the t-quantiles of .9875 and .8, times sd / sqrt(n).
     """
-    for _, line in table[table[["arm", "outcome"]].apply(tuple, axis=1).isin(PRIMARY) & (table["n"] > 1)].iterrows():
+    for _, line in table[is_primary(table) & (table["n"] > 1)].iterrows():
         quantiles = stats.t.ppf([0.9875, 0.8], line["n"] - 1).sum()
         least = 100 * quantiles * line["sd"] / line["n"] ** 0.5
-        yield f"{least:.1f} points ({line['arm']} − {line['control']}, {line['object']}, {backbone})"
+        yield f"{least:.1f} points ({line['compared']}, {line['object']}, {backbone})"
 
 
 def extremes(table: pd.DataFrame) -> str:
     """Name the largest gain and loss of `differences` whose interval is without 0, the primary ones left out."""
-    found = table[~table[["arm", "outcome"]].apply(tuple, axis=1).isin(PRIMARY) & (table["low"] * table["high"] > 0)]
+    found = table[~is_primary(table) & (table["low"] * table["high"] > 0)]
     told = []
     for name, own in (("gain", found[found["mean"] > 0]), ("loss", found[found["mean"] < 0])):
         for _, line in own.loc[own["mean"].abs().nlargest(1).index].iterrows():
-            told.append(
-                f"the largest {name} is {points(line)} points ({line['arm']} − {line['control']}, "
-                f"{line['outcome']}, {line['object']})"
-            )
+            where = f"{line['compared']}, {line['outcome']}, {line['object']}"
+            told.append(f"the largest {name} is {points(line)} points ({where})")
     return " and ".join(told) or "there is none"
 
 
@@ -208,7 +210,7 @@ def learned_told(facts: pd.DataFrame) -> str:
     gates = {name: gate for name, gate in GATES.items() if name in facts and facts[name].notna().any()}
     passed = {what: int((facts[name] >= gate).sum()) for name, (what, gate) in gates.items()}
     told = ", ".join(f"{what} {count}" for what, count in passed.items())
-    few = "; says nothing of SPD" * bool(learned.mean() < 0.5)
+    few = "; says nothing of SPD" * bool(not_learned(facts))
     return f"{int(learned.sum())} of {n}" + f" ({told})" * bool(min(passed.values(), default=n) < n) + few
 
 

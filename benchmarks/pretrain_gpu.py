@@ -18,6 +18,7 @@ import torch
 from common import show, write_record
 from step import Parts, measure, wait
 
+from visa.pretrain import METHODS
 from visa.pretrain.fabric import make_fabric
 
 SHOWN = ("pretraining", "images_per_second", "ratio", "memory_gib")
@@ -86,7 +87,7 @@ def main():
     parser.add_argument("--arch", default="resnet50")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=256, help="halved until it fits")
-    parser.add_argument("--methods", nargs="+", default=["simsiam", "mocov2", "simclr", "supervised"])
+    parser.add_argument("--methods", nargs="+", default=["simsiam", "mocov2", "simclr", "supervised"], choices=METHODS)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--budget", type=float, default=420.0, help="seconds after which no part begins")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/pretrain_gpu.json"))

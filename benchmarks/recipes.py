@@ -8,10 +8,9 @@ An anomaly whose defect lies outside the crop still counts as an anomalous image
 """
 
 import argparse
-from importlib import import_module
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from common import show, write_record
@@ -22,10 +21,8 @@ from visa.data.dataset import load_images, load_masks
 from visa.data.images import upright_size
 from visa.data.setups import splits
 from visa.data.source import open_source
-from visa.detect import DETECTORS
-from visa.detect.score import score_metrics
-from visa.detect.scores import Scores
-from visa.detect.shared import Context, is_anomaly
+from visa.detect.score import score_metrics, score_split
+from visa.detect.shared import Context
 from visa.provenance import file_digest, write_text
 
 RECIPES = {"224, squashed": (224, False), "256, centre 224": (256, True), "336, squashed": (336, False)}
@@ -45,15 +42,12 @@ def measured(source, object, backbone, detector):
     """A row for each recipe, level and metric."""
     (split,) = splits(source, object, "1cls")
     height, width = upright_size(source.root / split.test[0].image)
+    short = min(height, width)
     for name, (side, cropped) in RECIPES.items():
-        short = min(height, width)
         context = Recipe(backbone, source.root, size=CROP if cropped else (side, side))
         context.resized = (side * height // short, side * width // short) if cropped else (side, side)
-        scores, maps = import_module(DETECTORS[detector].module).score_split(context, split)
         masks = center_crop(load_masks(source.root, split.test, context.resized)[0], list(context.size)).numpy()
-        paths, known = [s.image for s in split.test], np.ones(len(split.test), bool)
-        about = (paths, is_anomaly(split.test), scores, maps, masks, known, "1cls", object, detector)
-        for row in score_metrics(Scores(*about)):
+        for row in score_metrics(replace(score_split(context, detector, split), masks=masks)):
             yield {"object": object, "recipe": name, **{k: row[k] for k in ("detector", "level", "metric", "value")}}
 
 
