@@ -210,7 +210,7 @@ def test_an_interrupted_run_stops_its_kernels_and_goes_on(tmp_path, mini_root, s
 
 @pytest.mark.slow
 def test_dask_workers_that_are_killed_cost_nothing_but_time(tmp_path, mini_root, serial):
-    slow = ("data", "pretrain_random_fryum_seed0", "score_fryum_random_fryum_seed0", "results")
+    slow = ("data", "pretrain_random_fryum_seed0", "results")  # Dask gives a stage up at its fourth dead worker
     order(tmp_path, **dict.fromkeys(slow, "slow once"))
     with dask(tmp_path, mini_root, workers=3) as (address, nanny):
         run = start(environment(tmp_path, mini_root), "--scheduler", address)
