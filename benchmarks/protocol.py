@@ -5,8 +5,8 @@
 
 Each object has a run of its own below runs/; interrupted, the same command goes on. Arms take turns within a seed, so
 that what is done so far is paired. `--photographs FOLDER` adds the arms that see no image of the object,
-`--detectors classifier unet` scores with the fine-tuned networks, whose failed trainings are counted. `--report` prints
-the tables of what is there without training.
+`--detectors classifier unet` scores with the fine-tuned networks, whose trainings are listed. `--report` prints the
+tables of what is there without training.
 """
 
 import argparse
@@ -17,11 +17,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from comparisons import differences, differences_table, primary_table, sentences
 
 from visa.backbone import load_backbone
+from visa.data.setups import SETUPS
 from visa.data.source import Source, open_source
 from visa.detect.score import score_metrics, score_setups
 from visa.detect.scores import COLUMNS, Scores
@@ -89,6 +91,14 @@ def defect_rows(scores: Scores) -> Iterator[dict[str, object]]:
             yield {"detector": scores.detector, "image": path, "area": inside / mask.size, "auroc": round(value, 5)}
 
 
+def training_rows(scores: Path) -> Iterator[dict[str, object]]:
+    """How each fine-tuning went: AP on its own images, whether it failed, mean losses of the eighths of its steps."""
+    for file in sorted(scores.glob("*/*/draw*/scores.npz.json")):
+        if about := json.loads(file.read_text()).get("training"):
+            losses = " ".join(f"{part.mean():.3g}" for part in np.array_split(about.pop("losses"), 8))
+            yield dict(zip(("setup", "detector", "draw"), file.parts[-4:-1], strict=True)) | about | {"losses": losses}
+
+
 def measure(source: Source, object: str, options: argparse.Namespace, folder: Path) -> None:
     """Train and score every arm and seed of an object; each result is a folder of rows below `folder`."""
     side = configured("simsiam", False, {"weights": str(options.weights), **options.smaller}).image_size
@@ -108,12 +118,10 @@ def measure(source: Source, object: str, options: argparse.Namespace, folder: Pa
             rows: list[dict[str, object]] = []
             defects: list[dict[str, object]] = []
             for scores in score_setups(
-                context, source, object, target / "scores", options.detectors, draws=options.draws
+                context, source, object, target / "scores", options.detectors, options.setups, options.draws
             ):
                 rows += score_metrics(scores)
                 defects += defect_rows(scores) if scores.detector == "patchcore" else []
-            records = [json.loads(file.read_text()) for file in target.glob("scores/*/*/*/scores.npz.json")]
-            facts["failed"] = sum(record.get("training", {}).get("failed", False) for record in records)
             named = {"dataset": source.name, "object": object, "pretraining": arm.name, "seed": seed}
             write_rows(target / "metrics.csv", COLUMNS, [named | row for row in rows])
             write_rows(
@@ -139,6 +147,12 @@ def gather(folders: Sequence[Path], options: argparse.Namespace) -> tuple[pd.Dat
         defects = defects[defects["detector"] == "patchcore"].drop(columns="dataset")
         write_text(options.out / "defects.csv", defects.round(5).to_csv(index=False))
         write_text(options.out / "arms.csv", facts.drop(columns="machine").round(4).to_csv(index=False))
+        trainings = [pd.DataFrame(training_rows(place / "scores")) for place in found]
+        tuned = facts[["object", "pretraining", "seed"]].join(
+            pd.concat(dict(enumerate(trainings))).droplevel(1), how="right"
+        )
+        if len(tuned):
+            write_text(options.out / "trainings.csv", tuned.round(4).to_csv(index=False))
         commits = {str(about["commit"]) for about in facts["machine"]} | set(facts.get("commit", pd.Series()).dropna())
         about = {"script": "benchmarks/protocol.py", "dataset": metrics["dataset"].iloc[0], "commits": sorted(commits)}
         about |= {"settings": {"arch": options.arch, "weights": file_digest(options.weights), **options.smaller}}
@@ -160,6 +174,7 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path, help="a folder of one image a class of ImageNet")
     parser.add_argument("--arms", nargs="+", default=[arm.name for arm in ARMS])
     parser.add_argument("--detectors", nargs="+", default=DETECTORS)
+    parser.add_argument("--setups", nargs="+", default=SETUPS)
     parser.add_argument("--seeds", type=int, default=7)
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--threads", type=int)
@@ -182,9 +197,10 @@ def main() -> None:
             measure(source, object, options, folder)
     metrics, facts = gather(folders, options)
     table = differences(metrics)
-    for object, part in table.groupby("object", sort=False):
-        print(f"\n## {object}: AU-PR minus the control's, in points, 95 % interval over seeds\n")
-        print(to_markdown(differences_table(part)))
+    shown = pd.concat([differences_table(part).assign(object=object) for object, part in table.groupby("object")])
+    print(f"\nAU-PR minus the control's, in points, 95 % interval over seeds\n\n{to_markdown(shown)}")
+    if options.out:
+        write_text(options.out / "differences.csv", shown.to_csv(index=False))
     print("", *sentences(primary_table(metrics, table, facts)), sep="\n")
 
 
