@@ -117,24 +117,20 @@ def measure(source: Source, object: str, options: argparse.Namespace, folder: Pa
             context = Context(backbone, source.root, ScoreSettings(0))  # one seed: only the training differs
             rows: list[dict[str, object]] = []
             defects: list[dict[str, object]] = []
-            for scores in score_setups(
-                context, source, object, target / "scores", options.detectors, options.setups, options.draws
-            ):
+            chosen = options.detectors, options.setups, options.draws
+            for scores in score_setups(context, source, object, target / "scores", *chosen):
                 rows += score_metrics(scores)
                 defects += defect_rows(scores) if scores.detector == "patchcore" else []
             named = {"dataset": source.name, "object": object, "pretraining": arm.name, "seed": seed}
             write_rows(target / "metrics.csv", COLUMNS, [named | row for row in rows])
-            write_rows(
-                target / "defects.csv", [*named, "detector", "image", "area", "auroc"], [named | row for row in defects]
-            )
+            columns = [*named, "detector", "image", "area", "auroc"]
+            write_rows(target / "defects.csv", columns, [named | row for row in defects])
             write_text(target / "facts.json", json.dumps(named | facts | {"machine": machine()}, indent=1) + "\n")
 
 
 def gather(folders: Sequence[Path], options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Metrics and facts of every arm and seed; written to `--out` with the defects and the provenance."""
-    found = [
-        place for folder in folders for place in sorted(folder.glob("arms/*/seed*")) if (place / "facts.json").is_file()
-    ]
+    found = [file.parent for folder in folders for file in sorted(folder.glob("arms/*/seed*/facts.json"))]
     if not found:
         raise VisaError("nothing is measured yet: leave --report.")
     metrics = load_metrics(place / "metrics.csv" for place in found)
@@ -147,26 +143,21 @@ def gather(folders: Sequence[Path], options: argparse.Namespace) -> tuple[pd.Dat
         defects = defects[defects["detector"] == "patchcore"].drop(columns="dataset")
         write_text(options.out / "defects.csv", defects.round(5).to_csv(index=False))
         write_text(options.out / "arms.csv", facts.drop(columns="machine").round(4).to_csv(index=False))
-        trainings = [pd.DataFrame(training_rows(place / "scores")) for place in found]
-        tuned = facts[["object", "pretraining", "seed"]].join(
-            pd.concat(dict(enumerate(trainings))).droplevel(1), how="right"
-        )
-        if len(tuned):
-            write_text(options.out / "trainings.csv", tuned.round(4).to_csv(index=False))
+        trainings = pd.concat({i: pd.DataFrame(training_rows(place / "scores")) for i, place in enumerate(found)})
+        if len(trainings):
+            trainings = facts[["object", "pretraining", "seed"]].join(trainings.droplevel(1), how="right")
+            write_text(options.out / "trainings.csv", trainings.round(4).to_csv(index=False))
         commits = {str(about["commit"]) for about in facts["machine"]} | set(facts.get("commit", pd.Series()).dropna())
         about = {"script": "benchmarks/protocol.py", "dataset": metrics["dataset"].iloc[0], "commits": sorted(commits)}
         about |= {"settings": {"arch": options.arch, "weights": file_digest(options.weights), **options.smaller}}
-        write_text(
-            options.out / "provenance.json", json.dumps(about | {"machine": facts["machine"].iloc[-1]}, indent=1) + "\n"
-        )
+        about["machine"] = facts["machine"].iloc[-1]
+        write_text(options.out / "provenance.json", json.dumps(about, indent=1) + "\n")
     return metrics, facts
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--root", default="", help="VisA, or a root in another of the book's layouts; default: VISA_ROOT"
-    )
+    parser.add_argument("--root", default="", help="VisA, or another of the book's layouts; default: VISA_ROOT")
     parser.add_argument("--objects", nargs="+", required=True)
     parser.add_argument("--arch", required=True)
     parser.add_argument("--weights", type=Path, required=True)
@@ -179,9 +170,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--smaller", type=json.loads, default={}, metavar="JSON", help="settings of a trial, as a JSON object"
-    )
+    parser.add_argument("--smaller", type=json.loads, default={}, metavar="JSON", help="settings of a trial")
     parser.add_argument("--report", action="store_true", help="print what is there, train nothing")
     parser.add_argument("--out", type=Path, help="a folder for the tables")
     options = parser.parse_args()
@@ -197,7 +186,8 @@ def main() -> None:
             measure(source, object, options, folder)
     metrics, facts = gather(folders, options)
     table = differences(metrics)
-    shown = pd.concat([differences_table(part).assign(object=object) for object, part in table.groupby("object")])
+    parts = {object: differences_table(part) for object, part in table.groupby("object", sort=False)}
+    shown = pd.concat(parts, names=["object"]).droplevel(1).reset_index()
     print(f"\nAU-PR minus the control's, in points, 95 % interval over seeds\n\n{to_markdown(shown)}")
     if options.out:
         write_text(options.out / "differences.csv", shown.to_csv(index=False))

@@ -61,11 +61,8 @@ def main():
     parser.add_argument("--out", type=Path, help="a JSON file to write, and a CSV file beside it")
     options = parser.parse_args()
     torch.set_num_threads(options.threads or torch.get_num_threads())
-    source, backbone, rows = (
-        open_source(str(options.root or ""), options.objects),
-        load_backbone(options.arch, options.weights),
-        [],
-    )
+    source = open_source(str(options.root or ""), options.objects)
+    backbone, rows = load_backbone(options.arch, options.weights), []
     for object in options.objects:
         for detector in ("padim", "patchcore"):
             rows += measured(source, object, backbone, detector)

@@ -54,6 +54,13 @@ def test_the_protocol_ends_in_tables_and_a_sentence_that_says_what_was_not_measu
         for arm in ("SPD classifier", "hard edge")
     ]
     assert blends[0]["sigma"] == [0.01, 0.03] and blends[1] == blends[0] | {"sigma": [0.0, 0.0]}
+    two_class = ("--detectors", "classifier", "--setups", "2cls_highshot", "--name", "two-class")
+    run("protocol.py", *given, *small, *two_class, *arms[:3], "--seeds", 1, "--out", tmp_path / "two")
+    trainings = pd.read_csv(tmp_path / "two/trainings.csv")
+    assert trainings["pretraining"].tolist() == ["SPD classifier", "given"]
+    assert all(len(losses.split()) == 8 for losses in trainings["losses"]) and trainings["ap"].between(0, 1).all()
+    differences = pd.read_csv(tmp_path / "two/differences.csv")
+    assert differences[["object", "outcome"]].to_numpy().tolist() == [["fryum", "classifier, high-shot"]]
 
 
 def test_steps_are_measured_with_and_without_spd(tmp_path):
