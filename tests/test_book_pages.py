@@ -304,7 +304,7 @@ def test_a_claim_of_the_protocol_is_tested_once_there_are_results(tmp_path):
     save_protocol(folder)
     assert "not tested" in made(tmp_path, UNET), "one object of two, and not every arm"
     with (folder / "arms.csv").open("a") as stream:
-        stream.write("VisA,macaroni1,hard edge,0,1.0,90\n")
+        stream.write("VisA,macaroni1,supervised + SPD,0,1.0,90\n")
     text = made(tmp_path, UNET)
     assert "| [](results.md) | asked in a smaller setting |" in text
     assert "| 1 | abstract; read |  | `make it` | `protocol` |  |" in text
