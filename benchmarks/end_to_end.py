@@ -78,9 +78,8 @@ def anomalib_metrics(tree, weights, detector, ratio, threads):
         engine = Engine(default_root_dir=folder, logger=False, accelerator="cpu", limit_val_batches=0)
         engine.fit(model=model, datamodule=data)
         (found,) = engine.test(model=model, datamodule=data)
-    print(
-        json.dumps(dict(zip(METRICS, (found[k] for k in ("image_AUROC", "pixel_AUROC", "pixel_AUPRO")), strict=True)))
-    )
+    values = (found[name] for name in ("image_AUROC", "pixel_AUROC", "pixel_AUPRO"))
+    print(json.dumps(dict(zip(METRICS, values, strict=True))))
 
 
 def commands(options, detector, tree, folder):

@@ -160,10 +160,8 @@ def main() -> None:
             sys.exit(f"{file} lacks maps or masks: name the scores of a detector on an object with all masks.")
         inputs[label] = {name: getattr(scores, name) for name in ("object", "setup", "detector")}
         inputs[label] |= {"images": len(scores.labels), "sha256": file_digest(Path(file))}
-        rows += [
-            dict(zip(COLUMNS, (*row[:3], label, f"{row[3]:.6g}"), strict=True))
-            for row in topics(vars(scores), options.root)
-        ]
+        found = topics(vars(scores), options.root)
+        rows += [dict(zip(COLUMNS, (*row[:3], label, f"{row[3]:.6g}"), strict=True)) for row in found]
         print(f"{label}: done", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     write_rows(options.out / "conventions.csv", COLUMNS, rows)

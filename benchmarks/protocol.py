@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from comparisons import differences, differences_table, primary_table, sentences
+from comparisons import au_pr_table, differences, differences_table, primary_table, sentences
 
 from visa.backbone import load_backbone
 from visa.data.setups import SETUPS
@@ -174,8 +174,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="print what is there, train nothing")
     parser.add_argument("--out", type=Path, help="a folder for the tables")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    torch.set_num_threads(options.threads or torch.get_num_threads())
     source = open_source(options.root, options.objects)
     name = options.name or options.weights.stem
     folders = [
@@ -186,11 +185,15 @@ def main() -> None:
             measure(source, object, options, folder)
     metrics, facts = gather(folders, options)
     table = differences(metrics)
-    parts = {object: differences_table(part) for object, part in table.groupby("object", sort=False)}
-    shown = pd.concat(parts, names=["object"]).droplevel(1).reset_index()
-    print(f"\nAU-PR minus the control's, in points, 95 % interval over seeds\n\n{to_markdown(shown)}")
-    if options.out:
-        write_text(options.out / "differences.csv", shown.to_csv(index=False))
+    parts = dict(iter(table.groupby("object", sort=False)))
+    means = {object: au_pr_table(metrics[metrics["object"] == object], part) for object, part in parts.items()}
+    told = {object: differences_table(part) for object, part in parts.items()}
+    titled = {"au_pr": "AU-PR, points", "differences": "AU-PR minus the control's, points, 95 % intervals over seeds"}
+    for (name, title), of_objects in zip(titled.items(), (means, told), strict=True):
+        shown = pd.concat(of_objects, names=["object"]).droplevel(1).reset_index()
+        print(f"\n{title}\n\n{to_markdown(shown)}")
+        if options.out:
+            write_text(options.out / f"{name}.csv", shown.to_csv(index=False))
     print("", *sentences(primary_table(metrics, table, facts)), sep="\n")
 
 

@@ -59,8 +59,9 @@ def test_the_protocol_ends_in_tables_and_a_sentence_that_says_what_was_not_measu
     trainings = pd.read_csv(tmp_path / "two/trainings.csv")
     assert trainings["pretraining"].tolist() == ["SPD classifier", "given"]
     assert all(len(losses.split()) == 8 for losses in trainings["losses"]) and trainings["ap"].between(0, 1).all()
-    differences = pd.read_csv(tmp_path / "two/differences.csv")
-    assert differences[["object", "outcome"]].to_numpy().tolist() == [["fryum", "classifier, high-shot"]]
+    means, differences = (pd.read_csv(tmp_path / f"two/{name}.csv") for name in ("au_pr", "differences"))
+    assert means["weights"].tolist() == ["given", "SPD classifier"] and "classifier, high-shot" in means
+    assert differences["outcome"].tolist() == ["classifier, high-shot"]
 
 
 def test_steps_are_measured_with_and_without_spd(tmp_path):
