@@ -133,13 +133,13 @@ def gather(folders: Sequence[Path], options: argparse.Namespace) -> tuple[pd.Dat
     found = [file.parent for folder in folders for file in sorted(folder.glob("arms/*/seed*/facts.json"))]
     if not found:
         raise VisaError("nothing is measured yet: leave --report.")
-    metrics = load_metrics(place / "metrics.csv" for place in found)
+    metrics = load_metrics(place / "metrics.csv" for place in found).round({"value": 5})
     defects = pd.concat(pd.read_csv(place / "defects.csv") for place in found)
     facts = pd.DataFrame([json.loads((place / "facts.json").read_text()) for place in found])
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         wanted = metrics["metric"].isin(["au_pr", "auroc"]) & (metrics["defect"] == "")
-        write_text(options.out / "metrics.csv", metrics[wanted].round({"value": 5}).to_csv(index=False))
+        write_text(options.out / "metrics.csv", metrics[wanted].to_csv(index=False))
         defects = defects[defects["detector"] == "patchcore"].drop(columns="dataset")
         write_text(options.out / "defects.csv", defects.round(5).to_csv(index=False))
         write_text(options.out / "arms.csv", facts.drop(columns="machine").round(4).to_csv(index=False))

@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from visa.backbone import (
     FeatureMaps,
+    check_stages,
     create_backbone,
     feature_width,
     load_backbone,
@@ -84,6 +85,7 @@ def test_code_in_a_weights_file_is_not_executed(resnet, tmp_path):
         (lambda: create_backbone("resnet19"), "resnet18, resnet50"),
         (lambda: create_backbone("timm/no_such_model"), "timm knows no model"),
         (lambda: FeatureMaps(create_backbone("timm/vit_tiny_patch16_224"))(torch.rand(1, 3, 224, 224)), "no stages of"),
+        (lambda: check_stages(create_backbone("timm/swin_tiny_patch4_window7_224")), "takes one image size alone"),
         (lambda: pick_device("cuda:99"), "take auto or cpu"),
     ],
 )

@@ -283,7 +283,7 @@ def test_an_interval_over_seeds_and_draws_has_the_variance_of_both():
 CLAIMS = ledger.load_claims(BOOK)
 HEADER = "part,claim,paper,published,source,sure,status,seen,run,measure,missing,command,note"
 KEY = "2-class high-shot; segmentation, U-Net; SimSiam; AU-PR"
-UNET = f'SPD,U-Net,,"{KEY}",abstract,read,not tested,,protocol,,ImageNet,,'
+UNET = f'SPD,U-Net,,"{KEY}",abstract,read,not tested,[](results.md),protocol,,ImageNet,,'
 
 
 def made(book, *claims):

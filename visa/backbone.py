@@ -115,8 +115,11 @@ class FeatureMaps(nn.Module):
 
 
 def check_stages(backbone: nn.Module) -> None:
-    """Raise VisaError for a network without stages of stride 4, 8, 16 and 32, such as a vision transformer."""
-    looked_at(backbone, lambda x: stage_maps(backbone, x, STAGES))
+    """Raise VisaError for a network that lacks stages of stride 4 to 32, or takes one image size: a transformer."""
+    try:
+        looked_at(backbone, lambda x: stage_maps(backbone, x, STAGES))
+    except (AssertionError, RuntimeError) as error:
+        raise VisaError(f"{type(backbone).__name__} takes one image size alone: take a convolutional model.") from error
 
 
 def looked_at(backbone: nn.Module, function: Callable[[Tensor], Any]) -> Any:
@@ -150,8 +153,7 @@ def stage_maps(backbone: nn.Module, x: Tensor, layers: tuple[str, ...]) -> dict[
         return dict(zip(found, net.forward_intermediates(x, indices=indices, intermediates_only=True), strict=True))
     by_stride = _last_of_each_stride(net.features, x) if hasattr(net, "features") and not strides else {}
     if not needed <= by_stride.keys():
-        what = f"no stages of stride 4, 8, 16 and 32 are found in {type(net).__name__}"
-        raise VisaError(f"{what}: take a convolutional model, of timm for instance.")
+        raise VisaError(f"{type(net).__name__} has no stages of stride 4, 8, 16 and 32: take a convolutional model.")
     return {name: by_stride[stride] for name, stride in _STRIDES.items() if stride in by_stride}
 
 

@@ -213,7 +213,7 @@ def fit(
     layers: Annotated[str, typer.Option(help="Of layer1 to layer4, comma-separated; default: the paper's.")] = "",
     setting: Values = None,
     false_alarms: Annotated[float, typer.Option(help="Share of normal images that may exceed the threshold.")] = 0.05,
-    adapt: Annotated[bool, typer.Option("--adapt", help="First adapt the weights by SPD on these images.")] = False,
+    adapt: Annotated[bool, typer.Option("--adapt", help="First adapt the weights by SPD on the folder.")] = False,
     device: Device = "auto",
 ) -> None:
     """Fit a detector on normal images and write it, with its backbone and a threshold, to one file."""
@@ -224,6 +224,8 @@ def fit(
         raise VisaError(f"{out} does not end in .safetensors: give it that suffix.")
     if out.is_dir() or not os.access(next(p for p in out.absolute().parents if p.exists()), os.W_OK):
         raise VisaError(f"{out} cannot be written: name a file in a folder where you may write.")
+    if adapt and object:
+        raise VisaError(f"--adapt takes a folder: adapt by visa pretrain --object {object}, which sees no test image.")
     files = _normal_images(images, object)
     arch = arch or weights_metadata(weights).get("settings", {}).get("arch", "")
     if not arch:
@@ -390,8 +392,8 @@ def _normal_images(folder: Path | None, object: str) -> list[Path]:
             raise VisaError(f"{folder} holds {other}, which is not for normal images: name the folder of good ones.")
         return image_files(folder)
     source = open_source("", [object])
-    samples = source.samples("1cls", object=source.check_object(object), split="train")
-    return [source.root / s.image for s in samples if s.label == "normal"]
+    samples = source.samples("1cls", object=source.check_object(object), split="train", label="normal")
+    return [source.root / s.image for s in samples]
 
 
 def _adapt(
@@ -414,8 +416,7 @@ def _adapt(
     settings = configured(DEFAULT_ADAPTATION, True, {"arch": arch, "weights": str(weights)})
     samples = [Sample("", "train", "normal", str(file.absolute()), "") for file in files]
     images = load_images(Path(), samples, (settings.image_size * 9 // 8,) * 2, progress=True)
-    every = max(min(10, len(images) // HELD_OUT_LEAST), len(images) // 100)
-    judged = torch.arange(len(images)) % every == 0
+    judged = torch.arange(len(images)) % max(min(10, len(images) // HELD_OUT_LEAST), len(images) // 100) == 0
     content, name = digest([image.sum((1, 2)).tolist() for image in images]), folder.name
     data = TrainingData(ImagesInMemory(images[~judged]), images[judged], name, name, False, content)
     run_pretraining(settings, data, folder, make_fabric(device))

@@ -31,16 +31,15 @@ def ledger(page: Any) -> str:
 def load_claims(book: Path) -> pd.DataFrame:
     """The rows of reference/claims.csv, numbered, with published values, and in `here` what was seen of each.
 
-    A claim whose run is the protocol's counts as tested where results/protocol/ holds both objects and every arm of
-    a backbone. Raises VisaError for a status that statuses.csv lacks, for a published value that published.csv
-    lacks, and for an unknown measure.
+    A claim of the protocol's run counts as tested where results/protocol/ has both objects and all arms of a backbone.
+    Raises VisaError for a status or a published value that its table lacks, and for an unknown measure.
     """
     claims, published = (read(book, name) for name in ("claims", "published"))
     values = {"; ".join(row[:4]): row[4:6] for row in published.itertuples(index=False, name=None)}
     arms = [pd.read_csv(file) for file in book.glob(f"results/{PROTOCOL}/*/arms.csv")]
-    if any(set(table["object"]) >= OBJECTS and "supervised + SPD" in set(table["pretraining"]) for table in arms):
-        tested = claims["run"] == PROTOCOL
-        claims.loc[tested, ["status", "seen"]] = TESTED, "[](results.md)"
+    made = any(set(table["object"]) >= OBJECTS and "supervised + SPD" in set(table["pretraining"]) for table in arms)
+    claims.loc[(claims["run"] == PROTOCOL) & made, "status"] = TESTED
+    claims.loc[(claims["run"] == PROTOCOL) & (not made), "seen"] = ""
     for claim in claims.itertuples():
         check_choice(f"status of {claim.claim!r}", claim.status, read(book, "statuses")["status"])
         if claim.published:

@@ -270,6 +270,8 @@ def test_an_object_of_the_data_set_is_fitted_by_name(place, mini_root, tmp_path,
     for arguments in ((place / "good", "--object", "fryum"), ()):
         with pytest.raises(VisaError, match="not both"):
             run("fit", *arguments, *common)
+    with pytest.raises(VisaError, match="visa pretrain --object fryum, which sees no test image"):
+        run("fit", "--object", "fryum", "--adapt", *common)
 
 
 @pytest.mark.parametrize(

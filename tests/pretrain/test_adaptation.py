@@ -82,7 +82,7 @@ def test_a_network_without_these_stages_is_refused_in_a_sentence(tmp_path, monke
     with pytest.raises(SystemExit) as ended:
         cli.main(["pretrain", "--object", "fryum", "--arch", arch, "--weights", str(tmp_path / "vit.safetensors")])
     assert (
-        ended.value.code == 2 and "no stages of stride 4, 8, 16 and 32 are found in Vision" in capsys.readouterr().err
+        ended.value.code == 2 and "VisionTransformer has no stages of stride 4, 8, 16 and 32" in capsys.readouterr().err
     )
 
 

@@ -10,8 +10,7 @@ from visa.pretrain.spd import SpdTerm, Terms
 PUBLISHED: dict[str, object] = {}
 """Empty: the paper has this classifier only beside a supervised loss (section 3.2)."""
 
-ADAPTATION = {"heads_lr": 3.0}
-"""On fryum's clean images the classifier's loss first rose to 1.7 at three times the rate, and to 2.7 at ten times."""
+ADAPTATION = {"heads_lr": 3.0}  # of prototypes: with a faster head the loss rose more before it fell
 
 
 class Auxiliary(nn.Module):

@@ -235,9 +235,7 @@ def folder_data(folder: str, view_side: int, dataset: str = "", workers: int | N
     scope, side = folder_scope(folder, dataset), view_side * 9 // 8
     files = find_files(Path(folder).expanduser().resolve())
     if (n := len(files.names)) < 2 * HELD_OUT_LEAST:
-        raise VisaError(
-            f"{n} images below pretrain_root {files.root!r}: give a folder with {2 * HELD_OUT_LEAST} or more."
-        )
+        raise VisaError(f"{n} images below pretrain_root {files.root!r}: give {2 * HELD_OUT_LEAST} or more.")
     chosen = np.array(_held_out(n))
     held_out = FolderImages(files.some(chosen), side)
     train = FolderImages(files.some(np.setdiff1d(np.arange(n), chosen)), side, workers)

@@ -28,8 +28,8 @@ ADAPTATION: dict[str, Any] = {
     **{"steps": 60, "epochs": 60, "batch_size": 32, "image_size": 128, "base_lr": 0.16, "warmup_epochs": 5.0},
     **{"optimizer": "sgd", "schedule": "cosine", "freeze_norms": True, "clip": 1.0, "heads_lr": 10.0, "eta": 0.02},
 }
-"""For given weights (see `adaptation`): a peak rate of 0.02, and 5 steps of warm-up. Chosen on fryum's clean images
-(book/results/protocol/tuning.csv): with the paper's eta of 0.1 L_SPD ran into its degenerate optimum, see `spd_std`."""
+"""For given weights (see `adaptation`), with a peak rate of 0.02. `steps`, `heads_lr` and `eta` were chosen on fryum
+(book/results/protocol/tuning.csv; at the paper's eta L_SPD degenerated, see `spd_std`), the others in prototypes."""
 
 _BOUNDS = {
     "epochs": (1, 100_000),
