@@ -416,7 +416,8 @@ def _adapt(
     settings = configured(DEFAULT_ADAPTATION, True, {"arch": arch, "weights": str(weights)})
     samples = [Sample("", "train", "normal", str(file.absolute()), "") for file in files]
     images = load_images(Path(), samples, (settings.image_size * 9 // 8,) * 2, progress=True)
-    judged = torch.arange(len(images)) % max(min(10, len(images) // HELD_OUT_LEAST), len(images) // 100) == 0
+    every = max(min(10, len(images) // HELD_OUT_LEAST), len(images) // 100)
+    judged = torch.arange(len(images)) % every == 0
     content, name = digest([image.sum((1, 2)).tolist() for image in images]), folder.name
     data = TrainingData(ImagesInMemory(images[~judged]), images[judged], name, name, False, content)
     run_pretraining(settings, data, folder, make_fabric(device))
