@@ -27,8 +27,8 @@ from visa.data.setups import SETUPS
 from visa.data.source import Source, open_source
 from visa.detect.score import score_metrics, score_setups
 from visa.detect.scores import COLUMNS, Scores
-from visa.detect.shared import Context, ScoreSettings
-from visa.errors import VisaError
+from visa.detect.shared import Context, score_settings
+from visa.errors import VisaError, named_values
 from visa.metrics import image_metrics
 from visa.paths import runs_root
 from visa.pretrain.fabric import make_fabric
@@ -114,9 +114,9 @@ def measure(source: Source, object: str, options: argparse.Namespace, folder: Pa
             target = folder / "arms" / arm.name / f"seed{seed}"
             print(f"{object}, {arm.name}, seed {seed}: scoring", flush=True)
             backbone = load_backbone(options.arch, weights).to(options.device)
-            context = Context(backbone, source.root, ScoreSettings(0))  # one seed: only the training differs
-            rows: list[dict[str, object]] = []
-            defects: list[dict[str, object]] = []
+            settings = score_settings(0, named_values(options.set))  # one seed: only the training differs
+            context = Context(backbone, source.root, settings)
+            rows, defects = list[dict[str, object]](), list[dict[str, object]]()
             chosen = options.detectors, options.setups, options.draws
             for scores in score_setups(context, source, object, target / "scores", *chosen):
                 rows += score_metrics(scores)
@@ -149,8 +149,8 @@ def gather(folders: Sequence[Path], options: argparse.Namespace) -> tuple[pd.Dat
             write_text(options.out / "trainings.csv", trainings.round(4).to_csv(index=False))
         commits = {str(about["commit"]) for about in facts["machine"]} | set(facts.get("commit", pd.Series()).dropna())
         about = {"script": "benchmarks/protocol.py", "dataset": metrics["dataset"].iloc[0], "commits": sorted(commits)}
-        about |= {"settings": {"arch": options.arch, "weights": file_digest(options.weights), **options.smaller}}
-        about["machine"] = facts["machine"].iloc[-1]
+        settings = {"arch": options.arch, "weights": file_digest(options.weights), **options.smaller}
+        about |= {"settings": settings | named_values(options.set), "machine": facts["machine"].iloc[-1]}
         write_text(options.out / "provenance.json", json.dumps(about, indent=1) + "\n")
     return metrics, facts
 
@@ -166,6 +166,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=[arm.name for arm in ARMS])
     parser.add_argument("--detectors", nargs="+", default=DETECTORS)
     parser.add_argument("--setups", nargs="+", default=SETUPS)
+    parser.add_argument("--set", nargs="+", default=(), metavar="NAME=VALUE", help="settings of the detectors")
     parser.add_argument("--seeds", type=int, default=7)
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--threads", type=int)
@@ -177,9 +178,8 @@ def main() -> None:
     torch.set_num_threads(options.threads or torch.get_num_threads())
     source = open_source(options.root, options.objects)
     name = options.name or options.weights.stem
-    folders = [
-        runs_root() / f"protocol-{source.name}-{name}-{source.check_object(object)}" for object in options.objects
-    ]
+    runs = [f"protocol-{source.name}-{name}-{source.check_object(object)}" for object in options.objects]
+    folders = [runs_root() / run for run in runs]
     for object, folder in zip(options.objects, folders, strict=True):
         if not options.report:
             measure(source, object, options, folder)

@@ -1,6 +1,8 @@
 """The scripts in benchmarks/ run on tiny inputs; those that need other packages or data say what they take."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +14,7 @@ from visa.backbone import create_backbone, save_weights
 from visa.data.dataset import load_masks
 from visa.data.source import open_source
 from visa.detect.scores import Scores, save_scores
+from visa.mini.writer import write_mini_visa
 from visa.paths import CHECKOUT
 
 pytestmark = pytest.mark.slow
@@ -62,6 +65,23 @@ def test_the_protocol_ends_in_tables_and_a_sentence_that_says_what_was_not_measu
     means, differences = (pd.read_csv(tmp_path / f"two/{name}.csv") for name in ("au_pr", "differences"))
     assert means["weights"].tolist() == ["given", "SPD classifier"] and "classifier, high-shot" in means
     assert differences["outcome"].tolist() == ["classifier, high-shot"]
+
+
+def test_the_protocol_reaches_a_verdict_on_a_plain_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("VISA_RUNS", str(tmp_path / "runs"))
+    write_mini_visa(tmp_path / "made", ("fryum",), normal=40, anomaly=20, size=64, workers=1)
+    for made, mine in (("Images/Normal", "good"), ("Images/Anomaly", "bad"), ("Masks/Anomaly", "masks")):
+        shutil.copytree(tmp_path / "made/fryum/Data" / made, tmp_path / "parts/bolt" / mine)
+    save_weights(create_backbone("resnet18_half"), tmp_path / "w.safetensors", {})
+    given = ("--root", tmp_path / "parts", "--objects", "bolt", "--arch", "resnet18_half")
+    given += ("--weights", tmp_path / "w.safetensors", "--detectors", "probe", "--setups", "2cls_10shot")
+    small = ("--smaller", '{"steps": 2, "batch_size": 8, "image_size": 32}', "--set", "height=64", "width=64")
+    told = run("protocol.py", *given, *small, "--seeds", 2, "--draws", 2, "--threads", 1).splitlines()
+    for line, arms in zip(told[-2:], ("SPD classifier − given", "SimSiam + SPD − SimSiam"), strict=True):
+        assert re.match(rf"bolt: (supported|refuted|not decided)\. {re.escape(arms)}: [+−].* points of AU-PR", line), (
+            line
+        )
+        assert line.endswith("says nothing of SPD."), "two steps teach nothing"
 
 
 def test_steps_are_measured_with_and_without_spd(tmp_path):

@@ -1,6 +1,7 @@
 """The whole way through papermill on mini-VisA and on folders of one's own: run, and skipped when up to date."""
 
 import os
+import shutil
 import subprocess
 import sys
 from itertools import product
@@ -12,7 +13,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from visa.provenance import read_sidecar
+from visa.data.source import open_source
+from visa.provenance import read_sidecar, write_sidecar
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +27,12 @@ def visa(folder, mini_root, *arguments, **options):
     environment = {**os.environ, "VISA_ROOT": str(mini_root), "VISA_RUNS": str(folder), "VISA_DATA": f"{folder}/data"}
     command = [sys.executable, "-c", "import visa_spd; visa_spd.main()", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, **options)
+
+
+def papermill(notebook, out, **parameters):
+    given = [text for name, value in parameters.items() for text in ("-p", name, str(value))]
+    command = [sys.executable, "-m", "papermill", str(notebook), str(out), *given]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture(scope="session")
@@ -80,11 +88,34 @@ class TestFinishedRun:
 def test_a_wrong_parameter_ends_papermill_with_a_sentence(mini_root, tmp_path, monkeypatch):
     monkeypatch.setenv("VISA_ROOT", str(mini_root))
     notebook = Path(__file__).parent.parent / "notebooks/01_data.ipynb"
-    command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"), "-p", "workers", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = papermill(notebook, tmp_path / "out.ipynb", workers=0)
     assert done.returncode == 1 and "workers is 0: give a whole number from 1 to 256" in done.stderr
     ran = [c for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" and c.execution_count]
     assert len(ran) <= 3, "it fails before anything is computed"
+
+
+def test_weights_that_saw_a_test_image_are_refused_and_unknown_ones_are_not_called_clean(
+    mini_runs, mini_root, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("VISA_ROOT", str(mini_root))
+    book = nbformat.read(Path(__file__).parent.parent / "notebooks/04_score.ipynb", 4)
+    book.cells = book.cells[:3]  # up to the cell that checks the parameters
+    nbformat.write(book, tmp_path / "checks.ipynb")
+    weights = mini_runs / "mini-visa/pretrain/simsiam+spd/fryum/seed0/backbone.safetensors"
+    tested = next(s.image for s in open_source().samples("2cls_fewshot", object="fryum", split="test"))
+    clean = read_sidecar(weights)["clean_images"]
+    said = {
+        f"pre-training saw {len(clean)} images of the data set, none of the": clean,
+        f"saw {tested} in pre-training, which a setup tests": [*clean, tested],
+        "these weights list no images of the data set": [],
+    }
+    for sentence, seen in said.items():
+        shutil.copy(weights, tmp_path / "w.safetensors")
+        write_sidecar(tmp_path / "w.safetensors", "", {}, clean_images=seen)
+        done = papermill(
+            tmp_path / "checks.ipynb", tmp_path / "out.ipynb", object="fryum", weights=tmp_path / "w.safetensors"
+        )
+        assert done.returncode == (tested in seen) and sentence in done.stderr + (tmp_path / "out.ipynb").read_text()
 
 
 def own_parts(root):

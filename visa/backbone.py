@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
@@ -14,6 +15,7 @@ import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from visa.errors import VisaError, check_choice
 from visa.paths import written_whole
@@ -22,6 +24,7 @@ ARCHES = ("resnet18", "resnet50", "wide_resnet50_2", "resnet18_half")
 STEM = "stem"  # the map before the stages, of stride 2
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 _STRIDES = {STEM: 2, "layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
+_GOOGLENET = {"aux_logits": False, "init_weights": False, "transform_input": True}  # as for its ImageNet weights
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -40,7 +43,8 @@ def create_backbone(arch: str, seed: int = 0) -> nn.Module:
             return _create_timm("resnet18", channels=(32, 64, 128, 256), zero_init_last=False)
         if arch not in torchvision.models.list_models(torchvision.models):
             check_choice("arch", arch, (*ARCHES, "timm/<name>", "<name of torchvision's>"))
-        model: nn.Module = torchvision.models.get_model(arch, weights=None)
+        options = _GOOGLENET if arch == "googlenet" else {}
+        model: nn.Module = torchvision.models.get_model(arch, weights=None, **options)
         setattr(model, "fc" if hasattr(model, "fc") else "classifier", nn.Flatten())
         return model
 
@@ -115,11 +119,11 @@ class FeatureMaps(nn.Module):
 
 
 def check_stages(backbone: nn.Module) -> None:
-    """Raise VisaError for a network that lacks stages of stride 4 to 32, or takes one image size: a transformer."""
+    """Raise VisaError for a network that lacks stages of stride 4 to 32 or takes no small images: a transformer."""
     try:
         looked_at(backbone, lambda x: stage_maps(backbone, x, STAGES))
     except (AssertionError, RuntimeError) as error:
-        raise VisaError(f"{type(backbone).__name__} takes one image size alone: take a convolutional model.") from error
+        raise VisaError(f"{type(backbone).__name__} cannot take images of 64 x 64: take another model.") from error
 
 
 def looked_at(backbone: nn.Module, function: Callable[[Tensor], Any]) -> Any:
@@ -151,18 +155,24 @@ def stage_maps(backbone: nn.Module, x: Tensor, layers: tuple[str, ...]) -> dict[
         found = [name for name, stride in _STRIDES.items() if name in layers and stride in strides]
         indices = [strides.index(_STRIDES[name]) for name in found]
         return dict(zip(found, net.forward_intermediates(x, indices=indices, intermediates_only=True), strict=True))
-    by_stride = _last_of_each_stride(net.features, x) if hasattr(net, "features") and not strides else {}
+    by_stride = {} if strides else _last_of_each_stride(net, x)
     if not needed <= by_stride.keys():
         raise VisaError(f"{type(net).__name__} has no stages of stride 4, 8, 16 and 32: take a convolutional model.")
     return {name: by_stride[stride] for name, stride in _STRIDES.items() if stride in by_stride}
 
 
-def _last_of_each_stride(parts: nn.Module, x: Tensor) -> dict[int, Tensor]:
-    """Return the last map at each stride of a torchvision model's `features`."""
-    width, maps = x.shape[-1], dict[int, Tensor]()
-    for part in parts.children():
-        x = part(x)
-        maps[2 ** round(math.log2(max(1, width / x.shape[-1])))] = x
+def _last_of_each_stride(net: nn.Module, x: Tensor) -> dict[int, Tensor]:
+    """Return the last map at each stride that a network's parts, or the parts of these, compute from `x`."""
+    maps = dict[int, Tensor]()
+
+    def keep(part: nn.Module, _inputs: Any, found: Any) -> None:
+        if isinstance(found, Tensor) and found.ndim == 4 and not isinstance(part, nn.AdaptiveAvgPool2d):
+            maps[2 ** round(math.log2(max(1, x.shape[-1] / found.shape[-1])))] = found
+
+    with ExitStack() as hooks:
+        for part in [part for child in net.children() for part in (child, *child.children())]:
+            hooks.callback(part.register_forward_hook(keep).remove)
+        net(x)
     return maps
 
 
@@ -171,24 +181,14 @@ def batch_norms(module: nn.Module) -> list[nn.Module]:
     return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
-@torch.no_grad()
 def calibrate_batch_norm(backbone: nn.Module, batches: list[Tensor]) -> None:
     """Set a backbone's batch-norm statistics to their cumulative mean over `batches`, N,3,H,W in [0,1].
 
     With the initial statistics (mean 0, variance 1) a random ResNet's activations grow from block to block, and
     backbones that are compared must have their statistics from the same images.
     """
-    norms: list[Any] = batch_norms(backbone)
-    momenta = [m.momentum for m in norms]
-    for m in norms:
-        m.reset_running_stats()
-        m.momentum = None
-    backbone.train()
-    for images in batches:
-        backbone(normalize(images, backbone))
+    update_bn((normalize(images, backbone) for images in batches), backbone)
     backbone.eval()
-    for m, momentum in zip(norms, momenta, strict=True):
-        m.momentum = momentum
 
 
 def save_weights(
@@ -208,7 +208,7 @@ def load_weights(backbone: nn.Module, path: Path) -> nn.Module:
     """
     state = _read_state(path)
     own = backbone.state_dict()
-    state = {k: v for k, v in state.items() if k in own or not k.startswith(("fc.", "classifier.", "head."))}
+    state = {k: v for k, v in state.items() if k in own or not k.startswith(("fc.", "classifier.", "head.", "aux"))}
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     missing = [k for k in missing if not k.endswith("num_batches_tracked")]
     shapes = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
@@ -219,7 +219,8 @@ def load_weights(backbone: nn.Module, path: Path) -> nn.Module:
         )
     if bad := [k for k, v in state.items() if not torch.isfinite(v).all()]:
         raise VisaError(f"{path} holds NaN or infinite values in {bad[0]}: the run that wrote it diverged.")
-    backbone.load_state_dict(state, strict=False)
+    own.update(state)  # which keeps the modules' versions: MNASNet asks for its own
+    backbone.load_state_dict(own)
     return backbone
 
 

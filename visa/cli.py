@@ -406,7 +406,7 @@ def _adapt(
     from visa.data.dataset import load_images
     from visa.data.splits import Sample
     from visa.pretrain.fabric import make_fabric
-    from visa.pretrain.images import HELD_OUT_LEAST, ImagesInMemory, TrainingData
+    from visa.pretrain.images import HELD_OUT_LEAST, ImagesInMemory, TrainingData, held_out_of
     from visa.pretrain.run import run_pretraining
     from visa.pretrain.settings import configured
     from visa.provenance import digest, read_sidecar
@@ -416,8 +416,7 @@ def _adapt(
     settings = configured(DEFAULT_ADAPTATION, True, {"arch": arch, "weights": str(weights)})
     samples = [Sample("", "train", "normal", str(file.absolute()), "") for file in files]
     images = load_images(Path(), samples, (settings.image_size * 9 // 8,) * 2, progress=True)
-    every = max(min(10, len(images) // HELD_OUT_LEAST), len(images) // 100)
-    judged = torch.arange(len(images)) % every == 0
+    judged = torch.isin(torch.arange(len(images)), torch.tensor(held_out_of(len(images))))
     content, name = digest([image.sum((1, 2)).tolist() for image in images]), folder.name
     data = TrainingData(ImagesInMemory(images[~judged]), images[judged], name, name, False, content)
     run_pretraining(settings, data, folder, make_fabric(device))

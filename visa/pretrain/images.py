@@ -215,7 +215,7 @@ def training_data(source: Source, object: str, folder: str, view_side: int) -> T
             f"{object} has {len(clean)} normal images that train in every setup, and {2 * HELD_OUT_LEAST} are needed: "
             "give more images, or the folder of good ones with --images (notebook 03: pretrain_root)."
         )
-    chosen = _held_out(len(clean))
+    chosen = held_out_of(len(clean))
     held_out, train = [clean[i] for i in chosen], [s for i, s in enumerate(clean) if i not in chosen]
     labels = torch.tensor([source.objects.index(s.object) for s in train]) if whole else None
     images = ImagesInMemory(load_images(source.root, train, side), labels)
@@ -236,7 +236,7 @@ def folder_data(folder: str, view_side: int, dataset: str = "", workers: int | N
     files = find_files(Path(folder).expanduser().resolve())
     if (n := len(files.names)) < 2 * HELD_OUT_LEAST:
         raise VisaError(f"{n} images below pretrain_root {files.root!r}: give {2 * HELD_OUT_LEAST} or more.")
-    chosen = np.array(_held_out(n))
+    chosen = np.array(held_out_of(n))
     held_out = FolderImages(files.some(chosen), side)
     train = FolderImages(files.some(np.setdiff1d(np.arange(n), chosen)), side, workers)
     images = held_out.readable()
@@ -244,7 +244,7 @@ def folder_data(folder: str, view_side: int, dataset: str = "", workers: int | N
     return TrainingData(train, images, scope, scope, False, files.fingerprint())
 
 
-def _held_out(n: int) -> list[int]:
+def held_out_of(n: int) -> list[int]:
     """Choose the indices of the images that are held out of n, evenly spaced."""
     count = min(HELD_OUT_MOST, max(HELD_OUT_LEAST, n // 10))
     return [k * n // count for k in range(count)]
