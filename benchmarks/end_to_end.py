@@ -30,7 +30,8 @@ METRICS = ("image_auroc", "pixel_auroc", "pixel_au_pro")
 
 
 def anomalib_metrics(tree, weights, detector, ratio, threads):
-    """Fit and test anomalib's detector on a tree of `visa prepare`; print METRICS as JSON."""
+    """Fit and test anomalib's detector on a tree of `visa prepare`; print METRICS and its version as JSON."""
+    import anomalib
     import torch
     from anomalib.data import Folder
     from anomalib.engine import Engine
@@ -79,7 +80,7 @@ def anomalib_metrics(tree, weights, detector, ratio, threads):
         engine.fit(model=model, datamodule=data)
         (found,) = engine.test(model=model, datamodule=data)
     values = (found[name] for name in ("image_AUROC", "pixel_AUROC", "pixel_AUPRO"))
-    print(json.dumps(dict(zip(METRICS, values, strict=True))))
+    print(json.dumps(dict(zip(METRICS, values, strict=True)) | {"version": anomalib.__version__}))
 
 
 def commands(options, detector, tree, folder):
@@ -118,8 +119,7 @@ def timed(name, detector, options, tree):
 
 
 def _children_cpu():
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])  # in user and in system mode
 
 
 def our_metrics(runs):
