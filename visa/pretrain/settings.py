@@ -21,7 +21,7 @@ SMALL: dict[str, Any] = {
     **{"optimizer": "sgd", "schedule": "cosine", "form": "cross-entropy", "eta": 0.7},
     **{"queue": 1024, "key_momentum": 0.99},
 }
-"""For random weights on a small machine, as in notebook 03: one or two minutes on two cores. Chosen for SimSiam with
+"""For random weights on a small machine, as in notebook 03. Chosen for SimSiam with
 SPD on mini-VisA's pcb1, where so short a training learns the term's cross-entropy form but not its cosine form."""
 
 ADAPTATION: dict[str, Any] = {
