@@ -30,7 +30,7 @@ METRICS = ("image_auroc", "pixel_auroc", "pixel_au_pro")
 
 
 def anomalib_metrics(tree, weights, detector, ratio, threads):
-    """Fit and test anomalib's detector on a tree of `visa prepare`; print METRICS and its version as JSON."""
+    """Fit and test anomalib's detector on a tree of `visa prepare`; print METRICS and anomalib's version as JSON."""
     import anomalib
     import torch
     from anomalib.data import Folder
@@ -119,7 +119,8 @@ def timed(name, detector, options, tree):
 
 
 def _children_cpu():
-    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])  # in user and in system mode
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def our_metrics(runs):

@@ -12,7 +12,7 @@ tables of what is there without training.
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -114,9 +114,9 @@ def measure(source: Source, object: str, options: argparse.Namespace, folder: Pa
             target = folder / "arms" / arm.name / f"seed{seed}"
             print(f"{object}, {arm.name}, seed {seed}: scoring", flush=True)
             backbone = load_backbone(options.arch, weights).to(options.device)
-            settings = score_settings(0, named_values(options.set))  # one seed: only the training differs
-            context = Context(backbone, source.root, settings)
-            rows, defects = list[dict[str, object]](), list[dict[str, object]]()
+            context = Context(backbone, source.root, options.set)
+            rows: list[dict[str, object]] = []
+            defects: list[dict[str, object]] = []
             chosen = options.detectors, options.setups, options.draws
             for scores in score_setups(context, source, object, target / "scores", *chosen):
                 rows += score_metrics(scores)
@@ -125,7 +125,9 @@ def measure(source: Source, object: str, options: argparse.Namespace, folder: Pa
             write_rows(target / "metrics.csv", COLUMNS, [named | row for row in rows])
             columns = [*named, "detector", "image", "area", "auroc"]
             write_rows(target / "defects.csv", columns, [named | row for row in defects])
-            write_text(target / "facts.json", json.dumps(named | facts | {"machine": machine()}, indent=1) + "\n")
+            settings = {"arch": options.arch, "weights": file_digest(options.weights), **options.smaller}
+            made_by = {"settings": settings, "detector_settings": asdict(options.set), "machine": machine()}
+            write_text(target / "facts.json", json.dumps(named | facts | made_by, indent=1) + "\n")
 
 
 def gather(folders: Sequence[Path], options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -137,21 +139,18 @@ def gather(folders: Sequence[Path], options: argparse.Namespace) -> tuple[pd.Dat
     defects = pd.concat(pd.read_csv(place / "defects.csv") for place in found)
     facts = pd.DataFrame([json.loads((place / "facts.json").read_text()) for place in found])
     if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
         wanted = metrics["metric"].isin(["au_pr", "auroc"]) & (metrics["defect"] == "")
         write_text(options.out / "metrics.csv", metrics[wanted].to_csv(index=False))
-        defects = defects[defects["detector"] == "patchcore"].drop(columns="dataset")
-        write_text(options.out / "defects.csv", defects.round(5).to_csv(index=False))
-        write_text(options.out / "arms.csv", facts.drop(columns="machine").round(4).to_csv(index=False))
+        write_text(options.out / "defects.csv", defects.drop(columns="dataset").round(5).to_csv(index=False))
+        commits = {str(about["commit"]) for about in facts["machine"]} | set(facts.get("commit", pd.Series()).dropna())
+        made_by = {name: facts.pop(name).iloc[-1] for name in ("settings", "detector_settings", "machine")}
+        write_text(options.out / "arms.csv", facts.round(4).to_csv(index=False))
         trainings = pd.concat({i: pd.DataFrame(training_rows(place / "scores")) for i, place in enumerate(found)})
         if len(trainings):
             trainings = facts[["object", "pretraining", "seed"]].join(trainings.droplevel(1), how="right")
             write_text(options.out / "trainings.csv", trainings.round(4).to_csv(index=False))
-        commits = {str(about["commit"]) for about in facts["machine"]} | set(facts.get("commit", pd.Series()).dropna())
         about = {"script": "benchmarks/protocol.py", "dataset": metrics["dataset"].iloc[0], "commits": sorted(commits)}
-        settings = {"arch": options.arch, "weights": file_digest(options.weights), **options.smaller}
-        about |= {"settings": settings | named_values(options.set), "machine": facts["machine"].iloc[-1]}
-        write_text(options.out / "provenance.json", json.dumps(about, indent=1) + "\n")
+        write_text(options.out / "provenance.json", json.dumps(about | made_by, indent=1) + "\n")
     return metrics, facts
 
 
@@ -177,9 +176,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads or torch.get_num_threads())
     source = open_source(options.root, options.objects)
-    name = options.name or options.weights.stem
-    runs = [f"protocol-{source.name}-{name}-{source.check_object(object)}" for object in options.objects]
-    folders = [runs_root() / run for run in runs]
+    options.set = score_settings(0, named_values(options.set))  # one seed: only the training differs
+    name = f"protocol-{source.name}-{options.name or options.weights.stem}"
+    folders = [runs_root() / f"{name}-{source.check_object(object)}" for object in options.objects]
     for object, folder in zip(options.objects, folders, strict=True):
         if not options.report:
             measure(source, object, options, folder)

@@ -41,6 +41,7 @@ def test_weights_come_from_and_go_to_torchvision(tmp_path):
     [
         ("resnet50", 2048),
         ("mobilenet_v2", 1280),
+        ("densenet121", 1024),
         ("regnet_y_400mf", 440),
         ("shufflenet_v2_x0_5", 1024),
         ("googlenet", 1024),
@@ -52,6 +53,14 @@ def test_feature_maps_have_the_strides_of_a_resnet(arch, width):
     maps = FeatureMaps(backbone, ("layer1", "layer2", "layer3", "layer4"))(torch.rand(1, 3, 64, 96))
     assert [tuple(m.shape[2:]) for m in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]
     assert feature_width(backbone) == width
+
+
+@pytest.mark.parametrize(("arch", "options"), [("mnasnet0_5", {}), ("googlenet", {"init_weights": False})])
+def test_versioned_modules_load_and_auxiliary_classifiers_are_skipped(arch, options, tmp_path):
+    theirs = torchvision.models.get_model(arch, weights=None, **options)
+    torch.save(dict(theirs.state_dict()), tmp_path / "w.pth")
+    ours = load_weights(create_backbone(arch, seed=1), tmp_path / "w.pth").eval()
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
 
 
 def test_bad_weights_are_named(resnet, tmp_path):

@@ -57,7 +57,7 @@ def test_the_protocol_ends_in_tables_and_a_sentence_that_says_what_was_not_measu
         for arm in ("SPD classifier", "hard edge")
     ]
     assert blends[0]["sigma"] == [0.01, 0.03] and blends[1] == blends[0] | {"sigma": [0.0, 0.0]}
-    two_class = ("--detectors", "classifier", "--setups", "2cls_highshot", "--name", "two-class")
+    two_class = ("--detectors", "classifier", "--setups", "2cls_highshot", "--name", "two-class", "--set", "height=64")
     run("protocol.py", *given, *small, *two_class, *arms[:3], "--seeds", 1, "--out", tmp_path / "two")
     trainings = pd.read_csv(tmp_path / "two/trainings.csv")
     assert trainings["pretraining"].tolist() == ["SPD classifier", "given"]
@@ -65,6 +65,10 @@ def test_the_protocol_ends_in_tables_and_a_sentence_that_says_what_was_not_measu
     means, differences = (pd.read_csv(tmp_path / f"two/{name}.csv") for name in ("au_pr", "differences"))
     assert means["weights"].tolist() == ["given", "SPD classifier"] and "classifier, high-shot" in means
     assert differences["outcome"].tolist() == ["classifier, high-shot"]
+    scored = next((tmp_path / "runs").glob("*two-class*/arms/given/seed0/scores/*/classifier/draw0/scores.npz.json"))
+    made_by = json.loads((tmp_path / "two/provenance.json").read_text())
+    for record in (json.loads(scored.read_text())["settings"], made_by["detector_settings"]["two_class"]):
+        assert record["size"][0] == 64
 
 
 def test_the_protocol_reaches_a_verdict_on_a_plain_folder(tmp_path, monkeypatch):
@@ -75,12 +79,11 @@ def test_the_protocol_reaches_a_verdict_on_a_plain_folder(tmp_path, monkeypatch)
     save_weights(create_backbone("resnet18_half"), tmp_path / "w.safetensors", {})
     given = ("--root", tmp_path / "parts", "--objects", "bolt", "--arch", "resnet18_half")
     given += ("--weights", tmp_path / "w.safetensors", "--detectors", "probe", "--setups", "2cls_10shot")
-    small = ("--smaller", '{"steps": 2, "batch_size": 8, "image_size": 32}', "--set", "height=64", "width=64")
+    small = ("--smaller", '{"steps": 2, "batch_size": 8, "image_size": 32}')
     told = run("protocol.py", *given, *small, "--seeds", 2, "--draws", 2, "--threads", 1).splitlines()
     for line, arms in zip(told[-2:], ("SPD classifier − given", "SimSiam + SPD − SimSiam"), strict=True):
-        assert re.match(rf"bolt: (supported|refuted|not decided)\. {re.escape(arms)}: [+−].* points of AU-PR", line), (
-            line
-        )
+        verdict = rf"bolt: (supported|refuted|not decided)\. {re.escape(arms)}: [+−].* points of AU-PR"
+        assert re.match(verdict, line), line
         assert line.endswith("says nothing of SPD."), "two steps teach nothing"
 
 

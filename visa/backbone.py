@@ -162,7 +162,7 @@ def stage_maps(backbone: nn.Module, x: Tensor, layers: tuple[str, ...]) -> dict[
 
 
 def _last_of_each_stride(net: nn.Module, x: Tensor) -> dict[int, Tensor]:
-    """Return the last map at each stride that a network's parts, or the parts of these, compute from `x`."""
+    """Return the last map at each stride that a network's parts, or their parts, leave (DenseNet's rectified)."""
     maps = dict[int, Tensor]()
 
     def keep(part: nn.Module, _inputs: Any, found: Any) -> None:
