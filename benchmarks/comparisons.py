@@ -94,7 +94,7 @@ def signed(value: float) -> str:
 
 
 def differences_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Lay the `differences` of one object out: outcomes down, arms across, bold where the interval is without 0."""
+    """Lay the `differences` of one object out: outcomes down, arms across, bold where the interval excludes 0."""
     cells = [f"**{points(line)}**" if line["low"] * line["high"] > 0 else points(line) for _, line in table.iterrows()]
     wide = table.assign(cell=cells).pivot(index="outcome", columns="compared", values="cell")
     wide = wide.reindex([name for name in OUTCOMES if name in wide.index])[list(table["compared"].unique())]
@@ -110,7 +110,7 @@ def au_pr_table(metrics: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Lay out the mean AU-PR of one object in points: arms down (`weights`), outcomes across.
 
     The best of an outcome is bold; ▲ or ▼ stands where an exploratory difference to the arm's control (`table`, see
-    `differences`) has an interval without 0.
+    `differences`) has an interval that excludes 0.
     """
     wide = means(metrics).pivot(index="pretraining", columns="outcome", values="mean")
     arms = [arm for arm in ("given", *CONTROLS) if arm in wide.index]
@@ -161,7 +161,7 @@ def detectable(table: pd.DataFrame, backbone: str) -> Iterator[str]:
 
 
 def extremes(table: pd.DataFrame) -> str:
-    """Name the largest gain and loss of `differences` whose interval is without 0, the primary ones left out."""
+    """Name the largest gain and loss of `differences` whose interval excludes 0, the primary ones left out."""
     found = table[~is_primary(table) & (table["low"] * table["high"] > 0)]
     told = []
     for name, own in (("gain", found[found["mean"] > 0]), ("loss", found[found["mean"] < 0])):

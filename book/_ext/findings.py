@@ -1,8 +1,8 @@
 """The directive `{findings}`: what the protocol's runs say, from the folders of results/protocol/, one a backbone.
 
 `{findings} front` is the first page's figures, `primary` a row a primary comparison, `power` the differences that these
-would find, `table` every arm's AU-PR, `objects` a figure and two tables an object and backbone: these stand one by one,
-and are never averaged.
+would find, `table` every arm's AU-PR, `losses` a figure of the fine-tuned networks, `objects` a figure and two tables
+an object and backbone: these stand one by one, and are never averaged.
 """
 
 import json
@@ -14,7 +14,7 @@ import comparisons
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from comparisons import CONTROLS, OUTCOMES, PRIMARY
+from comparisons import CONTROLS, OUTCOMES
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from results import commits, pivot
@@ -33,6 +33,13 @@ The experiments of [](protocol.md) have not been run for this copy of the book: 
 :::
 """
 TABLE = "{table}\n{{download}}`This table as CSV <generated/{file}.csv>`\n"
+LOSSES = """```{figure} generated/losses.svg
+:alt: Losses of the fine-tuned networks, all of which fall; the CSV file has the numbers.
+:class: dark-light
+
+Mean loss of each eighth of a fine-tuning's steps, a line a training.
+```
+"""
 
 
 class Findings(NamedTuple):
@@ -67,11 +74,16 @@ def findings(page: Any) -> str:
     cases = [(object, one.of(object)) for one in found for object in one.table["object"].unique()]
     if what == "front":
         draw(page.file("generated/defects.svg"), seen, cases[0][1])
-        draw(page.file("generated/primary.svg"), primary, cases)
+        shown = pd.concat(one.table.assign(line=f"{object}\n{one.name}") for object, one in cases)
+        drawn, height = page.file("generated/primary.svg"), 1.4 + 0.6 * len(cases)
+        draw(drawn, forest, shown[comparisons.is_primary(shown)], 3.8, height)
         named = [one.table.assign(object=one.table["object"] + " with " + one.name) for one in found]
         extremes = comparisons.extremes(pd.concat(named, ignore_index=True))
         text = (TEXTS / "front.txt").read_text(encoding="utf-8")
         return text.format(title=f"{cases[0][0]}, {cases[0][1].name}", extremes=extremes)
+    if what == "losses":
+        draw(page.file("generated/losses.svg"), losses, pd.read_csv(page.file("results/two_class/trainings.csv")))
+        return LOSSES
     if what == "power":
         told = [text for one in found for text in comparisons.detectable(one.table, one.name)]
         return POWER.format(told="; ".join(told)) if told else ""
@@ -136,38 +148,16 @@ def seen(one: Findings) -> Figure:
     return figure
 
 
-def primary(cases: list[tuple[str, Findings]]) -> Figure:
-    """The primary differences of every object and backbone."""
-    figure, axis = plt.subplots(figsize=(3.8, 1.4 + 0.6 * len(cases)))
-    for k, (arm, outcome) in enumerate(PRIMARY):
-        for row, (_, one) in enumerate(cases):
-            line = one.table[(one.table["arm"] == arm) & (one.table["outcome"] == outcome)]
-            whisker(axis, line, row + 0.3 * k - 0.15, arm, f"{arm} − {CONTROLS[arm]}" * (row == 0))
-    axis.axvline(0, color=figures.INK, lw=0.8, ls=":")
-    axis.set(xlabel="difference in AU-PR, points", yticks=range(len(cases)), ylim=(len(cases) - 0.5, -0.5))
-    axis.set_yticklabels([f"{object}\n{one.name}" for object, one in cases])
-    figure.legend(loc="outside lower center")
-    return figure
-
-
-def whisker(axis: plt.Axes, line: pd.DataFrame, places: Any, arm: str, label: str = "") -> None:
-    """Draw differences in points with their intervals, in the arm's colour and marker."""
-    color, marker = LOOKS[arm]
-    half = 100 * (line["high"] - line["mean"]).fillna(0)
-    places = np.broadcast_to(places, len(line))
-    axis.errorbar(100 * line["mean"], places, xerr=half, fmt=marker, color=color, label=label)
-
-
 def part(page: Any, text: str, object: str, one: Findings) -> str:
     """Figure and tables of an object: differences to the control, then each arm's training and what its maps tell."""
     drawn = page.file(f"generated/{page.env.docname}-{one.folder.name}-{object}.svg")
-    draw(drawn, forest, one.table)
+    table = one.table.assign(line=pd.Categorical(one.table["outcome"], list(OUTCOMES)))
+    draw(drawn, forest, table.sort_values("line", kind="stable"), 7.2, 0.14 * len(table) + 1.6)
     ends = 100 * one.defects.groupby("size")["area"].max()[list(SIZES)]
     means = one.defects.groupby(["pretraining", "size", "seed"], sort=False)["auroc"].mean().rename("value")
     inside = pivot(means.reset_index(), ["pretraining"], ["size"])
     arms = training(one.facts).merge(inside, left_on="arm", right_on="pretraining", how="left")
-    folder = f"results/protocol/{one.folder.name}"
-    files = {"metrics": "Metrics", "arms": "trainings", "defects": "defects"}
+    files = {"Metrics": "metrics.csv", "trainings": "arms.csv", "defects": "defects.csv"}
     return text.format(
         title=f"{object}, {one.name}",
         file=drawn.name,
@@ -175,22 +165,40 @@ def part(page: Any, text: str, object: str, one: Findings) -> str:
         differences=tables.to_markdown(comparisons.differences_table(one.table)),
         sizes=", ".join(f"{size} up to {end:.2g} %" for size, end in ends.items()),
         arms=tables.to_markdown(arms.drop(columns="pretraining")),
-        downloads=", ".join(f"{{download}}`{text} <{folder}/{name}.csv>`" for name, text in files.items()),
+        downloads=", ".join(f"{{download}}`{k} <results/protocol/{one.folder.name}/{v}>`" for k, v in files.items()),
     )
 
 
-def forest(table: pd.DataFrame) -> Figure:
-    """Differences in points with their intervals: a row an outcome, a colour and marker an arm."""
-    outcomes = [name for name in OUTCOMES if name in set(table["outcome"])]
-    arms = list(table.groupby(["arm", "control"], sort=False))
-    figure, axis = plt.subplots(figsize=(7.2, 0.14 * len(arms) * len(outcomes) + 1.6))
-    for k, ((arm, control), rows) in enumerate(arms):
-        places = [outcomes.index(name) + 0.7 * ((k + 0.5) / len(arms) - 0.5) for name in rows["outcome"]]
-        whisker(axis, rows, places, arm, f"{arm} − {control}")
+def forest(table: pd.DataFrame, width: float, height: float) -> Figure:
+    """Differences in points with their intervals: a line for each of the column `line`, a colour and marker an arm."""
+    lines, arms = list(table["line"].unique()), list(table.groupby(["arm", "control"], sort=False))
+    figure, axis = plt.subplots(figsize=(width, height))
+    for k, ((arm, control), own) in enumerate(arms):
+        color, marker = LOOKS[arm]
+        places = [lines.index(line) + 0.7 * ((k + 0.5) / len(arms) - 0.5) for line in own["line"]]
+        half = 100 * (own["high"] - own["mean"]).fillna(0)
+        axis.errorbar(100 * own["mean"], places, xerr=half, fmt=marker, color=color, label=f"{arm} − {control}")
     axis.axvline(0, color=figures.INK, lw=0.8, ls=":")
-    axis.set(xlabel="difference in AU-PR, points", yticks=range(len(outcomes)), yticklabels=outcomes)
-    axis.invert_yaxis()
-    figure.legend(loc="outside lower center", ncols=2)
+    axis.set(xlabel="difference in AU-PR, points", ylim=(len(lines) - 0.5, -0.5))
+    axis.set_yticks(range(len(lines)), lines)
+    figure.legend(loc="outside lower center", ncols=round(width / 3.6))
+    return figure
+
+
+def losses(trainings: pd.DataFrame) -> Figure:
+    """The mean losses of the eighths of each fine-tuning: a panel an object and network, a line a training."""
+    panels = list(trainings.groupby(["object", "detector"], sort=False))
+    figure, axes = plt.subplots(1, len(panels), figsize=(8.8, 2.8), squeeze=False)
+    for axis, ((object, network), rows) in zip(axes.flat, panels, strict=True):
+        for _, row in rows.iterrows():
+            label = f"{row['pretraining']}, {tables.title_of(row['setup']).removeprefix('2-class ')}"
+            look = {"color": LOOKS[row["pretraining"]][0], "ls": ":" if "high" in label else "-", "label": label}
+            axis.plot(range(1, 9), np.fromstring(row["losses"], sep=" "), lw=0.8, **look)
+        axis.set(
+            title=f"{object}, {tables.title_of(network)}", xlabel="eighth of the steps", yscale="log", xticks=(1, 4, 8)
+        )
+    axes[0, 0].set_ylabel("loss")
+    figures.legend_once(figure)
     return figure
 
 

@@ -76,7 +76,7 @@ def _figure(text: dict[str, str] | None) -> dict[str, Any]:
 
 def _cell(cell: dict[str, Any], figure: dict[str, Any]) -> dict[str, Any]:
     """The cell without run-time metadata and progress bars; its parameters folded away, its picture with a text."""
-    metadata: dict[str, Any] = {"tags": _tags(cell)}
+    metadata: dict[str, Any] = {"tags": cell["metadata"].get("tags", [])}
     for name in set(PROMPTS).intersection(metadata["tags"]):
         prompts = dict.fromkeys(("code_prompt_show", "code_prompt_hide"), PROMPTS[name])
         metadata = {"tags": [*metadata["tags"], "hide-input"], "mystnb": prompts}
@@ -92,8 +92,3 @@ def _is_noise(output: dict[str, Any]) -> bool:
     data = output.get("data", {})
     widget = "application/vnd.jupyter.widget-view+json" in data
     return output.get("name") == "stderr" or widget or BANNER in "".join(data.get("text/html", ""))
-
-
-def _tags(cell: dict[str, Any]) -> list[str]:
-    tags: list[str] = cell["metadata"].get("tags", [])
-    return tags
