@@ -194,10 +194,8 @@ def losses(trainings: pd.DataFrame) -> Figure:
             label = f"{row['pretraining']}, {tables.title_of(row['setup']).removeprefix('2-class ')}"
             look = {"color": LOOKS[row["pretraining"]][0], "ls": ":" if "high" in label else "-", "label": label}
             axis.plot(range(1, 9), np.fromstring(row["losses"], sep=" "), lw=0.8, **look)
-        axis.set(
-            title=f"{object}, {tables.title_of(network)}", xlabel="eighth of the steps", yscale="log", xticks=(1, 4, 8)
-        )
-    axes[0, 0].set_ylabel("loss")
+        title = f"{object}, {tables.title_of(network)}"
+        axis.set(title=title, xlabel="eighth of the steps", xticks=(1, 4, 8), ylabel="loss", yscale="log")
     figures.legend_once(figure)
     return figure
 
