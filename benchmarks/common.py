@@ -3,7 +3,6 @@
 import json
 import os
 import statistics
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pandas as pd
@@ -26,15 +25,6 @@ def turns(runs, repeats):
 def ratio(taken, part, whole):
     """Median of the turns' ratios."""
     return statistics.median(a / b for a, b in zip(taken[part], taken[whole], strict=True))
-
-
-def anomalib_version():
-    """None where anomalib is not installed, which is said."""
-    try:
-        return version("anomalib")
-    except PackageNotFoundError:
-        print("anomalib is not installed in this environment: its rows are left out.")
-        return None
 
 
 def show(rows, columns=None):

@@ -283,7 +283,7 @@ def test_an_interval_over_seeds_and_draws_has_the_variance_of_both():
 CLAIMS = ledger.load_claims(BOOK)
 HEADER = "part,claim,paper,published,source,sure,status,seen,run,measure,missing,command,note"
 KEY = "2-class high-shot; segmentation, U-Net; SimSiam; AU-PR"
-UNET = f'SPD,U-Net,,"{KEY}",abstract,read,not tested,[](results.md),protocol,,ImageNet,,'
+UNET = f'SPD,U-Net,,"{KEY}",abstract,read,asked in a smaller setting,[](results.md),protocol,,ImageNet,,'
 
 
 def made(book, *claims):
@@ -310,7 +310,7 @@ def test_a_claim_of_the_protocol_is_tested_once_there_are_results(tmp_path):
     assert "| 1 | abstract; read |  | `make it` | `protocol` |  |" in text
 
 
-@pytest.mark.parametrize("wrong", [("not tested", "almost reproduced"), ("U-Net;", "V-Net;")])
+@pytest.mark.parametrize("wrong", [("asked in a smaller setting", "almost reproduced"), ("U-Net;", "V-Net;")])
 def test_a_wrong_status_or_published_value_is_named(tmp_path, wrong):
     with pytest.raises(VisaError, match=wrong[1]):
         made(tmp_path, UNET.replace(*wrong))

@@ -162,7 +162,7 @@ def stage_maps(backbone: nn.Module, x: Tensor, layers: tuple[str, ...]) -> dict[
 
 
 def _last_of_each_stride(net: nn.Module, x: Tensor) -> dict[int, Tensor]:
-    """Return the last map at each stride that a network's parts, or their parts, leave (DenseNet's rectified)."""
+    """Return the last map at each stride that a network's parts, or their parts, leave."""
     maps = dict[int, Tensor]()
 
     def keep(part: nn.Module, _inputs: Any, found: Any) -> None:
@@ -172,7 +172,7 @@ def _last_of_each_stride(net: nn.Module, x: Tensor) -> dict[int, Tensor]:
     with ExitStack() as hooks:
         for part in [part for child in net.children() for part in (child, *child.children())]:
             hooks.callback(part.register_forward_hook(keep).remove)
-        net(x)
+        getattr(net, "features", net)(x)  # DenseNet rectifies the last map in place after its features
     return maps
 
 

@@ -9,9 +9,9 @@ from results import commands, commits
 from visa.errors import check_choice
 from visa.report import tables
 
-PROTOCOL = "protocol"  # the run whose results decide between the two statuses below
+PROTOCOL = "protocol"  # the run whose results decide whether a claim was tested
 OBJECTS = {"fryum", "macaroni1"}
-NOT_TESTED, TESTED = "not tested", "asked in a smaller setting"
+NOT_TESTED = "not tested"
 HOW = "\n::::{{dropdown}} Sources, what is missing, and commands of these claims\n{table}::::\n"
 
 
@@ -31,15 +31,13 @@ def ledger(page: Any) -> str:
 def load_claims(book: Path) -> pd.DataFrame:
     """The rows of reference/claims.csv, numbered, with published values, and in `here` what was seen of each.
 
-    A claim of the protocol's run counts as tested where results/protocol/ has both objects and all arms of a backbone.
+    A claim of the protocol's run is not tested unless results/protocol/ has both objects and all arms of a backbone.
     Raises VisaError for a status or a published value that its table lacks, and for an unknown measure.
     """
     claims, published = (read(book, name) for name in ("claims", "published"))
     values = {"; ".join(row[:4]): row[4:6] for row in published.itertuples(index=False, name=None)}
     arms = [pd.read_csv(file) for file in book.glob(f"results/{PROTOCOL}/*/arms.csv")]
     made = any(set(table["object"]) >= OBJECTS and "supervised + SPD" in set(table["pretraining"]) for table in arms)
-    claims.loc[(claims["run"] == PROTOCOL) & made, "status"] = TESTED
-    claims.loc[(claims["run"] == PROTOCOL) & (not made), "seen"] = ""
     for claim in claims.itertuples():
         check_choice(f"status of {claim.claim!r}", claim.status, read(book, "statuses")["status"])
         if claim.published:
@@ -47,6 +45,7 @@ def load_claims(book: Path) -> pd.DataFrame:
             without, with_spd = values[claim.published]
             paper = f"{without} → {with_spd}, {float(with_spd) - float(without):+.1f} ({claim.sure})"
             claims.loc[claim.Index, ["paper", "claim"]] = paper, f"{claim.claim}, {claim.published.split('; ')[-1]}"
+    claims.loc[(claims["run"] == PROTOCOL) & (not made), ["status", "seen"]] = NOT_TESTED, ""
     here = [", ".join(filter(None, (counted(book, claim), claim["seen"]))) for _, claim in claims.iterrows()]
     return claims.assign(here=here, number=range(1, len(claims) + 1))
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
+from PIL import Image
 
 from visa.data.objects import OBJECTS, SPLIT_TYPES
 from visa.data.setups import SPLIT_TYPE, clean_normals, load_splits, obstacle, save_splits, splits
@@ -89,6 +90,14 @@ def test_clean_normals_of_all_twelve_objects_on_the_official_split_files(real_ro
         tested = {s.image for t in SPLIT_TYPES for s in source.samples(t, name, split="test")}
         assert images and not images & tested
     assert {name: len(images) for name, images in clean.items()} == CLEAN_COUNTS
+    train, test = (
+        {t: {s.image for s in source.samples(t, "fryum", part, "normal")} for t in SPLIT_TYPES}
+        for part in ("train", "test")
+    )
+    assert [len(train["1cls"] & test[t]) for t in ("2cls_highshot", "2cls_fewshot")] == [178, 361], "book/data.md"
+    assert train["2cls_fewshot"] < train["2cls_highshot"]
+    photographs = [f for name in ("fryum", "macaroni1") for f in (real_root / name / "Data/Images").rglob("*.JPG")]
+    assert {Image.open(file).size for file in photographs} == {(1500, 1000)}, "book/data.md"
 
 
 def test_an_image_in_both_parts_is_refused_also_in_a_file(source, tmp_path):

@@ -10,7 +10,7 @@ from visa.pretrain.spd import SpdTerm, Terms
 PUBLISHED: dict[str, object] = {}
 """Empty: the paper has this classifier only beside a supervised loss (section 3.2)."""
 
-ADAPTATION = {"heads_lr": 3.0}  # of prototypes: with a faster head the loss rose more before it fell
+ADAPTATION = {"heads_lr": 3.0}  # of prototypes
 
 
 class Auxiliary(nn.Module):

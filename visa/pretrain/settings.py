@@ -122,9 +122,9 @@ def published(method: str, **changes: Any) -> PretrainSettings:
 def adaptation(method: str) -> dict[str, Any]:
     """Return the settings, by name, for training `method` from given weights: ADAPTATION, and its module's own.
 
-    The gradient is clipped: without that, training EfficientNet-Lite0 from ImageNet weights diverged. The backbone's
-    batch-norm statistics stay frozen, so that small batches do no harm and compared trainings differ only in their
-    loss. Raises VisaError for an unknown method.
+    The gradient is clipped, so that one batch cannot undo the weights. The backbone's batch-norm statistics stay
+    frozen, so that small batches do no harm and compared trainings differ only in their loss. Raises VisaError for an
+    unknown method.
     """
     check_choice("method", method, METHODS)
     return {**ADAPTATION, **getattr(import_module(METHODS[method].rpartition(".")[0]), "ADAPTATION", {})}
