@@ -337,7 +337,7 @@ def test_the_commands_name_what_there_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for command in sorted({*CLAIMS["command"], *COMMANDS.values()} - {""}):
         verb = re.sub(r"^(VISA_TEST_\w+=\S+ )+", "", command)
-        script = re.match(r"python (benchmarks/\w+\.py)", verb)
+        script = re.match(r"(?:python|papermill) (benchmarks/\w+\.py|notebooks/\w+\.ipynb)", verb)
         assert (REPO / script[1]).is_file() if script else re.match(r"visa (run|verify|pretrain)\b|make test$", verb)
         if verb.startswith("visa run --objects fryum"):
             result = CliRunner().invoke(app, [*verb.split()[1:], "--dry-run"])
