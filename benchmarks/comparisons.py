@@ -37,6 +37,7 @@ GATES = {  # columns of the facts: what they are, and their gate
     "term": ("SPD term", TERM_LEARNED),
 }
 PRIMARY = (("SPD classifier", "probe, 10-shot"), ("SimSiam + SPD", "probe, 10-shot"))  # arms and outcomes
+SIZES = ("small", "middle", "large")  # thirds of an object's defects by their share of the image
 PRIMARY_COLUMNS = (
     *("object", "comparison", "verdict", "difference [over seeds]", "[over seeds and draws]", "p (Holm)", "learned"),
     "outcome",
@@ -160,15 +161,11 @@ def detectable(table: pd.DataFrame, backbone: str) -> Iterator[str]:
         yield f"{least:.1f} points ({line['compared']}, {line['object']}, {backbone})"
 
 
-def extremes(table: pd.DataFrame) -> str:
-    """Name the largest gain and loss of `differences` whose interval excludes 0, the primary ones left out."""
-    found = table[~is_primary(table) & (table["low"] * table["high"] > 0)]
-    told = []
-    for name, own in (("gain", found[found["mean"] > 0]), ("loss", found[found["mean"] < 0])):
-        for _, line in own.loc[own["mean"].abs().nlargest(1).index].iterrows():
-            where = f"{line['compared']}, {line['outcome']}, {line['object']}"
-            told.append(f"the largest {name} is {points(line)} points ({where})")
-    return " and ".join(told) or "there is none"
+def sized(defects: pd.DataFrame) -> pd.DataFrame:
+    """Add the `size` of each defect: the third of its object's areas that it lies in."""
+    defects = defects.sort_values("area")
+    thirds = [pd.qcut(own["area"].rank(method="min"), 3, SIZES) for _, own in defects.groupby("object")]
+    return defects.assign(size=pd.concat(thirds).astype(str))
 
 
 def sentences(table: pd.DataFrame) -> Iterator[str]:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from comparisons import au_pr_table, detectable, differences, differences_table, primary_table, sentences
+from comparisons import SIZES, au_pr_table, detectable, differences, differences_table, primary_table, sentences, sized
 
 from visa.backbone import load_backbone
 from visa.data.setups import SETUPS
@@ -131,8 +131,8 @@ def measure(source: Source, object: str, options: argparse.Namespace, folder: Pa
             write_text(target / "facts.json", json.dumps(named | facts | made_by, indent=1) + "\n")
 
 
-def gather(folders: Sequence[Path], options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Metrics and facts of every arm and seed; written to `--out` with the defects and the provenance."""
+def gather(folders: Sequence[Path], options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Metrics, facts and defects of every arm and seed; written to `--out` with the defects and the provenance."""
     found = [file.parent for folder in folders for file in sorted(folder.glob("arms/*/seed*/facts.json"))]
     if not found:
         raise VisaError("nothing is measured yet: leave --report.")
@@ -152,7 +152,7 @@ def gather(folders: Sequence[Path], options: argparse.Namespace) -> tuple[pd.Dat
             write_text(options.out / "trainings.csv", trainings.round(4).to_csv(index=False))
         about = {"script": "benchmarks/protocol.py", "dataset": metrics["dataset"].iloc[0], "commits": sorted(commits)}
         write_text(options.out / "provenance.json", json.dumps(about | made_by, indent=1) + "\n")
-    return metrics, facts
+    return metrics, facts, defects
 
 
 def main() -> None:
@@ -183,7 +183,7 @@ def main() -> None:
     for object, folder in zip(options.objects, folders, strict=True):
         if not options.report:
             measure(source, object, options, folder)
-    metrics, facts = gather(folders, options)
+    metrics, facts, defects = gather(folders, options)
     table = differences(metrics)
     parts = dict(iter(table.groupby("object", sort=False)))
     means = {object: au_pr_table(metrics[metrics["object"] == object], part) for object, part in parts.items()}
@@ -194,6 +194,10 @@ def main() -> None:
         print(f"\n{title}\n\n{to_markdown(shown)}")
         if options.out:
             write_text(options.out / f"{name}.csv", shown.to_csv(index=False))
+    if len(defects):
+        inside = sized(defects).groupby(["object", "pretraining", "size"], sort=False)["auroc"].mean().unstack()
+        inside = inside[list(SIZES)].map("{:.3f}".format).reset_index()
+        print(f"\nAU-ROC of PatchCore's maps, in defects against outside, by thirds of area\n\n{to_markdown(inside)}")
     primary = primary_table(metrics, table, facts)
     print(f"\nPrimary comparisons\n\n{to_markdown(primary)}")
     for told in detectable(table, options.arch):

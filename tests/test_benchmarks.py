@@ -48,6 +48,7 @@ def test_the_protocol_ends_in_tables_and_a_sentence_that_says_what_was_not_measu
     told = run("protocol.py", *given, *small, *arms, "--seeds", 2, "--out", tmp_path / "out")
     assert "points of AU-PR (probe, 5-shot" not in told, "no primary comparison"
     assert "fryum: not measured. SPD classifier − given (probe, 10-shot): too few images" in told
+    assert "| object | pretraining | small | middle | large |" in told, "what PatchCore's maps see of defects"
     assert told.endswith(run("protocol.py", *given, *small, "--report")), "it is all there"
     table = pd.read_csv(tmp_path / "out/arms.csv")
     assert table["pretraining"].value_counts().to_dict() == {"SPD classifier": 2, "hard edge": 2, "given": 1}

@@ -14,7 +14,7 @@ import comparisons
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from comparisons import CONTROLS, OUTCOMES
+from comparisons import CONTROLS, OUTCOMES, SIZES
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from results import commits, pivot
@@ -26,7 +26,6 @@ TEXTS = Path(__file__).resolve().parents[1] / "reference"
 ARMS = ("given", *CONTROLS)
 LOOKS = dict(zip(ARMS, zip((*figures.PALETTE, figures.INK), (*figures.MARKERS, "X"), strict=True), strict=True))
 NAMES = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "mobilenetv2_100": "MobileNetV2"}
-SIZES = ("small", "middle", "large")  # thirds of an object's defects by their share of the image
 POWER = "At the spread that was reached, about four of five experiments find (p < .025) a true difference of {told}.\n"
 NOT_RUN = """:::{note}
 The experiments of [](protocol.md) have not been run for this copy of the book: [](results.md) has the command.
@@ -78,9 +77,8 @@ def findings(page: Any) -> str:
         drawn, height = page.file("generated/primary.svg"), 1.4 + 0.6 * len(cases)
         draw(drawn, forest, shown[comparisons.is_primary(shown)], 3.8, height)
         named = [one.table.assign(object=one.table["object"] + " with " + one.name) for one in found]
-        extremes = comparisons.extremes(pd.concat(named, ignore_index=True))
-        text = (TEXTS / "front.txt").read_text(encoding="utf-8")
-        return text.format(title=f"{cases[0][0]}, {cases[0][1].name}", extremes=extremes)
+        text, told = (TEXTS / "front.txt").read_text(encoding="utf-8"), extremes(pd.concat(named, ignore_index=True))
+        return text.format(title=f"{cases[0][0]}, {cases[0][1].name}", extremes=told)
     if what == "losses":
         draw(page.file("generated/losses.svg"), losses, pd.read_csv(page.file("results/two_class/trainings.csv")))
         return LOSSES
@@ -92,8 +90,7 @@ def findings(page: Any) -> str:
         pd.concat(means).to_csv(page.file("generated/results.csv"), index=False)
         table = pd.concat(arms_table(*case) for case in cases).fillna("–")
         return TABLE.format(table=tables.to_markdown(table), file="results")
-    text = (TEXTS / "part.txt").read_text(encoding="utf-8")
-    return "\n".join(part(page, text, object, one) for object, one in cases)
+    return "\n".join(part(page, (TEXTS / "part.txt").read_text(encoding="utf-8"), *case) for case in cases)
 
 
 def arms_table(object: str, one: Findings) -> pd.DataFrame:
@@ -110,17 +107,21 @@ def load(folder: Path) -> Findings:
         raise VisaError(f"results/protocol/{folder.name} is of {about['dataset']}: the page shows VisA alone.")
     metrics = tables.load_metrics([folder / "metrics.csv"])
     facts, defects = (pd.read_csv(folder / name) for name in ("arms.csv", "defects.csv"))
-    arch = about["settings"]["arch"].removeprefix("timm/")
-    return Findings(folder, NAMES.get(arch, arch), metrics, facts, sized(defects), comparisons.differences(metrics))
-
-
-def sized(defects: pd.DataFrame) -> pd.DataFrame:
-    """PatchCore's defects with the `size` of each: the third of its object's areas that it lies in."""
-    defects = defects[defects["detector"] == "patchcore"].sort_values("area")
-    thirds = [pd.qcut(own["area"].rank(method="min"), 3, SIZES) for _, own in defects.groupby("object")]
-    if not thirds:
+    if defects.empty:
         raise VisaError("results/protocol/ holds a folder without PatchCore's defects: score with it, too.")
-    return defects.assign(size=pd.concat(thirds).astype(str))
+    arch, sized = about["settings"]["arch"].removeprefix("timm/"), comparisons.sized(defects)
+    return Findings(folder, NAMES.get(arch, arch), metrics, facts, sized, comparisons.differences(metrics))
+
+
+def extremes(table: pd.DataFrame) -> str:
+    """Name the largest gain and loss of `differences` whose interval excludes 0, the primary ones left out."""
+    found = table[~comparisons.is_primary(table) & (table["low"] * table["high"] > 0)]
+    told = []
+    for name, own in (("gain", found[found["mean"] > 0]), ("loss", found[found["mean"] < 0])):
+        for _, line in own.loc[own["mean"].abs().nlargest(1).index].iterrows():
+            where = f"{line['compared']}, {line['outcome']}, {line['object']}"
+            told.append(f"the largest {name} is {comparisons.points(line)} points ({where})")
+    return " and ".join(told) or "there is none"
 
 
 def draw(file: Path, make: Callable[..., Figure], *given: Any) -> None:
