@@ -21,8 +21,8 @@ SMALL: dict[str, Any] = {
     **{"optimizer": "sgd", "schedule": "cosine", "form": "cross-entropy", "eta": 0.7},
     **{"queue": 1024, "key_momentum": 0.99},
 }
-"""For random weights on a small machine, as in notebook 03. Chosen for SimSiam with
-SPD on mini-VisA's pcb1, where so short a training learns the term's cross-entropy form but not its cosine form."""
+"""For random weights on a small machine, as in notebook 03. Chosen for SimSiam with SPD on mini-VisA's pcb1, where so
+short a training learns the term's cross-entropy form but not its cosine form (book/results/form)."""
 
 ADAPTATION: dict[str, Any] = {
     **{"steps": 60, "epochs": 60, "batch_size": 32, "image_size": 128, "base_lr": 0.16, "warmup_epochs": 5.0},
