@@ -1,4 +1,4 @@
-"""What several benchmarks share: parts that take turns, and records with provenance."""
+"""What several benchmarks share: ratios, tables, and records with provenance."""
 
 import json
 import os
@@ -11,15 +11,6 @@ from visa.provenance import machine, write_text
 
 _UNSAID = ("out", "anomalib_python", "part")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
-
-
-def turns(runs, repeats):
-    """Seconds of each of `runs` (name to a function that returns seconds), which take turns `repeats` times."""
-    taken = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            taken[name].append(run())
-    return taken
 
 
 def ratio(taken, part, whole):

@@ -1,6 +1,6 @@
 """The comparisons that book/protocol.md settles: outcomes, each arm's control, differences, and what may be said."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -54,11 +54,11 @@ def differences(metrics: pd.DataFrame) -> pd.DataFrame:
     metrics = with_outcome(metrics)
     given, seeds = metrics[metrics["pretraining"] == "given"], sorted(set(metrics["seed"]))
     metrics = pd.concat([metrics[metrics["pretraining"] != "given"], *(given.assign(seed=seed) for seed in seeds)])
-    measured = set(metrics["pretraining"])
+    measured = ordered(set(metrics["pretraining"]))
     parts = [
-        paired_difference(metrics, arm, control).assign(arm=arm, control=control)
-        for arm, control in CONTROLS.items()
-        if {arm, control} <= measured
+        paired_difference(metrics, arm, control_of(arm)).assign(arm=arm, control=control_of(arm))
+        for arm in measured
+        if control_of(arm) in measured
     ]
     if not parts:
         raise VisaError("no arm of the protocol is measured beside its control: measure both.")
@@ -68,6 +68,18 @@ def differences(metrics: pd.DataFrame) -> pd.DataFrame:
     error = table["sd"] / table["n"] ** 0.5
     p = 2 * stats.t.sf((table["mean"] / error).abs(), table["n"] - 1)
     return table.assign(p=np.where(table["n"] > 1, p, np.nan))
+
+
+def control_of(arm: str) -> str:
+    """Name an arm's control; with a setting changed (`arm, NAME=VALUE`) that with the same change, if it is trained."""
+    name, comma, change = arm.partition(", ")
+    control = CONTROLS.get(name, "")
+    return control + comma + change if control in CONTROLS else control
+
+
+def ordered(arms: Iterable[str]) -> list[str]:
+    """Sort arms as CONTROLS has them, each before those that differ from it by a setting."""
+    return sorted(arms, key=lambda arm: (["given", *CONTROLS].index(arm.partition(", ")[0]), arm))
 
 
 def with_outcome(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -94,12 +106,16 @@ def signed(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
-def differences_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Lay the `differences` of one object out: outcomes down, arms across, bold where the interval excludes 0."""
+def differences_table(table: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
+    """Lay the `differences` of one object out: arms down, outcomes across, bold where the interval excludes 0.
+
+    facts: see `primary_table`; of them comes the column `learned`.
+    """
     cells = [f"**{points(line)}**" if line["low"] * line["high"] > 0 else points(line) for _, line in table.iterrows()]
-    wide = table.assign(cell=cells).pivot(index="outcome", columns="compared", values="cell")
-    wide = wide.reindex([name for name in OUTCOMES if name in wide.index])[list(table["compared"].unique())]
-    return wide.rename_axis(columns=None).reset_index()
+    wide = table.assign(cell=cells).pivot(index=["arm", "compared"], columns="outcome", values="cell").fillna("–")
+    wide = wide.loc[ordered(set(table["arm"])), [name for name in OUTCOMES if name in wide]].reset_index("arm")
+    learned = [learned_told(facts[facts["pretraining"] == arm]) for arm in wide.pop("arm")]
+    return wide.assign(learned=learned).rename_axis(index="difference", columns=None).reset_index()
 
 
 def means(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -114,8 +130,7 @@ def au_pr_table(metrics: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     `differences`) has an interval that excludes 0.
     """
     wide = means(metrics).pivot(index="pretraining", columns="outcome", values="mean")
-    arms = [arm for arm in ("given", *CONTROLS) if arm in wide.index]
-    wide = 100 * wide.reindex(arms)[[name for name in OUTCOMES if name in wide]]
+    wide = 100 * wide.loc[ordered(wide.index), [name for name in OUTCOMES if name in wide]]
     cells = wide.map("{:.1f}".format).mask(wide.isna(), "–")
     cells = cells.mask(wide == wide.max(), "**" + cells + "**")
     for _, line in table[~is_primary(table)].iterrows():  # `primary_table` judges the others
@@ -163,7 +178,7 @@ def detectable(table: pd.DataFrame, backbone: str) -> Iterator[str]:
 
 def sized(defects: pd.DataFrame) -> pd.DataFrame:
     """Add the `size` of each defect: the third of its object's areas that it lies in."""
-    defects = defects.sort_values("area")
+    defects = defects.sort_values("area", ignore_index=True)
     thirds = [pd.qcut(own["area"].rank(method="min"), 3, SIZES) for _, own in defects.groupby("object")]
     return defects.assign(size=pd.concat(thirds).astype(str))
 

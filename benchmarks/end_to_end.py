@@ -8,15 +8,12 @@ ratio or number of channels, and threads, and give image and pixel AU-ROC and AU
 timed from the start of their process to its end, and take turns `--repeats` times, each time into an empty folder.
 Notebook 04 also makes figures and the defect browser, and `visa run` executes the other notebooks and scores random
 weights, too; anomalib's pictures, thresholds and validation are switched off.
-
-The peers may stay out of the project's environment: --anomalib-python names a Python that has anomalib.
 """
 
 import argparse
 import csv
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -102,7 +99,7 @@ def commands(options, detector, tree, folder):
 
 
 def timed(name, detector, options, tree):
-    """Wall and CPU seconds and METRICS of one side's command, which finds nothing that an earlier one kept."""
+    """Seconds and METRICS of one side's command, which finds nothing that an earlier one kept."""
     from common import THREADS
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -110,17 +107,12 @@ def timed(name, detector, options, tree):
         kept = {"VISA_ROOT": options.root, "VISA_RUNS": folder / "runs", "VISA_DATA": folder / "data"}
         env = os.environ | dict.fromkeys(THREADS, str(options.threads)) | {k: str(v) for k, v in kept.items()}
         command = [str(part) for part in commands(options, detector, tree, folder)[name]]
-        start, cpu = time.perf_counter(), _children_cpu()
+        start = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, env=env)
-        taken = {"seconds": time.perf_counter() - start, "cpu_seconds": _children_cpu() - cpu}
+        taken = time.perf_counter() - start
         if done.returncode:
             sys.exit(f"{name} failed: {done.stderr[-3000:]}")
         return taken, json.loads(done.stdout.splitlines()[-1]) if name == "anomalib" else our_metrics(folder / "runs")
-
-
-def _children_cpu():
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def our_metrics(runs):
@@ -141,7 +133,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--detectors", nargs="+", choices=list(LAYERS), default=list(LAYERS))
     parser.add_argument("--sides", nargs="+", default=["notebook 04", "visa run", "anomalib"])
-    parser.add_argument("--anomalib-python", default=sys.executable, help="default: this Python")
+    parser.add_argument("--anomalib-python", default=sys.executable, help="a Python that has it; default: this one")
     parser.add_argument("--out", type=Path, help="a JSON file to write")
     parser.add_argument("--part", nargs=3, metavar=("TREE", "WEIGHTS", "DETECTOR"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -170,19 +162,16 @@ def compare(options, scratch):
 
 
 def measured(options, detector, tree):
-    """A row a side: metrics, median seconds by two clocks, and how many times as many anomalib takes."""
+    """A row a side: metrics, median seconds, and how many times as many anomalib takes."""
     taken, metrics = {name: [] for name in options.sides}, {}
     for name in options.sides * options.repeats:
-        times, metrics[name] = timed(name, detector, options, tree)
-        taken[name].append(times)
-        print(f"{detector}, {name}: {times}, {metrics[name]}", flush=True)
-    for name, times in taken.items():
-        row = {"detector": detector, "side": name, **metrics[name]}
-        for clock, faster in (("seconds", "times_faster"), ("cpu_seconds", "times_faster_cpu")):
-            own, theirs = ([t[clock] for t in side] for side in (times, taken.get("anomalib", times)))
-            row[clock] = statistics.median(own)
-            row[faster] = statistics.median(a / b for a, b in zip(theirs, own, strict=True))
-        yield row
+        seconds, metrics[name] = timed(name, detector, options, tree)
+        taken[name].append(seconds)
+        print(f"{detector}, {name}: {seconds:.0f} s, {metrics[name]}", flush=True)
+    for name, own in taken.items():
+        row = {"detector": detector, "side": name, **metrics[name], "seconds": statistics.median(own)}
+        pairs = zip(taken.get("anomalib", own), own, strict=True)
+        yield row | {"times_faster": statistics.median(theirs / ours for theirs, ours in pairs)}
 
 
 if __name__ == "__main__":

@@ -163,7 +163,6 @@ def main() -> None:
         found = topics(vars(scores), options.root)
         rows += [dict(zip(COLUMNS, (*row[:3], label, f"{row[3]:.6g}"), strict=True)) for row in found]
         print(f"{label}: done", flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
     write_rows(options.out / "conventions.csv", COLUMNS, rows)
     record = {"script": "benchmarks/metric_conventions.py", "inputs": inputs, "machine": made_by}
     write_text(options.out / "provenance.json", json.dumps(record, indent=1) + "\n")

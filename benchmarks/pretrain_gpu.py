@@ -4,9 +4,7 @@
 
 Some minutes on a CUDA GPU: ResNet-50, 224 px, bf16, each method with and without SPD, at the largest batch of 256, 128,
 ... that simsiam+spd fits in. The file is written after each part; what `--budget` leaves no time for is named there.
-On a CPU: `--device cpu --smoke`.
-`ratio` is the share of the images/s of the same forward and backward alone, on random views that lie on the device
-(benchmarks/step.py).
+`ratio` is that of benchmarks/step.py.
 """
 
 import argparse
@@ -96,9 +94,8 @@ def main():
     if options.smoke:
         vars(options).update(arch="resnet18_half", image_size=32, batch=4, repeats=2)
     bench = Bench(options)
-    names = [method + spd for method in options.methods for spd in ("+spd", "")]
     bench.run("batch that fits", bench.fit)
-    for name in names:
+    for name in (method + spd for method in options.methods for spd in ("+spd", "")):
         bench.run(name, bench.step, name)
     show(bench.rows, SHOWN)
     print(*(f"left out: {what}" for what in bench.left_out), sep="\n")

@@ -5,8 +5,8 @@
 
 Each object has a run of its own below runs/; interrupted, the same command goes on. Arms take turns within a seed, so
 that what is done so far is paired. `--photographs FOLDER` adds the arms that see no image of the object,
-`--detectors classifier unet` scores with the fine-tuned networks, whose trainings are listed. `--report` prints the
-tables of what is there without training.
+`--detectors classifier unet` scores with the fine-tuned networks, whose trainings are listed; `--vary clip=0` trains
+each arm with this setting changed, too. `--report` prints the tables of what is there without training.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import comparisons
 import numpy as np
 import pandas as pd
 import torch
-from comparisons import SIZES, au_pr_table, detectable, differences, differences_table, primary_table, sentences, sized
 
 from visa.backbone import load_backbone
 from visa.data.setups import SETUPS
@@ -65,6 +65,14 @@ ARMS = (
 )
 
 
+def chosen_arms(options: argparse.Namespace) -> Iterator[Arm]:
+    """Each arm that is asked for, and after it the same arm with one setting changed, for every `--vary`."""
+    for arm in (arm for arm in ARMS if arm.name in options.arms):
+        yield arm
+        for change in options.vary if arm.method else ():
+            yield arm._replace(name=f"{arm.name}, {change}", settings={**arm.settings, **named_values([change])})
+
+
 def train(
     arm: Arm, seed: int, data: TrainingData, options: argparse.Namespace, folder: Path
 ) -> tuple[Path, dict[str, Any]]:
@@ -105,9 +113,9 @@ def measure(source: Source, object: str, options: argparse.Namespace, folder: Pa
     own = training_data(source, object, "", side)
     photographs = folder_data(str(options.photographs), side, "photographs") if options.photographs else None
     for seed in range(options.seeds):
-        for arm in ARMS:
+        for arm in chosen_arms(options):
             data = photographs if arm.photographs else own
-            if data is None or seed >= (arm.seeds if arm.method else 1) or arm.name not in options.arms:
+            if data is None or seed >= (arm.seeds if arm.method else 1):
                 continue
             shared = runs_root() / f"protocol-photographs-{file_digest(options.weights)}" if arm.photographs else folder
             weights, facts = train(arm, seed, data, options, shared / "pretrain" / arm.name / f"seed{seed}")
@@ -138,20 +146,22 @@ def gather(folders: Sequence[Path], options: argparse.Namespace) -> tuple[pd.Dat
         raise VisaError("nothing is measured yet: leave --report.")
     metrics = load_metrics(place / "metrics.csv" for place in found).round({"value": 5})
     defects = pd.concat(pd.read_csv(place / "defects.csv") for place in found)
-    facts = pd.DataFrame([json.loads((place / "facts.json").read_text()) for place in found])
+    old = {"settings": {"arch": options.arch, "weights": file_digest(options.weights)}}  # earlier runs lack theirs
+    facts = pd.DataFrame([old | json.loads((place / "facts.json").read_text()) for place in found])
     if options.out:
         wanted = metrics["metric"].isin(["au_pr", "auroc"]) & (metrics["defect"] == "")
         write_text(options.out / "metrics.csv", metrics[wanted].to_csv(index=False))
         write_text(options.out / "defects.csv", defects.drop(columns="dataset").round(5).to_csv(index=False))
         commits = {str(about["commit"]) for about in facts["machine"]} | set(facts.get("commit", pd.Series()).dropna())
-        made_by = {name: facts.pop(name).iloc[-1] for name in ("settings", "detector_settings", "machine")}
+        told = {n: facts.pop(n).iloc[-1] for n in ("settings", "detector_settings", "machine") if n in facts}
         write_text(options.out / "arms.csv", facts.round(4).to_csv(index=False))
         trainings = pd.concat({i: pd.DataFrame(training_rows(place / "scores")) for i, place in enumerate(found)})
         if len(trainings):
             trainings = facts[["object", "pretraining", "seed"]].join(trainings.droplevel(1), how="right")
             write_text(options.out / "trainings.csv", trainings.round(4).to_csv(index=False))
-        about = {"script": "benchmarks/protocol.py", "dataset": metrics["dataset"].iloc[0], "commits": sorted(commits)}
-        write_text(options.out / "provenance.json", json.dumps(about | made_by, indent=1) + "\n")
+        about = {"script": "benchmarks/protocol.py", "dataset": metrics["dataset"].iloc[0]}
+        about |= {"commits": sorted(commits), "tables": machine()["commit"], **told}
+        write_text(options.out / "provenance.json", json.dumps(about, indent=1) + "\n")
     return metrics, facts, defects
 
 
@@ -167,6 +177,7 @@ def main() -> None:
     parser.add_argument("--detectors", nargs="+", default=DETECTORS)
     parser.add_argument("--setups", nargs="+", default=SETUPS)
     parser.add_argument("--set", nargs="+", default=(), metavar="NAME=VALUE", help="settings of the detectors")
+    parser.add_argument("--vary", nargs="+", default=(), metavar="NAME=VALUE", help="settings to change, one at a time")
     parser.add_argument("--seeds", type=int, default=7)
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--threads", type=int)
@@ -184,10 +195,10 @@ def main() -> None:
         if not options.report:
             measure(source, object, options, folder)
     metrics, facts, defects = gather(folders, options)
-    table = differences(metrics)
+    table = comparisons.differences(metrics)
     parts = dict(iter(table.groupby("object", sort=False)))
-    means = {object: au_pr_table(metrics[metrics["object"] == object], part) for object, part in parts.items()}
-    told = {object: differences_table(part) for object, part in parts.items()}
+    means = {name: comparisons.au_pr_table(metrics[metrics["object"] == name], part) for name, part in parts.items()}
+    told = {name: comparisons.differences_table(part, facts[facts["object"] == name]) for name, part in parts.items()}
     titled = {"au_pr": "AU-PR, points", "differences": "AU-PR minus the control's, points, 95 % intervals over seeds"}
     for (name, title), of_objects in zip(titled.items(), (means, told), strict=True):
         shown = pd.concat(of_objects, names=["object"]).droplevel(1).reset_index()
@@ -195,14 +206,14 @@ def main() -> None:
         if options.out:
             write_text(options.out / f"{name}.csv", shown.to_csv(index=False))
     if len(defects):
-        inside = sized(defects).groupby(["object", "pretraining", "size"], sort=False)["auroc"].mean().unstack()
-        inside = inside[list(SIZES)].map("{:.3f}".format).reset_index()
+        thirds = comparisons.sized(defects).groupby(["object", "pretraining", "size"], sort=False)["auroc"]
+        inside = thirds.mean().unstack()[list(comparisons.SIZES)].map("{:.3f}".format).reset_index()
         print(f"\nAU-ROC of PatchCore's maps, in defects against outside, by thirds of area\n\n{to_markdown(inside)}")
-    primary = primary_table(metrics, table, facts)
+    primary = comparisons.primary_table(metrics, table, facts)
     print(f"\nPrimary comparisons\n\n{to_markdown(primary)}")
-    for told in detectable(table, options.arch):
+    for told in comparisons.detectable(table, options.arch):
         print(f"At this spread, about four of five experiments find (p < .025) a true difference of {told}.")
-    print("", *sentences(primary), sep="\n")
+    print("", *comparisons.sentences(primary), sep="\n")
 
 
 if __name__ == "__main__":

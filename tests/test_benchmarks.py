@@ -59,13 +59,18 @@ def test_the_protocol_ends_in_tables_and_a_sentence_that_says_what_was_not_measu
     ]
     assert blends[0]["sigma"] == [0.01, 0.03] and blends[1] == blends[0] | {"sigma": [0.0, 0.0]}
     two_class = ("--detectors", "classifier", "--setups", "2cls_highshot", "--name", "two-class", "--set", "height=64")
-    run("protocol.py", *given, *small, *two_class, *arms[:3], "--seeds", 1, "--out", tmp_path / "two")
+    two_class += (*arms[:3], "--seeds", 1, "--vary", "clip=0")
+    run("protocol.py", *given, *small, *two_class, "--out", tmp_path / "two")
     trainings = pd.read_csv(tmp_path / "two/trainings.csv")
-    assert trainings["pretraining"].tolist() == ["SPD classifier", "given"]
+    assert trainings["pretraining"].tolist() == ["SPD classifier", "SPD classifier, clip=0", "given"]
     assert all(len(losses.split()) == 8 for losses in trainings["losses"]) and trainings["ap"].between(0, 1).all()
     means, differences = (pd.read_csv(tmp_path / f"two/{name}.csv") for name in ("au_pr", "differences"))
-    assert means["weights"].tolist() == ["given", "SPD classifier"] and "classifier, high-shot" in means
-    assert differences["outcome"].tolist() == ["classifier, high-shot"]
+    assert means["weights"].tolist() == ["given", "SPD classifier", "SPD classifier, clip=0"]
+    assert differences["difference"].tolist() == ["SPD classifier − given", "SPD classifier, clip=0 − given"]
+    assert list(differences) == ["object", "difference", "classifier, high-shot", "learned"]
+    folder = next((tmp_path / "runs").glob("*two-class*/pretrain"))
+    found = [json.loads(file.read_text())["settings"]["clip"] for file in sorted(folder.glob("*/seed0/back*.json"))]
+    assert found == [1.0, 0]
     scored = next((tmp_path / "runs").glob("*two-class*/arms/given/seed0/scores/*/classifier/draw0/scores.npz.json"))
     made_by = json.loads((tmp_path / "two/provenance.json").read_text())
     for record in (json.loads(scored.read_text())["settings"], made_by["detector_settings"]["two_class"]):
@@ -82,7 +87,7 @@ def test_the_protocol_reaches_a_verdict_on_a_plain_folder(tmp_path, monkeypatch)
     given += ("--weights", tmp_path / "w.safetensors", "--detectors", "probe", "--setups", "2cls_10shot")
     small = ("--smaller", '{"steps": 2, "batch_size": 8, "image_size": 32}')
     told = run("protocol.py", *given, *small, "--seeds", 2, "--draws", 2, "--threads", 1).splitlines()
-    assert sum(line.startswith(("| bolt | SPD classifier − given | ", "At this spread, ")) for line in told) == 3
+    assert sum(line.startswith(("| bolt | SPD classifier − given | ", "At this spread, ")) for line in told) == 4
     for line, arms in zip(told[-2:], ("SPD classifier − given", "SimSiam + SPD − SimSiam"), strict=True):
         verdict = rf"bolt: (supported|refuted|not decided)\. {re.escape(arms)}: [+−].* points of AU-PR"
         assert re.match(verdict, line), line

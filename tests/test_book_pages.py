@@ -243,13 +243,13 @@ def test_the_results_page_says_what_the_files_hold(tmp_path):
     assert re.match(r".* \| SimSiam \+ SPD − SimSiam \| refuted \| −2\..*\| 0 of 3; says nothing of SPD \|", told[3])
     assert "0.4 points (SPD classifier − given, fryum, lite0)" in shown_findings(tmp_path, "power")  # 7.27 sd / √3
     text = shown_findings(tmp_path, "objects")
-    assert "| outcome | SPD classifier − given | SimSiam − given | SimSiam + SPD − SimSiam |" in text
-    assert re.search(r"\| probe, 10-shot \| \*\*\+10\.1 \[[^]]+\]\*\* \|", text), "an interval without 0 is bold"
-    assert re.search(r"\| PaDiM, pixel \| −\d+\.\d \[−[^]]+, \+[^]]+\] \|", text), "one that contains it is not"
+    assert "| difference | probe, 10-shot | PaDiM, pixel | learned |" in text
+    line = r"\| SPD classifier − given \| \*\*\+10\.1 \[[^]]+\]\*\* \| −\d+\.\d \[−[^]]+, \+[^]]+\] \| 3 of 3 \|"
+    assert re.search(line, text), "an interval is bold where it does not contain 0"
     assert "small up to 0.2 %, middle up to 2 %, large up to 30 %" in plain(text)
-    assert "| arm | learned | seconds | cos z, weak view | cos z, blended | small | middle | large |" in text
-    assert "| given | – | 100 | – | – | 0.540 | 0.700 | 0.860 |" in text
-    assert "| SimSiam + SPD | 0 of 3 | 101 | – | – | 0.540 ± 0.000 |" in plain(text) and "commits `0123456`" in text
+    assert "| arm | seconds | cos z, weak view | cos z, blended | small | middle | large |" in text
+    assert "| given | 100 | – | – | 0.540 | 0.700 | 0.860 |" in text
+    assert "| SimSiam + SPD | 101 | – | – | 0.540 ± 0.000 |" in plain(text) and "commits `0123456`" in text
     assert (tmp_path / "generated" / "results-lite0-fryum.svg").stat().st_size > 5000
     table = shown_findings(tmp_path, "table")
     assert "| object | backbone | weights | probe, 10-shot | PaDiM, pixel |" in table
@@ -294,6 +294,12 @@ def made(book, *claims):
     (book / "reference" / "runs.csv").write_text("run,command\nprotocol,make it\n", encoding="utf-8")
     (book / "reference" / "claims.csv").write_text("\n".join([HEADER, *claims]) + "\n", encoding="utf-8")
     return ledger.section(book, ledger.load_claims(book))
+
+
+def test_defects_are_sized_within_their_object():
+    areas = {"object": ["bolt", "nut"] * 3, "area": [0.1, 0.4, 0.2, 0.5, 0.3, 0.6]}
+    told = comparisons.sized(pd.DataFrame(areas, index=[0] * 6)).sort_values(["object", "area"])
+    assert told["size"].tolist() == [*comparisons.SIZES] * 2
 
 
 def test_a_claim_of_the_protocol_is_tested_once_there_are_results(tmp_path):

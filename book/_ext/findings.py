@@ -163,7 +163,7 @@ def part(page: Any, text: str, object: str, one: Findings) -> str:
         title=f"{object}, {one.name}",
         file=drawn.name,
         commits=", ".join(f"`{commit}`" for commit in commits(one.folder)),
-        differences=tables.to_markdown(comparisons.differences_table(one.table)),
+        differences=tables.to_markdown(comparisons.differences_table(one.table, one.facts)),
         sizes=", ".join(f"{size} up to {end:.2g} %" for size, end in ends.items()),
         arms=tables.to_markdown(arms.drop(columns="pretraining")),
         downloads=", ".join(f"{{download}}`{k} <results/protocol/{one.folder.name}/{v}>`" for k, v in files.items()),
@@ -202,12 +202,11 @@ def losses(trainings: pd.DataFrame) -> Figure:
 
 
 def training(facts: pd.DataFrame) -> pd.DataFrame:
-    """What became of each arm's trainings: how many learned, seconds, and cosines of held-out z (medians)."""
+    """Medians over each arm's trainings: seconds, and cosines of held-out z."""
     rows = []
     for arm in (arm for arm in ARMS if arm in set(facts["pretraining"])):
         own = facts[facts["pretraining"] == arm]
-        learned = f"{int(own['learned'].astype(float).sum())} of {len(own)}" if arm in CONTROLS else "–"
         medians = own.reindex(columns=["seconds", "cos_weak", "cos_blend"]).median()
         cells = [form.format(v) for form, v in zip(("{:.0f}", "{:.2f}", "{:.2f}"), medians, strict=True)]
-        rows.append((arm, learned, *(cell.replace("nan", "–") for cell in cells)))
-    return pd.DataFrame(rows, columns=["arm", "learned", "seconds", "cos z, weak view", "cos z, blended"])
+        rows.append((arm, *(cell.replace("nan", "–") for cell in cells)))
+    return pd.DataFrame(rows, columns=["arm", "seconds", "cos z, weak view", "cos z, blended"])
