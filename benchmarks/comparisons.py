@@ -165,15 +165,18 @@ def primary_table(metrics: pd.DataFrame, table: pd.DataFrame, facts: pd.DataFram
     return pd.DataFrame(rows, columns=list(PRIMARY_COLUMNS))
 
 
-def detectable(table: pd.DataFrame, backbone: str) -> Iterator[str]:
-    """Name the difference that each primary comparison finds in about four of five experiments, at its spread.
+def power(tables: Iterable[tuple[pd.DataFrame, str]]) -> str:
+    """Say which difference each primary comparison of `differences` and their backbone finds, at the spread it has.
 
     That is at p < .025, the first step of Holm's correction: the t-quantiles of .9875 and .8, times sd / sqrt(n).
     """
-    for _, line in table[is_primary(table) & (table["n"] > 1)].iterrows():
-        quantiles = stats.t.ppf([0.9875, 0.8], line["n"] - 1).sum()
-        least = 100 * quantiles * line["sd"] / line["n"] ** 0.5
-        yield f"{least:.1f} points ({line['compared']}, {line['object']}, {backbone})"
+    told = []
+    for table, backbone in tables:
+        for _, line in table[is_primary(table) & (table["n"] > 1)].iterrows():
+            least = 100 * stats.t.ppf([0.9875, 0.8], line["n"] - 1).sum() * line["sd"] / line["n"] ** 0.5
+            told.append(f"{least:.1f} points ({line['compared']}, {line['object']}, {backbone})")
+    found = f"about four of five experiments find (p < .025) a true difference of {'; '.join(told)}"
+    return f"At the spread that was reached, {found}.\n" if told else ""
 
 
 def sized(defects: pd.DataFrame) -> pd.DataFrame:

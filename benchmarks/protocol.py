@@ -11,8 +11,9 @@ each arm with this setting changed, too. `--report` prints the tables of what is
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -74,15 +75,16 @@ def chosen_arms(options: argparse.Namespace) -> Iterator[Arm]:
 
 
 def train(
-    arm: Arm, seed: int, data: TrainingData, options: argparse.Namespace, folder: Path
+    arm: Arm, seed: int, images: Callable[[int], TrainingData], options: argparse.Namespace, folder: Path
 ) -> tuple[Path, dict[str, Any]]:
     """Train an arm, or find it trained; returns its weights and what its diagnosis, curves' end and sidecar say."""
     if not arm.method:
         return options.weights, {}
     chosen = {"arch": options.arch, "weights": str(options.weights), "seed": seed, **arm.settings, **options.smaller}
     settings = configured(arm.method, arm.spd, chosen)
-    if arm.name == "hard edge" and settings.spd:
+    if arm.name.startswith("hard edge") and settings.spd:
         settings = replace(settings, spd=replace(settings.spd, blend=CUTPASTE))
+    data = images(settings.image_size)
     if not is_finished(settings, data, folder):
         run_pretraining(settings, data, folder, make_fabric(options.device))
     weights = folder / "backbone.safetensors"
@@ -109,23 +111,24 @@ def training_rows(scores: Path) -> Iterator[dict[str, object]]:
 
 def measure(source: Source, object: str, options: argparse.Namespace, folder: Path) -> None:
     """Train and score every arm and seed of an object; each result is a folder of rows below `folder`."""
-    side = configured("simsiam", False, {"weights": str(options.weights), **options.smaller}).image_size
-    own = training_data(source, object, "", side)
-    photographs = folder_data(str(options.photographs), side, "photographs") if options.photographs else None
+    own = cache(lambda side: training_data(source, object, "", side))
+    photographs = cache(lambda side: folder_data(str(options.photographs), side, "photographs"))
+    settings = {"arch": options.arch, "weights": file_digest(options.weights), **options.smaller}
+    chosen = options.detectors, options.setups, options.draws
+    settings |= {"data": source.fingerprint(object), "threads": torch.get_num_threads(), "draws": options.draws}
     for seed in range(options.seeds):
         for arm in chosen_arms(options):
-            data = photographs if arm.photographs else own
-            if data is None or seed >= (arm.seeds if arm.method else 1):
+            if (arm.photographs and not options.photographs) or seed >= (arm.seeds if arm.method else 1):
                 continue
-            shared = runs_root() / f"protocol-photographs-{file_digest(options.weights)}" if arm.photographs else folder
-            weights, facts = train(arm, seed, data, options, shared / "pretrain" / arm.name / f"seed{seed}")
+            images = photographs if arm.photographs else own
+            shared = runs_root() / f"protocol-photographs-{settings['weights']}" if arm.photographs else folder
+            weights, facts = train(arm, seed, images, options, shared / "pretrain" / arm.name / f"seed{seed}")
             target = folder / "arms" / arm.name / f"seed{seed}"
             print(f"{object}, {arm.name}, seed {seed}: scoring", flush=True)
             backbone = load_backbone(options.arch, weights).to(options.device)
             context = Context(backbone, source.root, options.set)
             rows: list[dict[str, object]] = []
             defects: list[dict[str, object]] = []
-            chosen = options.detectors, options.setups, options.draws
             for scores in score_setups(context, source, object, target / "scores", *chosen):
                 rows += score_metrics(scores)
                 defects += defect_rows(scores) if scores.detector == "patchcore" else []
@@ -133,8 +136,6 @@ def measure(source: Source, object: str, options: argparse.Namespace, folder: Pa
             write_rows(target / "metrics.csv", COLUMNS, [named | row for row in rows])
             columns = [*named, "detector", "image", "area", "auroc"]
             write_rows(target / "defects.csv", columns, [named | row for row in defects])
-            settings = {"arch": options.arch, "weights": file_digest(options.weights), **options.smaller}
-            settings |= {"data": source.fingerprint(object), "threads": torch.get_num_threads(), "draws": options.draws}
             made_by = {"settings": settings, "detector_settings": asdict(options.set), "machine": machine()}
             write_text(target / "facts.json", json.dumps(named | facts | made_by, indent=1) + "\n")
 
@@ -199,10 +200,9 @@ def main() -> None:
     parts = dict(iter(table.groupby("object", sort=False)))
     means = {name: comparisons.au_pr_table(metrics[metrics["object"] == name], part) for name, part in parts.items()}
     told = {name: comparisons.differences_table(part, facts[facts["object"] == name]) for name, part in parts.items()}
-    titled = {"au_pr": "AU-PR, points", "differences": "AU-PR minus the control's, points, 95 % intervals over seeds"}
-    for (name, title), of_objects in zip(titled.items(), (means, told), strict=True):
-        shown = pd.concat(of_objects, names=["object"]).droplevel(1).reset_index()
-        print(f"\n{title}\n\n{to_markdown(shown)}")
+    for name, what, of_each in (("au_pr", "", means), ("differences", " minus its control's (95 % intervals)", told)):
+        shown = pd.concat(of_each, names=["object"]).droplevel(1).reset_index()
+        print(f"\nAU-PR{what}, points\n\n{to_markdown(shown)}")
         if options.out:
             write_text(options.out / f"{name}.csv", shown.to_csv(index=False))
     if len(defects):
@@ -211,9 +211,7 @@ def main() -> None:
         print(f"\nAU-ROC of PatchCore's maps, in defects against outside, by thirds of area\n\n{to_markdown(inside)}")
     primary = comparisons.primary_table(metrics, table, facts)
     print(f"\nPrimary comparisons\n\n{to_markdown(primary)}")
-    for told in comparisons.detectable(table, options.arch):
-        print(f"At this spread, about four of five experiments find (p < .025) a true difference of {told}.")
-    print("", *comparisons.sentences(primary), sep="\n")
+    print(comparisons.power([(table, options.arch)]), *comparisons.sentences(primary), sep="\n")
 
 
 if __name__ == "__main__":

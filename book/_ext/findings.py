@@ -26,7 +26,6 @@ TEXTS = Path(__file__).resolve().parents[1] / "reference"
 ARMS = ("given", *CONTROLS)
 LOOKS = dict(zip(ARMS, zip((*figures.PALETTE, figures.INK), (*figures.MARKERS, "X"), strict=True), strict=True))
 NAMES = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "mobilenetv2_100": "MobileNetV2"}
-POWER = "At the spread that was reached, about four of five experiments find (p < .025) a true difference of {told}.\n"
 NOT_RUN = """:::{note}
 The experiments of [](protocol.md) have not been run for this copy of the book: [](results.md) has the command.
 :::
@@ -83,8 +82,7 @@ def findings(page: Any) -> str:
         draw(page.file("generated/losses.svg"), losses, pd.read_csv(page.file("results/two_class/trainings.csv")))
         return LOSSES
     if what == "power":
-        told = [text for one in found for text in comparisons.detectable(one.table, one.name)]
-        return POWER.format(told="; ".join(told)) if told else ""
+        return comparisons.power([(one.table, one.name) for one in found])
     if what == "table":
         means = [comparisons.means(one.metrics).assign(backbone=one.name) for one in found]
         pd.concat(means).to_csv(page.file("generated/results.csv"), index=False)
