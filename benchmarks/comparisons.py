@@ -107,10 +107,7 @@ def signed(value: float) -> str:
 
 
 def differences_table(table: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
-    """Lay the `differences` of one object out: arms down, outcomes across, bold where the interval excludes 0.
-
-    facts: see `primary_table`; of them comes the column `learned`.
-    """
+    """Lay out the `differences` of one object, arms down, bold where the interval excludes 0, and what learned."""
     cells = [f"**{points(line)}**" if line["low"] * line["high"] > 0 else points(line) for _, line in table.iterrows()]
     wide = table.assign(cell=cells).pivot(index=["arm", "compared"], columns="outcome", values="cell").fillna("–")
     wide = wide.loc[ordered(set(table["arm"])), [name for name in OUTCOMES if name in wide]].reset_index("arm")
@@ -225,7 +222,8 @@ def learned_told(facts: pd.DataFrame) -> str:
     gates = {name: gate for name, gate in GATES.items() if name in facts and facts[name].notna().any()}
     passed = {what: int((facts[name] >= gate).sum()) for name, (what, gate) in gates.items()}
     told = ", ".join(f"{what} {count}" for what, count in passed.items())
-    few = "; says nothing of SPD" * bool(not_learned(facts))
+    names = (arm.partition(", ")[0] for arm in not_learned(facts))
+    few = "".join(f"; says nothing of {name if name in ('SimSiam', 'supervised') else 'SPD'}" for name in names)
     return f"{int(learned.sum())} of {n}" + f" ({told})" * bool(min(passed.values(), default=n) < n) + few
 
 

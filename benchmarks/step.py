@@ -115,8 +115,8 @@ def main():
     torch.set_num_threads(options.threads or torch.get_num_threads())
     fabric, rows = make_fabric(options.device), []
     shape = {"arch": options.arch, "image_size": options.image_size, "batch_size": options.batch}
-    methods = [method for method in options.methods if method != "auxiliary"]  # which is the SPD term alone
-    for name in (method + spd for method in methods for spd in ("", "+spd")):
+    names = (method + spd for method in options.methods for spd in ("", "+spd"))
+    for name in (name for name in names if name != "auxiliary"):  # which is the SPD term alone
         rows.append({"pretraining": name, **measure(Parts(name, fabric, shape), options.repeats)})
     show(rows, SHOWN)
     write_record(options.out, options, rows=rows)

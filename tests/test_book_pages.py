@@ -215,7 +215,7 @@ def save_protocol(folder, dataset="VisA"):
         metrics.append((dataset, "fryum", "2cls_10shot", 0, arm, seed, "probe", "", "image", "au_pr", value))
         metrics.append((dataset, "fryum", "1cls", 0, arm, seed, "padim", "", "pixel", "au_pr", value - lost))
         defects += [("fryum", arm, seed, "patchcore", f"{i}.JPG", a, 0.5 + 0.08 * i) for i, a in enumerate(AREAS)]
-        arms.append((dataset, "fryum", arm, seed, "" if arm == "given" else float(arm != "SimSiam + SPD"), 100 + seed))
+        arms.append((dataset, "fryum", arm, seed, "" if arm == "given" else float(arm == "SPD classifier"), 100 + seed))
     save(folder / "metrics.csv", COLUMNS, metrics)
     save(folder / "defects.csv", ["object", "pretraining", "seed", "detector", "image", "area", "auroc"], defects)
     save(folder / "arms.csv", ["dataset", "object", "pretraining", "seed", "learned", "seconds"], arms)
@@ -244,6 +244,7 @@ def test_the_results_page_says_what_the_files_hold(tmp_path):
     assert "0.4 points (SPD classifier − given, fryum, lite0)" in shown_findings(tmp_path, "power")  # 7.27 sd / √3
     text = shown_findings(tmp_path, "objects")
     assert "| difference | probe, 10-shot | PaDiM, pixel | learned |" in text
+    assert "| 0 of 3; says nothing of SimSiam |" in text and "| 0 of 3; says nothing of SPD |" in text
     line = r"\| SPD classifier − given \| \*\*\+10\.1 \[[^]]+\]\*\* \| −\d+\.\d \[−[^]]+, \+[^]]+\] \| 3 of 3 \|"
     assert re.search(line, text), "an interval is bold where it does not contain 0"
     assert "small up to 0.2 %, middle up to 2 %, large up to 30 %" in plain(text)

@@ -52,6 +52,7 @@ def run(page: Any) -> str:
     """The command that makes `book/results/NAME` (from reference/runs.csv), and the folder's JSON files, folded."""
     name = page.arguments[0]
     command = re.sub(r"(--\S+) ", "\\1\N{NO-BREAK SPACE}", commands(page.file("reference/runs.csv"))[name])
+    command = re.sub("([\"']).*?\\1", lambda quoted: quoted[0].replace(" ", "\N{NO-BREAK SPACE}"), command)
     lines = textwrap.wrap(command, 88, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     shell = " \\\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")  # an option stays with its value
     book = Path(page.env.srcdir)
