@@ -46,7 +46,6 @@ def test_the_protocol_ends_in_tables_and_a_sentence_that_says_what_was_not_measu
     given += ("--weights", tmp_path / "w.safetensors")
     arms = ("--arms", "given", "SPD classifier", "hard edge")
     told = run("protocol.py", *given, *small, *arms, "--seeds", 2, "--out", tmp_path / "out")
-    assert "points of AU-PR (probe, 5-shot" not in told, "no primary comparison"
     assert "fryum: not measured. SPD classifier − given (probe, 10-shot): too few images" in told
     assert "| object | pretraining | small | middle | large |" in told, "what PatchCore's maps see of defects"
     assert told.endswith(run("protocol.py", *given, *small, "--report")), "it is all there"
@@ -67,10 +66,8 @@ def test_the_protocol_ends_in_tables_and_a_sentence_that_says_what_was_not_measu
     means, differences = (pd.read_csv(tmp_path / f"two/{name}.csv") for name in ("au_pr", "differences"))
     assert means["weights"].tolist() == ["given", "SPD classifier", "SPD classifier, clip=0"]
     assert differences["difference"].tolist() == ["SPD classifier − given", "SPD classifier, clip=0 − given"]
-    assert list(differences) == ["object", "difference", "classifier, high-shot", "learned"]
-    folder = next((tmp_path / "runs").glob("*two-class*/pretrain"))
-    found = [json.loads(file.read_text())["settings"]["clip"] for file in sorted(folder.glob("*/seed0/back*.json"))]
-    assert found == [1.0, 0]
+    made = sorted((tmp_path / "runs").glob("*two-class*/pretrain/*/seed0/back*.json"))
+    assert [json.loads(file.read_text())["settings"]["clip"] for file in made] == [1.0, 0]
     scored = next((tmp_path / "runs").glob("*two-class*/arms/given/seed0/scores/*/classifier/draw0/scores.npz.json"))
     made_by = json.loads((tmp_path / "two/provenance.json").read_text())
     for record in (json.loads(scored.read_text())["settings"], made_by["detector_settings"]["two_class"]):

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -349,3 +350,7 @@ def test_the_commands_name_what_there_is(tmp_path, monkeypatch):
         if verb.startswith("visa run --objects fryum"):
             result = CliRunner().invoke(app, [*verb.split()[1:], "--dry-run"])
             assert result.exit_code == 0, f"{command}: {result.output}"
+    for name, command in COMMANDS.items():
+        page = SimpleNamespace(arguments=[name], file=BOOK.joinpath, env=SimpleNamespace(srcdir=BOOK))
+        printed = results.run(page).split("```")[1].replace("\\\n", "")
+        assert shlex.split(printed)[1:] == shlex.split(command), "printed as the shell reads it"
