@@ -52,8 +52,8 @@ def diagnose(method: Any, images: Tensor, side: int, spd: SpdSettings, seed: int
     found = _probe(method.backbone, views[1], views[2], len(images), seed)
     if getattr(getattr(method, "spd", None), "head", None):
         pairs = zip(torch.split(views[0], 50), torch.split(views[3], 50), strict=True)
-        right = [method.spd.classified(method.backbone, *pair)["spd_accuracy"] for pair in pairs]
-        found["spd_accuracy"] = float(torch.stack(right).mean())
+        right = [len(pair[0]) * method.spd.classified(method.backbone, *pair)["spd_accuracy"] for pair in pairs]
+        found["spd_accuracy"] = float(torch.stack(right).sum() / len(views[0]))
     if not hasattr(method, "embed"):
         return found
     z, z2, z_blend, z_own = (_batched(method.embed, view) for view in views)
