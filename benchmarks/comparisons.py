@@ -107,12 +107,12 @@ def signed(value: float) -> str:
 
 
 def differences_table(table: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
-    """Lay out the `differences` of one object, arms down, bold where the interval excludes 0, and what learned."""
+    """Lay out the `differences` of one object, arms down, bold where an interval excludes 0, and which arms learned."""
     cells = [f"**{points(line)}**" if line["low"] * line["high"] > 0 else points(line) for _, line in table.iterrows()]
     wide = table.assign(cell=cells).pivot(index=["arm", "compared"], columns="outcome", values="cell").fillna("–")
     wide = wide.loc[ordered(set(table["arm"])), [name for name in OUTCOMES if name in wide]].reset_index("arm")
-    learned = [learned_told(facts[facts["pretraining"] == arm]) for arm in wide.pop("arm")]
-    return wide.assign(learned=learned).rename_axis(index="difference", columns=None).reset_index()
+    wide["arm"] = [learned_told(facts[facts["pretraining"] == arm]) for arm in wide["arm"]]
+    return wide.rename(columns={"arm": "learned"}).rename_axis(index="difference", columns=None).reset_index()
 
 
 def means(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -163,7 +163,7 @@ def primary_table(metrics: pd.DataFrame, table: pd.DataFrame, facts: pd.DataFram
 
 
 def power(tables: Iterable[tuple[pd.DataFrame, str]]) -> str:
-    """Say which difference each primary comparison of `differences` and their backbone finds, at the spread it has.
+    """Say how large a difference each primary comparison finds at its spread; tables: `differences`, and a backbone.
 
     That is at p < .025, the first step of Holm's correction: the t-quantiles of .9875 and .8, times sd / sqrt(n).
     """
@@ -217,7 +217,7 @@ def crossed_interval(metrics: pd.DataFrame, line: "pd.Series[float]") -> tuple[f
 
 
 def learned_told(facts: pd.DataFrame) -> str:
-    """Say how many trainings of an arm learned, how many passed each gate, and where these are too few to judge SPD."""
+    """Say how many trainings of an arm learned, how many passed each gate, and where these are too few to judge it."""
     learned, n = facts["learned"].astype(float), len(facts)
     gates = {name: gate for name, gate in GATES.items() if name in facts and facts[name].notna().any()}
     passed = {what: int((facts[name] >= gate).sum()) for name, (what, gate) in gates.items()}

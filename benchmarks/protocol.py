@@ -40,11 +40,9 @@ from visa.pretrain.smoothblend import CUTPASTE
 from visa.provenance import file_digest, machine, read_sidecar, write_rows, write_text
 from visa.report.tables import load_metrics, to_markdown
 
-DETECTORS, DRAWS = ("probe", "patchcore", "padim"), 20
-
 
 class Arm(NamedTuple):
-    """A training: its name (its control: comparisons.CONTROLS), method, settings, images, most seeds."""
+    """A training: its name (its control: comparisons.CONTROLS), method, settings, images, most seeds, a change."""
 
     name: str
     method: str = ""
@@ -52,6 +50,7 @@ class Arm(NamedTuple):
     settings: Mapping[str, Any] = MappingProxyType({})
     photographs: bool = False
     seeds: int = 7
+    changed: Mapping[str, Any] = MappingProxyType({})
 
 
 SUPERVISED = {"steps": 504, "epochs": 504, "warmup_epochs": 50.0}
@@ -71,7 +70,7 @@ def chosen_arms(options: argparse.Namespace) -> Iterator[Arm]:
     for arm in (arm for arm in ARMS if arm.name in options.arms):
         yield arm
         for change in options.vary if arm.method else ():
-            yield arm._replace(name=f"{arm.name}, {change}", settings={**arm.settings, **named_values([change])})
+            yield arm._replace(name=f"{arm.name}, {change}", changed=named_values([change]))
 
 
 def train(
@@ -80,8 +79,8 @@ def train(
     """Train an arm, or find it trained; returns its weights and what its diagnosis, curves' end and sidecar say."""
     if not arm.method:
         return options.weights, {}
-    chosen = {"arch": options.arch, "weights": str(options.weights), "seed": seed, **arm.settings, **options.smaller}
-    settings = configured(arm.method, arm.spd, chosen)
+    chosen = {"arch": options.arch, "weights": str(options.weights), "seed": seed}
+    settings = configured(arm.method, arm.spd, chosen | arm.settings | options.smaller | arm.changed)
     if arm.name.startswith("hard edge") and settings.spd:
         settings = replace(settings, spd=replace(settings.spd, blend=CUTPASTE))
     data = images(settings.image_size)
@@ -125,8 +124,7 @@ def measure(source: Source, object: str, options: argparse.Namespace, folder: Pa
             weights, facts = train(arm, seed, images, options, shared / "pretrain" / arm.name / f"seed{seed}")
             target = folder / "arms" / arm.name / f"seed{seed}"
             print(f"{object}, {arm.name}, seed {seed}: scoring", flush=True)
-            backbone = load_backbone(options.arch, weights).to(options.device)
-            context = Context(backbone, source.root, options.set)
+            context = Context(load_backbone(options.arch, weights).to(options.device), source.root, options.set)
             rows: list[dict[str, object]] = []
             defects: list[dict[str, object]] = []
             for scores in score_setups(context, source, object, target / "scores", *chosen):
@@ -141,8 +139,10 @@ def measure(source: Source, object: str, options: argparse.Namespace, folder: Pa
 
 
 def gather(folders: Sequence[Path], options: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Metrics, facts and defects of every arm and seed; written to `--out` with the defects and the provenance."""
+    """Metrics, facts and defects of the arms that are asked for; written to `--out` with the provenance."""
+    arms = [arm.name for arm in chosen_arms(options)]
     found = [file.parent for folder in folders for file in sorted(folder.glob("arms/*/seed*/facts.json"))]
+    found = [place for place in found if place.parent.name in arms]
     if not found:
         raise VisaError("nothing is measured yet: leave --report.")
     metrics = load_metrics(place / "metrics.csv" for place in found).round({"value": 5})
@@ -175,12 +175,12 @@ def main() -> None:
     parser.add_argument("--name", help="of the runs; default: the weights file's")
     parser.add_argument("--photographs", type=Path, help="a folder of one image a class of ImageNet")
     parser.add_argument("--arms", nargs="+", default=[arm.name for arm in ARMS])
-    parser.add_argument("--detectors", nargs="+", default=DETECTORS)
+    parser.add_argument("--detectors", nargs="+", default=["probe", "patchcore", "padim"])
     parser.add_argument("--setups", nargs="+", default=SETUPS)
     parser.add_argument("--set", nargs="+", default=(), metavar="NAME=VALUE", help="settings of the detectors")
     parser.add_argument("--vary", nargs="+", default=(), metavar="NAME=VALUE", help="settings to change, one at a time")
     parser.add_argument("--seeds", type=int, default=7)
-    parser.add_argument("--draws", type=int, default=DRAWS)
+    parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--smaller", type=json.loads, default={}, metavar="JSON", help="settings of a trial")
@@ -191,6 +191,8 @@ def main() -> None:
     source = open_source(options.root, options.objects)
     options.set = score_settings(0, named_values(options.set))  # one seed: only the training differs
     name = f"protocol-{source.name}-{options.name or options.weights.stem}"
+    for arm in chosen_arms(options):  # a wrong setting is refused before the first training
+        configured(arm.method or "simsiam", arm.spd, {"weights": "-", **arm.settings, **options.smaller, **arm.changed})
     folders = [runs_root() / f"{name}-{source.check_object(object)}" for object in options.objects]
     for object, folder in zip(options.objects, folders, strict=True):
         if not options.report:
@@ -201,7 +203,7 @@ def main() -> None:
     means = {name: comparisons.au_pr_table(metrics[metrics["object"] == name], part) for name, part in parts.items()}
     told = {name: comparisons.differences_table(part, facts[facts["object"] == name]) for name, part in parts.items()}
     for name, what, of_each in (("au_pr", "", means), ("differences", " minus its control's (95 % intervals)", told)):
-        shown = pd.concat(of_each, names=["object"]).droplevel(1).reset_index()
+        shown = pd.concat(of_each, names=["object"]).droplevel(1).reset_index().fillna("–")
         print(f"\nAU-PR{what}, points\n\n{to_markdown(shown)}")
         if options.out:
             write_text(options.out / f"{name}.csv", shown.to_csv(index=False))

@@ -58,16 +58,15 @@ def test_the_protocol_ends_in_tables_and_a_sentence_that_says_what_was_not_measu
     ]
     assert blends[0]["sigma"] == [0.01, 0.03] and blends[1] == blends[0] | {"sigma": [0.0, 0.0]}
     two_class = ("--detectors", "classifier", "--setups", "2cls_highshot", "--name", "two-class", "--set", "height=64")
-    two_class += (*arms[:3], "--seeds", 1, "--vary", "clip=0")
+    two_class += (*arms[:3], "--seeds", 1, "--vary", "image_size=48")
     run("protocol.py", *given, *small, *two_class, "--out", tmp_path / "two")
     trainings = pd.read_csv(tmp_path / "two/trainings.csv")
-    assert trainings["pretraining"].tolist() == ["SPD classifier", "SPD classifier, clip=0", "given"]
+    assert trainings["pretraining"].tolist() == ["SPD classifier", "SPD classifier, image_size=48", "given"]
     assert all(len(losses.split()) == 8 for losses in trainings["losses"]) and trainings["ap"].between(0, 1).all()
-    means, differences = (pd.read_csv(tmp_path / f"two/{name}.csv") for name in ("au_pr", "differences"))
-    assert means["weights"].tolist() == ["given", "SPD classifier", "SPD classifier, clip=0"]
-    assert differences["difference"].tolist() == ["SPD classifier − given", "SPD classifier, clip=0 − given"]
+    differences = pd.read_csv(tmp_path / "two/differences.csv")
+    assert differences["difference"].tolist() == ["SPD classifier − given", "SPD classifier, image_size=48 − given"]
     made = sorted((tmp_path / "runs").glob("*two-class*/pretrain/*/seed0/back*.json"))
-    assert [json.loads(file.read_text())["settings"]["clip"] for file in made] == [1.0, 0]
+    assert [json.loads(file.read_text())["settings"]["image_size"] for file in made] == [32, 48]
     scored = next((tmp_path / "runs").glob("*two-class*/arms/given/seed0/scores/*/classifier/draw0/scores.npz.json"))
     made_by = json.loads((tmp_path / "two/provenance.json").read_text())
     for record in (json.loads(scored.read_text())["settings"], made_by["detector_settings"]["two_class"]):

@@ -244,9 +244,10 @@ def test_the_results_page_says_what_the_files_hold(tmp_path):
     assert re.match(r".* \| SimSiam \+ SPD − SimSiam \| refuted \| −2\..*\| 0 of 3; says nothing of SPD \|", told[3])
     assert "0.4 points (SPD classifier − given, fryum, lite0)" in shown_findings(tmp_path, "power")  # 7.27 sd / √3
     text = shown_findings(tmp_path, "objects")
-    assert "| difference | probe, 10-shot | PaDiM, pixel | learned |" in text
+    assert "| difference | learned | probe, 10-shot | PaDiM, pixel |" in text
+    assert comparisons.control_of("SimSiam + SPD, clip=0") == "SimSiam, clip=0", "the control has the same change"
     assert "| 0 of 3; says nothing of SimSiam |" in text and "| 0 of 3; says nothing of SPD |" in text
-    line = r"\| SPD classifier − given \| \*\*\+10\.1 \[[^]]+\]\*\* \| −\d+\.\d \[−[^]]+, \+[^]]+\] \| 3 of 3 \|"
+    line = r"\| SPD classifier − given \| 3 of 3 \| \*\*\+10\.1 \[[^]]+\]\*\* \| −\d+\.\d \[−[^]]+, \+[^]]+\] \|"
     assert re.search(line, text), "an interval is bold where it does not contain 0"
     assert "small up to 0.2 %, middle up to 2 %, large up to 30 %" in plain(text)
     assert "| arm | seconds | cos z, weak view | cos z, blended | small | middle | large |" in text
