@@ -10,7 +10,7 @@ from visa.pretrain.spd import SpdTerm, Terms
 PUBLISHED: dict[str, object] = {}
 """Empty: the paper has this classifier only beside a supervised loss (section 3.2)."""
 
-ADAPTATION = {"heads_lr": 3.0}  # chosen in prototypes, whose runs are not kept
+ADAPTATION = {"heads_lr": 3.0}  # chosen on fryum: book/results/protocol/tuning.csv
 
 
 class Auxiliary(nn.Module):

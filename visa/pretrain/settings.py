@@ -28,8 +28,8 @@ ADAPTATION: dict[str, Any] = {
     **{"steps": 60, "epochs": 60, "batch_size": 32, "image_size": 128, "base_lr": 0.16, "warmup_epochs": 5.0},
     **{"optimizer": "sgd", "schedule": "cosine", "freeze_norms": True, "clip": 1.0, "heads_lr": 10.0, "eta": 0.02},
 }
-"""For given weights (see `adaptation`), with a peak rate of 0.02. `steps`, `heads_lr` and `eta` were chosen on fryum
-(book/results/protocol/tuning.csv; at the paper's eta L_SPD degenerated, see `spd_std`), the others in prototypes."""
+"""For given weights (see `adaptation`), at a peak rate of 0.02. Sources: `steps` and `eta` were chosen on fryum
+(book/results/protocol/tuning.csv), the others in prototypes; book/results/sensitivity shows what changing them does."""
 
 _BOUNDS = {
     "epochs": (1, 100_000),
