@@ -104,7 +104,7 @@ def training_rows(scores: Path) -> Iterator[dict[str, object]]:
     """How each fine-tuning went: AP on its own images, whether it failed, mean losses of the eighths of its steps."""
     for file in sorted(scores.glob("*/*/draw*/scores.npz.json")):
         if about := json.loads(file.read_text()).get("training"):
-            losses = " ".join(f"{part.mean():.3g}" for part in np.array_split(about.pop("losses"), 8))
+            losses = " ".join(f"{p.mean():.3g}" for p in np.array_split(about.pop("losses"), 8) if p.size)
             yield dict(zip(("setup", "detector", "draw"), file.parts[-4:-1], strict=True)) | about | {"losses": losses}
 
 
