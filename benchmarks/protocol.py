@@ -113,8 +113,8 @@ def measure(source: Source, object: str, options: argparse.Namespace, folder: Pa
     own = cache(lambda side: training_data(source, object, "", side))
     photographs = cache(lambda side: folder_data(str(options.photographs), side, "photographs"))
     settings = {"arch": options.arch, "weights": file_digest(options.weights), **options.smaller}
-    chosen = options.detectors, options.setups, options.draws
     settings |= {"data": source.fingerprint(object), "threads": torch.get_num_threads(), "draws": options.draws}
+    chosen = options.detectors, options.setups, options.draws
     for seed in range(options.seeds):
         for arm in chosen_arms(options):
             if (arm.photographs and not options.photographs) or seed >= (arm.seeds if arm.method else 1):
@@ -202,7 +202,7 @@ def main() -> None:
     parts = dict(iter(table.groupby("object", sort=False)))
     means = {name: comparisons.au_pr_table(metrics[metrics["object"] == name], part) for name, part in parts.items()}
     told = {name: comparisons.differences_table(part, facts[facts["object"] == name]) for name, part in parts.items()}
-    for name, what, of_each in (("au_pr", "", means), ("differences", " minus its control's (95 % intervals)", told)):
+    for name, what, of_each in (("au_pr", "", means), ("differences", " minus its control's [95 % over seeds]", told)):
         shown = pd.concat(of_each, names=["object"]).droplevel(1).reset_index().fillna("–")
         print(f"\nAU-PR{what}, points\n\n{to_markdown(shown)}")
         if options.out:

@@ -97,7 +97,7 @@ def measure(parts, repeats):
         "images_per_second": parts.settings.batch_size / middle["whole"],
         "ratio": ratio(taken, "bare", "whole"),
         "step_ms": 1e3 * middle["whole"],
-        **{f"{name}_ms": 1e3 * middle[name] for name in ("views", "bare", "optimizer")},  # SmoothBlend is of the views
+        **{f"{name}_ms": 1e3 * middle[name] for name in ("views", "bare", "optimizer")},  # the views' has SmoothBlend
     }
 
 

@@ -40,22 +40,20 @@ def test_metrics_agree_with_sweep_and_scikit_learn(tmp_path):
 
 def test_the_protocol_ends_in_tables_and_a_sentence_that_says_what_was_not_measured(mini_root, monkeypatch, tmp_path):
     monkeypatch.setenv("VISA_RUNS", str(tmp_path / "runs"))
-    save_weights(create_backbone("resnet18_half"), tmp_path / "w.safetensors", {})
+    save_weights(create_backbone("resnet18_half"), weights := tmp_path / "w.safetensors", {})
     small = ("--smaller", '{"steps": 2, "batch_size": 8, "image_size": 32}', "--draws", 1, "--threads", 1)
-    given = ("--root", mini_root, "--objects", "fryum", "--arch", "resnet18_half")
-    given += ("--weights", tmp_path / "w.safetensors")
+    given = ("--root", mini_root, "--objects", "fryum", "--arch", "resnet18_half", "--weights", weights)
     arms = ("--arms", "given", "SPD classifier", "hard edge")
     told = run("protocol.py", *given, *small, *arms, "--seeds", 2, "--out", tmp_path / "out")
+    assert "points of AU-PR (probe, 5-shot" not in told, "no primary comparison"
     assert "fryum: not measured. SPD classifier − given (probe, 10-shot): too few images" in told
     assert "| object | pretraining | small | middle | large |" in told, "what PatchCore's maps see of defects"
     assert told.endswith(run("protocol.py", *given, *small, "--report")), "it is all there"
     table = pd.read_csv(tmp_path / "out/arms.csv")
     assert table["pretraining"].value_counts().to_dict() == {"SPD classifier": 2, "hard edge": 2, "given": 1}
     folder = next((tmp_path / "runs").glob("*/pretrain"))
-    blends = [
-        json.loads((folder / arm / "seed1/backbone.safetensors.json").read_text())["settings"]["spd"]["blend"]
-        for arm in ("SPD classifier", "hard edge")
-    ]
+    files = sorted(folder.glob("*/seed1/backbone.safetensors.json"))  # SPD classifier, hard edge
+    blends = [json.loads(file.read_text())["settings"]["spd"]["blend"] for file in files]
     assert blends[0]["sigma"] == [0.01, 0.03] and blends[1] == blends[0] | {"sigma": [0.0, 0.0]}
     two_class = ("--detectors", "classifier", "--setups", "2cls_highshot", "--name", "two-class", "--set", "height=64")
     two_class += (*arms[:3], "--seeds", 1, "--vary", "image_size=48")
@@ -63,8 +61,10 @@ def test_the_protocol_ends_in_tables_and_a_sentence_that_says_what_was_not_measu
     trainings = pd.read_csv(tmp_path / "two/trainings.csv")
     assert trainings["pretraining"].tolist() == ["SPD classifier", "SPD classifier, image_size=48", "given"]
     assert all(len(losses.split()) == 8 for losses in trainings["losses"]) and trainings["ap"].between(0, 1).all()
-    differences = pd.read_csv(tmp_path / "two/differences.csv")
-    assert differences["difference"].tolist() == ["SPD classifier − given", "SPD classifier, image_size=48 − given"]
+    means, differences = (pd.read_csv(tmp_path / f"two/{name}.csv") for name in ("au_pr", "differences"))
+    assert means["weights"].tolist() == ["given", *trainings["pretraining"][:2]] and "classifier, high-shot" in means
+    told = dict(zip(differences["difference"], differences["classifier, high-shot"], strict=True))
+    assert list(told) == ["SPD classifier − given", "SPD classifier, image_size=48 − given"]
     made = sorted((tmp_path / "runs").glob("*two-class*/pretrain/*/seed0/back*.json"))
     assert [json.loads(file.read_text())["settings"]["image_size"] for file in made] == [32, 48]
     scored = next((tmp_path / "runs").glob("*two-class*/arms/given/seed0/scores/*/classifier/draw0/scores.npz.json"))
